@@ -1,0 +1,57 @@
+"""The errors that users meet, each with its remedy.
+
+Every error that this package raises on purpose derives from :class:`CDEError`, so one ``except`` catches them all. Each
+also derives from the builtin that Python users expect (``ValueError``, ``ImportError``, ...). The message says which
+value was wrong, where it stood, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class CDEError(Exception):
+    """Base of all errors raised on purpose by cderetrieval."""
+
+
+class ConfigError(CDEError, ValueError):
+    """A setting is unknown, out of range, or contradicts another one."""
+
+
+class InputError(CDEError, ValueError):
+    """A document, query or argument cannot be used; the message names the row and the field."""
+
+
+class ModelError(CDEError, ValueError):
+    """A model cannot be found or loaded."""
+
+
+class WeightsError(ModelError):
+    """Tensors of a checkpoint do not fit the model; the message lists every one of them."""
+
+
+class ContextError(CDEError, ValueError):
+    """A context cannot be made, or was made by another model."""
+
+
+class MismatchError(CDEError, ValueError):
+    """An index is opened with another model, prompt or context than the one that built it."""
+
+
+class StoreError(CDEError, RuntimeError):
+    """A stored file is missing, damaged, or written by a newer version."""
+
+
+class LockedError(StoreError):
+    """Another process is writing to the same index."""
+
+
+class MissingDependencyError(CDEError, ImportError):
+    """An optional package is needed for this call; the message holds the install command."""
+
+
+def missing_dependency(package: str, extra: str) -> MissingDependencyError:
+    """Build the error for an optional package that is not installed.
+
+    >>> str(missing_dependency("mteb", "eval"))
+    'mteb is not installed. Install it with: pip install "cderetrieval[eval]"'
+    """
+    return MissingDependencyError(f'{package} is not installed. Install it with: pip install "cderetrieval[{extra}]"')
