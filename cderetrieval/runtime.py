@@ -41,9 +41,7 @@ def pick_device(device: str | None = None) -> torch.device:
         try:
             return torch.device(device)
         except RuntimeError as error:
-            raise ConfigError(
-                f"device={device!r} is no torch device; use 'cpu', 'cuda' or 'mps'."
-            ) from error
+            raise ConfigError(f"device={device!r} is no torch device; use 'cpu', 'cuda' or 'mps'.") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

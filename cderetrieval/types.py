@@ -23,8 +23,7 @@ Document = Mapping[str, Any]
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Text to vectors; the one contract between models and everything else.
-    """
+    """Text to vectors; the one contract between models and everything else."""
 
     @property
     def dimension(self) -> int:
