@@ -17,6 +17,7 @@ from .errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+    from tqdm import tqdm
 
 T = TypeVar("T")
 
@@ -25,8 +26,8 @@ TOKEN_BUDGET = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 MAX_BATCH = 1_024
 
 
-def progress(items: Iterable[T], description: str, *, total: int | None = None, show: bool = True) -> Iterable[T]:
-    """Iterate with a progress bar, on a terminal only; ``CDE_PROGRESS=0`` silences it, ``CDE_PROGRESS=1`` forces it."""
+def progress(items: Iterable[T], description: str, *, total: int | None = None, show: bool = True) -> tqdm[T]:
+    """Wrap in a progress bar, on a terminal only; ``CDE_PROGRESS=0`` silences it, ``CDE_PROGRESS=1`` forces it."""
     from tqdm.auto import tqdm
 
     wanted = os.environ.get("CDE_PROGRESS", "1" if sys.stderr.isatty() else "0") != "0"

@@ -1,0 +1,1 @@
+"""Models: text to vectors. They receive tensors and know nothing of corpora, stores or indexes."""

@@ -1,0 +1,123 @@
+"""Any sentence-transformers model as an encoder: its own pooling, its own similarity, its own prompts.
+
+The model computes; this module only decides which texts it computes together. Texts are sorted by token count and cut
+at a token budget, where `SentenceTransformer.encode` sorts by characters and cuts at 32 texts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..runtime import pick_device
+from .encoder import EncodingSettings, TextEncoder, check_texts, tensors_digest
+from .weights import unique_tensors
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# Names under which models keep the prompt of a document, in the order of preference of sentence-transformers.
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+def _load_quietly(name: str, device: torch.device) -> SentenceTransformer:
+    """Load a model; transformers' bar over its tensors shows on a terminal only, like every other."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    try:
+        return SentenceTransformer(name, device=str(device))
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+class DenseEncoder(TextEncoder):
+    """A sentence-transformers model behind the :class:`~cderetrieval.types.Encoder` contract.
+
+    Parameters
+    ----------
+    model
+        The model, or the directory or hub name to load it from.
+    dtype
+        Number format of the computation, see :func:`~cderetrieval.runtime.autocast`.
+    device
+        Where to compute; None: the best there is.
+    prompts
+        Replace the model's prompts, by name.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer | str,
+        *,
+        dtype: str = "auto",
+        device: str | None = None,
+        prompts: Mapping[str, str] | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            model = _load_quietly(model, pick_device(device))
+        elif device is not None:
+            model = model.to(pick_device(device))
+        model.eval()
+        self.model = model
+        own = {name: text for name, text in model.prompts.items() if text}
+        document = next((own[name] for name in DOCUMENT_PROMPTS if name in own), "")
+        settings = EncodingSettings(
+            max_length=int(model.max_seq_length or 512),
+            prompts={"query": "", **own, "document": document, **(prompts or {})},
+            dtype=dtype,
+            normalize=model.similarity_fn_name == "cosine",
+        )
+        super().__init__(model.tokenizer, settings, model.device, int(model.get_embedding_dimension()))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of weights, modules, prompts and tokenizer."""
+        values = {**dataclasses.asdict(self.settings), "dtype": None, "modules": [repr(m) for m in self.model]}
+        return tensors_digest(unique_tensors(self.model), repr(sorted(values.items())), self.tokenizer)
+
+    @cached_property
+    def _takes_token_ids(self) -> bool:
+        """Whether the first module is a transformer that batches of token ids can be fed to."""
+        from sentence_transformers.models import Transformer
+
+        return isinstance(self.model[0], Transformer) and getattr(self.tokenizer, "is_fast", False)
+
+    @cached_property
+    def _pools_prompt(self) -> bool:
+        return all(getattr(module, "include_prompt", True) for module in self.model)
+
+    def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
+        """Vectors of texts under a prompt of the model, shape (n, dimension), float32."""
+        if self._takes_token_ids and self._pools_prompt:
+            return super().encode(texts, prompt_name=prompt_name, show_progress=show_progress)
+        # Static, routed and multimodal models, and poolings that leave out the prompt, batch in their own way.
+        encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(prompt_name)
+        prompt = self.settings.prompts.get(prompt_name)
+        with self.autocast():
+            vectors = (encode or self.model.encode)(
+                check_texts(texts),
+                prompt=prompt,
+                show_progress_bar=show_progress,
+                normalize_embeddings=self.settings.normalize,
+            )
+        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask (b, t) to vectors (b, dimension), as the model's modules give them."""
+        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            features["token_type_ids"] = torch.zeros_like(input_ids)
+        output: Tensor = self.model(features)["sentence_embedding"]
+        return output

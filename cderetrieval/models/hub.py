@@ -1,0 +1,224 @@
+"""From a name to a model: ``load("cde-minilm")``, a local directory, or a hub name.
+
+A name is looked up in this order, and no later place is asked once an earlier one answers:
+
+1. a local directory;
+2. the names that work without a network: ``cde-minilm`` and ``all-MiniLM-L6-v2``;
+3. the Hugging Face hub (only configuration, tokenizer and safetensors are fetched, never code).
+
+What a directory holds is told by its ``config.json``: this package's own layout, the published CDE layout, or anything
+that sentence-transformers reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError, WeightsError
+from ..files import read_json
+from ..runtime import pick_device
+
+if TYPE_CHECKING:
+    from .contextual import ContextualTransformer
+    from .dense import DenseEncoder
+
+logger = logging.getLogger(__name__)
+
+# Short names and where they live on the hub.
+ALIASES = {
+    "cde-small-v1": "jxm/cde-small-v1",
+    "cde-small-v2": "jxm/cde-small-v2",
+    "all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+    "multi-qa-distilbert-cos-v1": "sentence-transformers/multi-qa-distilbert-cos-v1",
+}
+DEFAULT_MODEL = "cde-minilm"
+# What is fetched from a hub: no code, no pickles.
+HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
+# The published checkpoints ship no tokenizer; these are the ones they were trained with.
+PUBLISHED_TOKENIZERS = {"nomic_bert": "bert-base-uncased", "modernbert": "answerdotai/ModernBERT-base"}
+
+
+def load(
+    name: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+) -> ContextualTransformer | DenseEncoder:
+    """Load a model by name.
+
+    Parameters
+    ----------
+    name
+        ``"cde-minilm"`` (the default, works without a network), ``"all-MiniLM-L6-v2"``, ``"cde-small-v1"``,
+        ``"cde-small-v2"``, a local directory, or a hub name.
+    revision
+        Hub revision.
+    device
+        Where to put it; None: the best there is.
+    dtype
+        Number format of a dense encoder's computation; contextual models take it with their context.
+
+    Returns
+    -------
+    ContextualTransformer or DenseEncoder
+        A contextual model becomes an encoder through ``model.in_context(...)``; a dense model is one.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or its directory cannot be read.
+
+    Examples
+    --------
+    >>> from cderetrieval.testing import tiny_model_directory
+    >>> model = load(tiny_model_directory())
+    >>> model.config.attention, model.context_size
+    ('cached', 4)
+    """
+    name = os.fspath(name)
+    if name == DEFAULT_MODEL:
+        from .minilm import load_default
+
+        return load_default(device)
+    directory = find(name, revision)
+    if is_contextual(directory):
+        return load_contextual(str(directory), device=device)
+    from .dense import DenseEncoder
+
+    return DenseEncoder(str(directory), device=device, dtype=dtype)
+
+
+def find(name: str, revision: str | None = None) -> Path:
+    """Directory of a model: local, installed, or fetched from the hub."""
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local
+    if looks_like_path(name):
+        raise ModelError(f"there is no directory {name!r}. Give an existing directory, or a model name.")
+    from .minilm import installed_minilm
+
+    repository = ALIASES.get(name, name)
+    if repository == ALIASES["all-MiniLM-L6-v2"] and revision is None and (installed := installed_minilm()):
+        return installed
+    return fetch(repository, revision)
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only be meant as a path."""
+    return name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or name.endswith("/")
+
+
+def fetch(repository: str, revision: str | None = None) -> Path:
+    """Fetch a repository from the hub, or find it in the hub's local cache.
+
+    Raises
+    ------
+    ModelError
+        If it is unknown, or cannot be reached; the message says what works without a network.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model {repository!r} is not a local directory, and the hub did not give it ({reason}). Check the name "
+            f"and the network, or use a local directory; without a network, {DEFAULT_MODEL!r} and 'all-MiniLM-L6-v2' "
+            'work after: pip install "cderetrieval[offline]"'
+        ) from error
+
+
+def is_contextual(directory: Path) -> bool:
+    """Whether a directory holds a contextual model, in this package's or in the published layout."""
+    from .published import is_published
+
+    path = directory / "config.json"
+    if not path.is_file():
+        return False
+    config = read_json(path)
+    return config.get("model_type") == "cderetrieval" or is_published(config)
+
+
+def load_contextual(name: str, *, revision: str | None = None, device: str | None = None) -> ContextualTransformer:
+    """Load a contextual model from a directory or the hub."""
+    directory = find(name, revision)
+    if not is_contextual(directory):
+        raise ModelError(
+            f"{directory} holds no contextual model: its config.json has neither model_type 'cderetrieval' nor "
+            "transductive_corpus_size. Use cderetrieval.load for other models."
+        )
+    if read_json(directory / "config.json").get("model_type") == "cderetrieval":
+        from .persistence import load_model
+
+        model = load_model(directory)
+    else:
+        model = load_published(directory)
+    return model.to(pick_device(device))
+
+
+def load_published(directory: Path) -> ContextualTransformer:
+    """Load a directory with the layout of jxm/cde-small-v1 or -v2."""
+    from .contextual import ContextualTransformer
+    from .weights import read_checkpoint
+
+    config = read_json(directory / "config.json")
+    first = backbone_settings(config["embedder"])
+    second = backbone_settings(config.get("dataset_backbone") or config["embedder"])
+    tensors = read_checkpoint(directory)
+    _fit_vocabulary(first, tensors, "first_stage_model.embedder.")
+    _fit_vocabulary(second, tensors, "second_stage_model.backbone.")
+    return ContextualTransformer.from_published(
+        config,
+        tensors,
+        second,
+        first_stage_backbone=first,
+        tokenizer=published_tokenizer(directory, second["model_type"]),
+        source=str(directory),
+    )
+
+
+def backbone_settings(embedder: str) -> dict[str, Any]:
+    """transformers configuration of a published model's `embedder`, from this package where it is known."""
+    from transformers import AutoConfig
+
+    from .published import KNOWN_BACKBONES
+
+    if embedder in KNOWN_BACKBONES:
+        values = dict(KNOWN_BACKBONES[embedder])
+        return AutoConfig.for_model(values.pop("model_type"), **values).to_dict()
+    directory = find(embedder)
+    return dict(read_json(directory / "config.json"))
+
+
+def _fit_vocabulary(settings: dict[str, Any], tensors: dict[str, Any], prefix: str) -> None:
+    """Take the vocabulary size from the checkpoint: tokenizers grow, and configurations are not always told."""
+    for name in ("embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight"):
+        if prefix + name in tensors:
+            settings["vocab_size"] = tensors[prefix + name].shape[0]
+
+
+def published_tokenizer(directory: Path, family: str) -> Any:
+    """Tokenizer of a published model: in its directory, on the hub, or the equal vocabulary of the installed MiniLM."""
+    from transformers import AutoTokenizer
+
+    from .minilm import installed_minilm
+
+    if (directory / "tokenizer.json").is_file() or (directory / "vocab.txt").is_file():
+        return AutoTokenizer.from_pretrained(directory)
+    name = PUBLISHED_TOKENIZERS.get(family, "bert-base-uncased")
+    minilm = installed_minilm()
+    if name == "bert-base-uncased" and minilm is not None:
+        return AutoTokenizer.from_pretrained(minilm, model_max_length=512)
+    try:
+        return AutoTokenizer.from_pretrained(fetch(name))
+    except ModelError as error:
+        raise WeightsError(
+            f"{directory} ships no tokenizer, and {name!r}, the one it was trained with, could not be fetched. Copy "
+            f"its tokenizer.json and tokenizer_config.json into {directory}."
+        ) from error

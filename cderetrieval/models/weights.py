@@ -1,0 +1,80 @@
+"""Tensors into a model, strictly: every name matched and every shape equal, or one error that lists what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError, WeightsError
+
+
+def read_checkpoint(directory: Path) -> dict[str, Tensor]:
+    """Read ``model.safetensors``, or the shards that ``model.safetensors.index.json`` lists."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    files = sorted(directory.glob("model*.safetensors"))
+    if not files:
+        raise ModelError(
+            f"{directory} holds no model.safetensors. Pickled weights (pytorch_model.bin) are not read, because they "
+            "can run code: convert them with safetensors first."
+        )
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{file} is damaged ({error}). Fetch it again.") from error
+    return tensors
+
+
+def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, each shared tensor once."""
+    unique: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            unique[name] = tensor.detach()
+    return unique
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy tensors into a model.
+
+    Parameters
+    ----------
+    model
+        The model; a tensor that it shares between two places may come under either name.
+    tensors
+        Name to tensor.
+    source
+        What to call the tensors in an error.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor is missing, unexpected or of another shape; the message lists every one.
+    """
+    expected = model.state_dict(keep_vars=True)
+    given_ids = {id(expected[name]) for name in tensors if name in expected}
+    problems = [
+        f"missing: {name} {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name not in tensors and id(tensor) not in given_ids
+    ]
+    problems += [f"unexpected: {name} {tuple(tensors[name].shape)}" for name in tensors if name not in expected]
+    problems += [
+        f"wrong shape: {name} is {tuple(tensors[name].shape)}, the model has {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if problems:
+        listing = "\n  ".join(sorted(problems))
+        raise WeightsError(f"{source} does not fit this model, {len(problems)} tensors:\n  {listing}")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            expected[name].copy_(tensor)
