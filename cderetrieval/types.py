@@ -53,13 +53,17 @@ class ContextualModel(Protocol):
         """Number of context documents the model was made for (J)."""
 
     @property
+    def exact_context_size(self) -> bool:
+        """Whether the weights need exactly that many, so that a smaller corpus is repeated."""
+
+    @property
     def fingerprint(self) -> str:
         """Digest of weights, tokenizer and prompts, without a context."""
 
     def embed_context(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """First stage: one embedding for each sampled document, shape (J, H), float32."""
 
-    def in_context(self, embeddings: np.ndarray | None, digest: str) -> Encoder:
+    def in_context(self, embeddings: np.ndarray | None, digest: str = "", *, dtype: str = "auto") -> Encoder:
         """Second stage under these context embeddings; `None` is the null context."""
 
 

@@ -117,6 +117,11 @@ class ContextualTransformer(nn.Module):
         """J, the number of context documents the model was made for."""
         return self.config.context_size
 
+    @property
+    def exact_context_size(self) -> bool:
+        """Whether a smaller corpus is repeated until it has J documents."""
+        return self.config.exact_context_size
+
     @cached_property
     def fingerprint(self) -> str:
         """Digest of settings, weights and tokenizer; computed once, so load a model anew after training it."""

@@ -90,7 +90,7 @@ class DenseEncoder(TextEncoder):
     @cached_property
     def _takes_token_ids(self) -> bool:
         """Whether the first module is a transformer that batches of token ids can be fed to."""
-        from sentence_transformers.models import Transformer
+        from sentence_transformers.base.modules import Transformer
 
         return isinstance(self.model[0], Transformer) and getattr(self.tokenizer, "is_fast", False)
 

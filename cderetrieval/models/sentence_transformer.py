@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import InputModule
+from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
 from ..runtime import pick_device

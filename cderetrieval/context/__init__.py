@@ -1,0 +1,1 @@
+"""What a corpus looks like: sampled, embedded once, saved, inspected, refreshed."""

@@ -1,0 +1,132 @@
+"""What users call documents, as rows of (id, text, payload), each checked before anything is written.
+
+Accepted: dictionaries with a key field and text fields, strings, a pandas frame, BEIR rows (``_id``), a dictionary of
+id to document as beir loads it, or any iterable of these. Rows stream: nothing is held but the ids seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+Row = tuple[Hashable, str, dict[str, Any]]
+
+# Where `on` is not given: what BEIR rows hold. Only the last is required.
+DEFAULT_FIELDS = ("title", "text")
+
+
+def document_rows(documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0) -> Iterator[Row]:
+    """Check documents and yield (id, text to embed, payload).
+
+    Parameters
+    ----------
+    documents
+        See the module's first lines.
+    key
+        Field of the id; in BEIR rows ``_id`` stands for ``id``.
+    on
+        Fields that make the text, joined by spaces; None: ``title``, where there is one, and ``text``.
+    next_id
+        First number given to strings, which have no id of their own.
+
+    Raises
+    ------
+    InputError
+        At the first bad row; the message names the row, the field and the remedy.
+
+    Examples
+    --------
+    >>> list(document_rows([{"id": 7, "title": "Owls", "text": "hunt at night"}], "id", None))
+    [(7, 'Owls hunt at night', {'id': 7, 'title': 'Owls', 'text': 'hunt at night'})]
+    """
+    seen: dict[str, int] = {}
+    for number, document in enumerate(_iterate(documents)):
+        if isinstance(document, str):
+            row: Row = (next_id + number, document, {key: next_id + number, "text": document})
+        elif isinstance(document, Mapping):
+            payload = {str(name): _plain(value) for name, value in document.items()}
+            row = (_document_id(payload, key, number), _text(payload, on, number), payload)
+        else:
+            raise InputError(f"document {number} is {type(document).__name__}; pass dictionaries or strings.")
+        if not row[1].strip():
+            raise InputError(f"document {number} (id {row[0]!r}) has an empty text in {_names(on)}. Leave it out.")
+        name = repr(row[0])
+        if name in seen:
+            raise InputError(
+                f"document {number} has id {row[0]!r}, which document {seen[name]} of this call has too. "
+                "Ids must differ within one call; a later call replaces."
+            )
+        seen[name] = number
+        yield row
+    if not seen:
+        raise InputError("no documents: the call got an empty collection.")
+
+
+def _iterate(documents: Any) -> Iterable[Any]:
+    """One document after the other, from a frame, a mapping of id to document, or an iterable."""
+    if isinstance(documents, str | bytes):
+        raise InputError("documents is one string; pass a list of documents.")
+    if hasattr(documents, "itertuples"):
+        columns = [str(column) for column in documents.columns]
+        return (dict(zip(columns, row, strict=True)) for row in documents.itertuples(index=False, name=None))
+    if isinstance(documents, Mapping):
+        return _from_mapping(documents)
+    if not isinstance(documents, Iterable):
+        raise InputError(f"documents is {type(documents).__name__}; pass a list, a frame or another iterable.")
+    return documents
+
+
+def _from_mapping(documents: Mapping[Any, Any]) -> Iterator[Any]:
+    """A dictionary of id to document; one document by itself is the likelier mistake."""
+    if any(not isinstance(document, Mapping | str) for document in documents.values()) or not documents:
+        raise InputError("documents is one dictionary; pass a list of documents, or a dictionary of id to document.")
+    if all(isinstance(document, str) for document in documents.values()):
+        raise InputError("documents is one dictionary of strings; pass a list of documents: [document].")
+    for document_id, document in documents.items():
+        yield {"_id": document_id, **document} if isinstance(document, Mapping) else document
+
+
+def _document_id(payload: Mapping[str, Any], key: str, number: int) -> Hashable:
+    name = "_id" if key == "id" and key not in payload and "_id" in payload else key
+    if name not in payload:
+        fields = ", ".join(payload) or "none"
+        raise InputError(f"document {number} has no field {key!r}; its fields are: {fields}. Name the id with key=.")
+    value = payload[name]
+    if not isinstance(value, str | int | float | bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise InputError(f"document {number}: {key!r} is {value!r}; an id is a string, a finite number or a boolean.")
+    return value
+
+
+def _text(payload: Mapping[str, Any], on: Sequence[str] | None, number: int) -> str:
+    """The fields' texts joined by spaces; null counts as empty."""
+    parts = []
+    for name in DEFAULT_FIELDS if on is None else on:
+        if name not in payload:
+            if on is None and name != DEFAULT_FIELDS[-1]:
+                continue
+            fields = ", ".join(payload) or "none"
+            raise InputError(f"document {number} has no field {name!r}; its fields are: {fields}. Name them with on=.")
+        value = payload[name]
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"document {number}: field {name!r} is {type(value).__name__}, not a string.")
+        if value and value.strip():
+            parts.append(value.strip())
+    return " ".join(parts)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars as Python values, the frame's missing values as None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def _names(on: Sequence[str] | None) -> str:
+    return ", ".join(repr(name) for name in (DEFAULT_FIELDS if on is None else on))
