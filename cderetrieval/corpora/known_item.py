@@ -1,0 +1,111 @@
+"""Generated queries for documents that nobody has judged: known-item search.
+
+Whoever has documents and no queries can still ask: does the model find the document that this title, or this first
+sentence, came from? The queries are generated, and the dataset's name says so. Such scores compare models on one's own
+documents; they do not say how well real questions will be answered. (Azzopardi et al. 2007, "Building simulated
+queries for known-item topics".)
+
+All documents lose what the queries are made of, not only those asked for: otherwise they would be marked by what they
+lack. A text that would be the query of several documents is not asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import InputError
+from .dataset import Dataset, make_dataset
+
+MIN_QUERY_WORDS = 3
+MIN_DOCUMENT_WORDS = 10
+
+# A full stop ends a sentence where a capital, a digit or a quote follows; after one letter ("J. Smith") it does not.
+_SENTENCE_END = re.compile(r"(?<=[^\W\d_]{2}[.!?])\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[.!?][\"')\]])\s+(?=[A-Z0-9])|\n\s*\n")
+
+
+def known_item(
+    documents: Iterable[Mapping[str, Any]],
+    key: Hashable = "id",
+    on: str | Sequence[str] = ("title", "text"),
+    n_queries: int = 200,
+    seed: int = 0,
+) -> Dataset:
+    """Build a dataset whose queries are parts of the documents.
+
+    Parameters
+    ----------
+    documents
+        Mappings, as given to a retriever.
+    key
+        Field that identifies a document.
+    on
+        Text fields. With several, the first (a title) is the query and the others are the document. With one, its
+        first sentence is the query and the rest is the document.
+    n_queries
+        Most queries; fewer if fewer documents have a usable one.
+    seed
+        Which documents are asked for; the order of `documents` does not matter.
+
+    Raises
+    ------
+    InputError
+        If no document gives a query of three words and a rest of ten.
+
+    Examples
+    --------
+    >>> text = "Tides follow the moon. Twice a day the sea rises and falls, on most coasts of the world."
+    >>> dataset = known_item([{"id": 1, "text": text}], on="text")
+    >>> dataset.name, dataset.queries
+    ('generated-first-sentence', {'generated:1': 'Tides follow the moon.'})
+    """
+    fields = [on] if isinstance(on, str) else list(on)
+    if not fields or n_queries < 1:
+        raise InputError(f"on={on!r}, n_queries={n_queries!r}: known_item needs a text field and at least one query.")
+    cut = [(str(_field(row, i, key)), *_cut(row, fields)) for i, row in enumerate(documents)]
+    n_same = Counter(query for _, query, _ in cut)
+    asked = [
+        (document, query)
+        for document, query, text in cut
+        if n_same[query] == 1
+        and len(query.split()) >= MIN_QUERY_WORDS
+        and len(text.split()) >= MIN_DOCUMENT_WORDS
+        and query.casefold() not in text.casefold()
+    ]
+    if not asked:
+        raise InputError(
+            f"None of {len(cut)} documents gives a query of {MIN_QUERY_WORDS} words and a rest of "
+            f"{MIN_DOCUMENT_WORDS} from {fields}; name other fields in `on`."
+        )
+    asked = sorted(asked, key=lambda pair: _draw(pair, seed))[:n_queries]
+    return make_dataset(
+        "generated-title" if len(fields) > 1 else "generated-first-sentence",
+        [{"id": document, "text": text} for document, _, text in cut],
+        {f"generated:{document}": query for document, query in asked},
+        {f"generated:{document}": {document: 1} for document, _ in asked},
+    )
+
+
+def _field(row: Mapping[str, Any], i: int, field: Hashable) -> Any:
+    value = row.get(field)  # type: ignore[call-overload]
+    if value is None:
+        raise InputError(f"documents[{i}] has no field {field!r}; it has {', '.join(map(str, row))}.")
+    return value
+
+
+def _cut(row: Mapping[str, Any], fields: list[str]) -> tuple[str, str]:
+    texts = [str(row.get(field) or "").strip() for field in fields]
+    if len(fields) > 1:
+        return " ".join(texts[0].split()), "\n".join(filter(None, texts[1:]))
+    end = _SENTENCE_END.search(texts[0])
+    if end is None:
+        return "", texts[0]
+    return " ".join(texts[0][: end.start()].split()), texts[0][end.end() :]
+
+
+def _draw(pair: tuple[str, str], seed: int) -> str:
+    return hashlib.sha256(json.dumps([seed, *pair]).encode()).hexdigest()

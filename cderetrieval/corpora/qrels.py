@@ -1,0 +1,127 @@
+"""Relevance judgements as files: BEIR's three tab-separated columns, TREC's four, with a header or without one.
+
+The layout is recognised by its content. A first line counts as header only if it uses a known column name: with the
+rule "the grade is no number" a typing error would cost a judgement without a word. Quotes are read line by line, so
+that a stray quote cannot swallow the lines after it.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .dataset import Qrels
+from .jsonl import read_lines
+
+logger = logging.getLogger(__name__)
+
+QUERY_COLUMNS = ("query_id", "query", "qid", "q_id", "topic")
+DOCUMENT_COLUMNS = ("doc_id", "corpus_id", "document_id", "docid", "docno", "did", "id")
+GRADE_COLUMNS = ("score", "relevance", "rel", "grade", "label")
+
+
+def read_qrels(path: str | Path) -> Qrels:
+    """Read one file of judgements.
+
+    Parameters
+    ----------
+    path
+        Tab-, comma- or space-separated: query, document, grade; or query, iteration, document, grade.
+
+    Returns
+    -------
+    dict
+        Query id to document id to grade, in the order of the file.
+
+    Raises
+    ------
+    InputError
+        With file and line, if a line has another form, a grade is no whole number, or a pair is judged twice,
+        differently.
+    """
+    path = Path(path)
+    qrels: Qrels = {}
+    n_repeated = 0
+    columns: tuple[int, int, int] | None = None
+    for number, line in read_lines(path):
+        fields = _split(line, path.suffix)
+        if columns is None:
+            header = _header(fields)
+            columns = header or _columns(fields, f"{path}, line {number}")
+            if header:
+                continue
+        if len(fields) <= max(columns):
+            raise InputError(
+                f"{path}, line {number}: {len(fields)} columns, expected {max(columns) + 1}: {line[:80]!r}."
+            )
+        query, document, grade = (fields[column].strip() for column in columns)
+        if not (query and document):
+            raise InputError(f"{path}, line {number}: an id is empty: {line[:80]!r}.")
+        value = parse_grade(grade, f"{path}, line {number}")
+        if qrels.setdefault(query, {}).setdefault(document, value) != value:
+            raise InputError(
+                f"{path}, line {number}: {query!r}, {document!r} was judged {qrels[query][document]} above."
+            )
+        n_repeated += 1
+    n_repeated -= sum(map(len, qrels.values()))
+    if n_repeated:
+        logger.info("%s repeats %d judgements; each counts once.", path, n_repeated)
+    return qrels
+
+
+def parse_grade(value: Any, where: str) -> int:
+    """Read a grade: a whole number, also one written as a float; a negative one stays negative.
+
+    >>> parse_grade("1.0", "qrels.tsv, line 2"), parse_grade(-2, "here")
+    (1, -2)
+    """
+    try:
+        grade = float(value)
+    except (TypeError, ValueError):
+        grade = math.nan
+    if not grade.is_integer():  # also nan and inf
+        raise InputError(f"{where}: grade {value!r} is no whole number; scale fractional grades to integers first.")
+    return int(grade)
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and fields of a file whose columns are separated by tabs or spaces."""
+    for number, line in read_lines(path):
+        yield number, _split(line, path.suffix)
+
+
+def _split(line: str, ending: str) -> list[str]:
+    separator = "\t" if "\t" in line else "," if ending == ".csv" else None
+    if separator is None:
+        return line.split()
+    try:
+        quoted = next(csv.reader([line], delimiter=separator, strict=True))
+    except csv.Error:
+        return line.split(separator)
+    return quoted if len(quoted) > 2 else line.split(separator)
+
+
+def _header(fields: list[str]) -> tuple[int, int, int] | None:
+    """Positions of query, document and grade, if the fields are column names."""
+    names = [field.strip().lower().replace("-", "_") for field in fields]
+    found = [
+        next((names.index(name) for name in known if name in names), None)
+        for known in (QUERY_COLUMNS, DOCUMENT_COLUMNS, GRADE_COLUMNS)
+    ]
+    query, document, grade = found
+    return None if query is None or document is None or grade is None else (query, document, grade)
+
+
+def _columns(fields: list[str], where: str) -> tuple[int, int, int]:
+    if len(fields) == 3:
+        return 0, 1, 2
+    if len(fields) == 4:  # TREC: query, iteration (never used), document, grade
+        return 0, 2, 3
+    raise InputError(
+        f"{where}: {len(fields)} columns; qrels have query, document, grade, or TREC's four: {fields[:5]}."
+    )

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, significance, tables, and the harnesses of BEIR and MTEB."""
