@@ -6,8 +6,8 @@ is what should be found. Source files are parsed with `ast` and never imported, 
 
 What makes the task fair, each rule found by reading pairs:
 
-- The document is the body alone. It has neither the object's name nor its module's: files are often named after
-  the object they hold (``sklearn/linear_model/_ridge.py``), and one word would then answer the question.
+- The document is the body alone. Neither the object's name nor its module's is added as a title: files are often named
+  after the object they hold (``sklearn/linear_model/_ridge.py``), and one word would then answer the question.
 - Doctest prompts, their output, and literal code blocks are dropped: of a body that is half numbers there is little to
   find. So are directives, cross-reference roles and section underlines, which are markup and not text.
 - Sections that carry no meaning of their own (See Also, References) are dropped. See Also quotes the summaries of

@@ -46,32 +46,33 @@ def read_qrels(path: str | Path) -> Qrels:
     """
     path = Path(path)
     qrels: Qrels = {}
-    n_repeated = 0
-    columns: tuple[int, int, int] | None = None
-    for number, line in read_lines(path):
-        fields = _split(line, path.suffix)
-        if columns is None:
-            header = _header(fields)
-            columns = header or _columns(fields, f"{path}, line {number}")
-            if header:
-                continue
-        if len(fields) <= max(columns):
-            raise InputError(
-                f"{path}, line {number}: {len(fields)} columns, expected {max(columns) + 1}: {line[:80]!r}."
-            )
-        query, document, grade = (fields[column].strip() for column in columns)
-        if not (query and document):
-            raise InputError(f"{path}, line {number}: an id is empty: {line[:80]!r}.")
-        value = parse_grade(grade, f"{path}, line {number}")
-        if qrels.setdefault(query, {}).setdefault(document, value) != value:
-            raise InputError(
-                f"{path}, line {number}: {query!r}, {document!r} was judged {qrels[query][document]} above."
-            )
-        n_repeated += 1
-    n_repeated -= sum(map(len, qrels.values()))
+    n_lines = 0
+    for where, query, document, grade in _judgements(path):
+        n_lines += 1
+        if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
+            raise InputError(f"{where}: {query!r}, {document!r} was judged {qrels[query][document]} above.")
+    n_repeated = n_lines - sum(map(len, qrels.values()))
     if n_repeated:
         logger.info("%s repeats %d judgements; each counts once.", path, n_repeated)
     return qrels
+
+
+def _judgements(path: Path) -> Iterator[tuple[str, str, str, int]]:
+    columns: tuple[int, int, int] | None = None
+    n_columns = 0
+    for number, fields in read_rows(path):
+        where = f"{path}, line {number}"
+        if columns is None:
+            header = _header(fields)
+            columns, n_columns = header or _columns(fields, where), len(fields)
+            if header:
+                continue
+        if len(fields) != n_columns:
+            raise InputError(f"{where}: {len(fields)} columns, the first line has {n_columns}: {fields[:5]}.")
+        query, document, grade = (fields[column].strip() for column in columns)
+        if not (query and document):
+            raise InputError(f"{where}: an id is empty: {fields}.")
+        yield where, query, document, parse_grade(grade, where)
 
 
 def parse_grade(value: Any, where: str) -> int:
