@@ -90,7 +90,7 @@ def tiny_model(family: str = "bert", *, seed: int = 0, **settings: Any) -> Conte
         "context_size": 4,
         "soft_prompt_tokens": 2,
         "null_token": True,
-        "max_length": 32,
+        "max_length": 64,
     }
     config = ContextualConfig(backbone=BACKBONES[family], **{**defaults, **settings})
     with torch.random.fork_rng(devices=[]):

@@ -271,7 +271,7 @@ def make_context(
     if isinstance(spec, Context):
         spec.check(model)
         return spec
-    if spec == "random":
+    if isinstance(spec, str) and spec == "random":
         return Context.random(model, seed=seed, size=size)
     if isinstance(spec, str | Path):
         path = Path(spec)

@@ -1,0 +1,261 @@
+"""A model in the context of one index: what embeds every document and query of it.
+
+The context is decided once, by the first documents or by what the user said, and kept in the store beside the vectors
+that were made in it, together with the encoder's fingerprint. Any other encoder is refused from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard, cast
+
+import numpy as np
+
+from .context.context import Context, make_context
+from .context.drift import Drift, measure_drift
+from .context.sample import Sampler
+from .errors import ConfigError, ContextError, InputError, MismatchError
+from .runtime import progress
+from .store import Store
+from .types import ContextualModel, Encoder
+
+Model = ContextualModel | Encoder
+ContextSpec = Context | Sequence[str] | str | Path | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a retriever remembers about itself; kept in its store.
+
+    Attributes
+    ----------
+    model
+        Name or directory of the model; None where it was given as an object.
+    key, on
+        Field of the id, fields of the text (None: ``title``, where there is one, and ``text``).
+    index
+        ``"auto"`` or a FAISS factory string.
+    context_size, seed
+        Of the sample; size None: what the model was made for.
+    """
+
+    model: str | None
+    key: str = "id"
+    on: list[str] | None = None
+    index: str = "auto"
+    context_size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            raise ConfigError("key='' names no field; it is the field of a document's id.")
+        if self.on is not None and not self.on:
+            raise ConfigError("on=[] names no field; name the fields of the text, or leave it out.")
+        if self.context_size is not None and self.context_size < 1:
+            raise ConfigError(f"context_size={self.context_size!r} must be at least 1; for none pass context=None.")
+
+
+def is_contextual(model: Any) -> TypeGuard[ContextualModel]:
+    """Whether a model needs a context to become an encoder."""
+    return hasattr(model, "in_context")
+
+
+def _mismatch(name: str | None, stored: str, given: str) -> str:
+    return (
+        f"this index was built by model {name or 'given as an object'} with fingerprint {stored[:12]}, not "
+        f"{given[:12]}: weights, tokenizer, prompts or length limit differ. Open it with the model that built it, or "
+        "build a new index."
+    )
+
+
+class CorpusEmbedder:
+    """The model of an index, its context, and the encoder that the two make.
+
+    Parameters
+    ----------
+    store
+        Where context, vectors and fingerprint are kept.
+    settings
+        Of the retriever.
+    given
+        The model, its name, or None where nobody has said.
+    spec
+        What the user said of the context.
+    device, dtype
+        Where and in which number format the model computes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        given: Model | str | None,
+        spec: ContextSpec,
+        device: str | None,
+        dtype: str,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._given = given
+        self._spec = spec
+        self._device, self._dtype = device, dtype
+        self._model: Model | None = None
+        self._context: Context | None = None
+        self._encoder: Encoder | None = None
+
+    @property
+    def model(self) -> Model:
+        """The model, loaded when first asked for."""
+        if self._model is None:
+            if self._given is None:
+                raise MismatchError(
+                    "this index was built with a model that was given as an object. Open it with "
+                    "Retriever.load(path, model=that_model)."
+                )
+            if isinstance(self._given, str):
+                from .models.hub import load
+
+                self._model = load(self._given, device=self._device, dtype=self._dtype)
+            else:
+                self._model = self._given
+        return self._model
+
+    @property
+    def context(self) -> Context | None:
+        """The context of all stored vectors; None before it is decided, and for models that take none."""
+        digest = self._store.get_setting("context")
+        if digest is None:
+            return None
+        if self._context is None or self._context.digest != digest:
+            # Decided in another process, or refreshed there since it was last read here.
+            self._context = Context.restore(*self._store.get_context(digest))
+            self._encoder = None
+        return self._context
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model in the context.
+
+        Raises
+        ------
+        ContextError
+            If the context is to be sampled from documents that have not been added yet.
+        MismatchError
+            If the stored vectors were made by another encoder.
+        """
+        context = self.context
+        if self._encoder is None:
+            encoder = self._build(context)
+            stored = self._store.get_setting("fingerprint")
+            if stored is not None and stored != encoder.fingerprint:
+                raise MismatchError(_mismatch(self._settings.model, stored, encoder.fingerprint))
+            self._encoder = encoder
+        return self._encoder
+
+    def _build(self, context: Context | None) -> Encoder:
+        model = self.model
+        if not is_contextual(model):
+            return cast(Encoder, model)
+        if context is None:
+            raise ContextError("the context is sampled by the first add: add documents, or pass context=.")
+        if context.model != model.fingerprint:
+            raise MismatchError(_mismatch(self._settings.model, context.model, model.fingerprint))
+        return context.encoder(model, dtype=self._dtype)
+
+    def forget(self, spec: ContextSpec = "own") -> None:
+        """Drop what is held in memory; the store says what is true. `spec` is for the next :meth:`decide`."""
+        self._spec = spec
+        self._context = None
+        self._encoder = None
+
+    @property
+    def spec(self) -> ContextSpec:
+        """What the user said of the context."""
+        return self._spec
+
+    def sampler(self) -> Sampler | None:
+        """What must watch the documents go by, where the context is to be sampled from them."""
+        model = self.model
+        if (
+            not is_contextual(model)
+            or self.context is not None
+            or not isinstance(self._spec, str)
+            or self._spec != "own"
+        ):
+            return None
+        return Sampler(self._settings.context_size or model.context_size, self._settings.seed)
+
+    def decide(self, sampler: Sampler | None, show_progress: bool) -> None:
+        """Make and store the context of a contextual model that has none yet.
+
+        Parameters
+        ----------
+        sampler
+            From :meth:`sampler`, after it has seen all documents.
+        show_progress
+            Show a progress bar on a terminal.
+        """
+        model = self.model
+        if not is_contextual(model):
+            if self._spec is not None and not (isinstance(self._spec, str) and self._spec == "own"):
+                raise ContextError(
+                    "context= was given, but this model is not contextual. Leave it out, or use a contextual model, "
+                    "'cde-minilm' for example."
+                )
+            return
+        if self.context is not None:
+            return
+        seed, size = self._settings.seed, self._settings.context_size
+        if sampler is None:
+            context = make_context(model, self._spec, seed=seed, size=size, show_progress=show_progress)
+        else:
+            ids, texts = zip(*sampler.items(), strict=True)
+            context = Context.from_texts(
+                model, texts, ids=ids, source="own", seed=seed, size=size, show_progress=show_progress
+            )
+        self._store.put_context(context.digest, context.describe(), context.arrays())
+        self._store.set_setting("context", context.digest)
+
+    def embed(self, chunks: Iterable[tuple[np.ndarray, list[str]]], total: int, show_progress: bool) -> None:
+        """Embed stored texts, chunk by chunk, and store their vectors."""
+        with progress(range(total), "embedding documents", show=show_progress) as bar:
+            for seqs, texts in chunks:
+                vectors = self.encoder.encode_document(texts)
+                self._store.put_vectors(seqs, self.checked(vectors, len(texts)))
+                bar.update(len(texts))
+
+    def checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
+        """Check the shape and the numbers of document vectors before they are stored."""
+        matrix = np.asarray(vectors)
+        if matrix.shape != (count, self.encoder.dimension):
+            raise InputError(
+                f"vectors have shape {matrix.shape}; {count} documents of this encoder need "
+                f"({count}, {self.encoder.dimension})."
+            )
+        finite = np.isfinite(matrix).all(axis=1)
+        if not finite.all():
+            bad = int((~finite).sum())
+            raise InputError(f"the vector of document {int(np.argmin(finite))} is not finite ({bad} in all).")
+        return matrix
+
+    def report(self, seed: int) -> dict[str, Any]:
+        """What the context is, what it costs, and whether the corpus has moved away from it."""
+        context = self.context
+        if context is None:
+            raise ContextError("this retriever has no context: its model takes none, or nothing was added yet.")
+        report = {**context.describe(), "cache_bytes": getattr(self.encoder, "cache_bytes", 0), "drift": None}
+        if context.source == "own" and context.embeddings is not None:
+            report["drift"] = self._drift(context.embeddings, seed)
+        return report
+
+    def _drift(self, embeddings: np.ndarray, seed: int) -> Drift:
+        """Compare the context with a fresh sample of the corpus, drawn under another seed."""
+        model = self.model
+        assert is_contextual(model)
+        sampler = Sampler(len(embeddings), self._settings.seed + seed)
+        for number, text in self._store.texts():
+            sampler.offer(number, text)
+        fresh = model.embed_context(sampler.texts())
+        return measure_drift(embeddings.reshape(len(embeddings), -1), fresh.reshape(len(fresh), -1), seed=seed)

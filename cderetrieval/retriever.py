@@ -1,0 +1,376 @@
+"""From documents to answers: one object that holds a model, its context, a store and an index.
+
+    retriever = Retriever("cde-minilm", key="id", on=["title", "text"])
+    retriever.add(documents)          # samples a minicorpus, embeds it once, embeds and indexes the documents
+    retriever(["a question"], k=10)   # [[{"id": 17, "similarity": 0.83}, ...]]
+
+The first `add` decides the context; everything later, queries included, is embedded in that same context until
+`refresh`. The store is the one source of truth: each `add`, `remove` or `refresh` is one transaction in it, and the
+index is a cache that can be rebuilt from it at any time. This module holds no model mathematics and no file format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .context.context import Context
+from .documents import document_rows
+from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextual
+from .errors import ContextError, InputError, StoreError
+from .store import Store
+from .types import Encoder, Hits
+from .view import IndexView
+
+STORE_FILE = "store.sqlite"
+# Documents that are embedded together: enough to sort by length, 10 MB of text at 1,000 characters each.
+CHUNK = 10_000
+
+
+class Retriever:
+    """Contextual, dense or sparse retrieval over a collection of documents.
+
+    Parameters
+    ----------
+    model
+        A model's name or directory (see :func:`cderetrieval.load`), a contextual model, or any
+        :class:`~cderetrieval.types.Encoder`.
+    key
+        Field of a document's id.
+    on
+        Field or fields of its text, joined by spaces; None: ``title``, where there is one, and ``text``.
+    context
+        Of a contextual model: ``"own"`` (a sample of the first documents added), ``"random"`` (neutral sentences), a
+        list of texts, the path of a file, a :class:`~cderetrieval.context.context.Context`, or None (the null context).
+    context_size
+        Number of context documents; None: what the model was made for.
+    index
+        ``"auto"`` (exact while the collection is small) or a FAISS factory string, such as ``"HNSW32"``.
+    path
+        Directory to keep the index in; each change is then on disk when its call returns. None: in memory, until
+        `save`.
+    device, dtype
+        Where and in which number format the model computes.
+    seed
+        Of the sample.
+
+    Examples
+    --------
+    >>> from cderetrieval.testing import tiny_model
+    >>> retriever = Retriever(tiny_model(), on="text")
+    >>> retriever.add([{"id": "a", "text": "owls hunt at night"}, {"id": "b", "text": "bees make honey"}])
+    Retriever(2 documents, model='ContextualTransformer', index='auto')
+    >>> retriever("what do bees make?", k=1)[0][0]["id"]
+    'b'
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Model = "cde-minilm",
+        *,
+        key: str = "id",
+        on: str | Sequence[str] | None = None,
+        context: ContextSpec = "own",
+        context_size: int | None = None,
+        index: str = "auto",
+        path: str | Path | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        given = str(model) if isinstance(model, Path) else model
+        fields = [on] if isinstance(on, str) else None if on is None else list(on)
+        name = given if isinstance(given, str) else None
+        settings = Settings(name, key, fields, index, context_size, seed)
+        directory = None if path is None else Path(path)
+        if directory is not None:
+            if (directory / STORE_FILE).exists():
+                raise StoreError(f"{directory} holds an index already. Open it with Retriever.load({str(path)!r}).")
+            directory.mkdir(parents=True, exist_ok=True)
+        self._open(directory, settings, given, context, device, dtype)
+
+    def _open(
+        self,
+        directory: Path | None,
+        settings: Settings,
+        given: Model | str | None,
+        context: ContextSpec,
+        device: str | None,
+        dtype: str,
+        store: Store | None = None,
+    ) -> None:
+        self.path = directory
+        self._settings = settings
+        self._store = store or Store(None if directory is None else directory / STORE_FILE)
+        self._embedder = CorpusEmbedder(self._store, settings, given, context, device, dtype)
+        self._view = IndexView(self._store, settings.index, directory)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        model: str | Path | Model | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+    ) -> Retriever:
+        """Open a directory that `save` wrote or that a retriever lives in.
+
+        Neither the model is loaded nor a document embedded: that waits for the first text.
+
+        Parameters
+        ----------
+        path
+            The directory.
+        model
+            The model the index was built with; only needed where it was given as an object, or has moved.
+        device, dtype
+            As for a new retriever.
+
+        Raises
+        ------
+        StoreError
+            If the directory holds no index, or it is damaged.
+        MismatchError
+            If `model` is another than the one that built the index.
+        """
+        directory = Path(path)
+        if not (directory / STORE_FILE).is_file():
+            raise StoreError(f"{directory} holds no index ({STORE_FILE} is missing). Build one with Retriever.save.")
+        store = Store(directory / STORE_FILE)
+        settings = store.get_setting("retriever")
+        if settings is None:
+            store.close()
+            raise StoreError(f"{directory} is empty: its first add was never finished. Remove it and build it again.")
+        given = str(model) if isinstance(model, Path) else model
+        retriever = cls.__new__(cls)
+        retriever._open(directory, Settings(**settings), given or settings["model"], "own", device, dtype, store)
+        if model is not None:
+            _ = retriever.encoder  # a model that was named is checked now, not at the first query
+        return retriever
+
+    def __repr__(self) -> str:
+        model = self._settings.model or type(self._embedder.model).__name__
+        return f"Retriever({len(self)} documents, model={model!r}, index={self._settings.index!r})"
+
+    def __len__(self) -> int:
+        return self._store.count()
+
+    def __contains__(self, document_id: Hashable) -> bool:
+        return document_id in self._store
+
+    def __enter__(self) -> Retriever:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model in this index's context: what embeds every document and query."""
+        return self._embedder.encoder
+
+    @property
+    def context(self) -> Context | None:
+        """The context of all vectors; None before the first `add`, and for models that take none."""
+        return self._embedder.context
+
+    def add(self, documents: Any, *, vectors: np.ndarray | None = None, show_progress: bool = True) -> Retriever:
+        """Add documents; one whose id is there already replaces it. All of them or, after an error, none.
+
+        Parameters
+        ----------
+        documents
+            Dictionaries with the key and text fields, strings (which get the numbers 0, 1, ... as ids), a pandas frame,
+            BEIR rows, a dictionary of id to document, or any iterable of these; it is read once and not held.
+        vectors
+            Ready vectors of the documents, in order, shape (n, dimension), made by this retriever's encoder.
+        show_progress
+            Show progress bars on a terminal.
+
+        Raises
+        ------
+        InputError
+            If a document lacks a field, has an empty text, or shares its id with another of this call.
+        """
+        embedder = self._embedder
+        with self._changing():
+            next_id = self._store.get_setting("next_id", 0)
+            rows = document_rows(documents, self._settings.key, self._settings.on, next_id)
+            sampler = embedder.sampler()
+            if sampler is not None and vectors is not None:
+                raise ContextError(
+                    "ready vectors were made in some context, and this retriever has none yet: pass it to "
+                    "Retriever(context=...)."
+                )
+            first, count = self._store.put_documents(rows if sampler is None else sampler.watch(rows))
+            self._store.set_setting("next_id", next_id + count)
+            embedder.decide(sampler, show_progress)
+            if vectors is None:
+                embedder.embed(self._store.pending(CHUNK, after_seq=first - 1), count, show_progress)
+            else:
+                self._store.put_vectors(np.arange(first, first + count), embedder.checked(vectors, count))
+        return self
+
+    def remove(self, ids: Hashable | Iterable[Hashable]) -> Retriever:
+        """Remove documents by id. All of them or, after an error, none.
+
+        Raises
+        ------
+        InputError
+            If an id is not there.
+        """
+        wanted = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
+        with self._store.transaction():
+            missing = [document_id for document_id in wanted if document_id not in self._store]
+            if missing:
+                raise InputError(
+                    f"{len(missing)} of {len(wanted)} ids are not in this index, the first is {missing[0]!r}. "
+                    "Nothing was removed."
+                )
+            self._store.remove(wanted)
+        return self
+
+    def __call__(
+        self,
+        queries: str | Sequence[str] | Mapping[Hashable, str] | np.ndarray,
+        k: int = 10,
+        *,
+        documents: bool = False,
+        show_progress: bool = False,
+    ) -> Hits:
+        """Search.
+
+        Parameters
+        ----------
+        queries
+            One query, a list of them, a dictionary of query id to query, or ready vectors of shape (n, dimension).
+        k
+            Most hits for each query.
+        documents
+            Give each hit its ``"document"``, as it was added.
+        show_progress
+            Show a progress bar on a terminal.
+
+        Returns
+        -------
+        Hits
+            For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion.
+
+        Raises
+        ------
+        InputError
+            If the index is empty, k is not positive, or a query is empty or no string.
+        """
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise InputError(f"k={k!r} must be a whole number of at least 1.")
+        if len(self) == 0:
+            raise InputError("the index is empty: add documents first.")
+        query_ids, texts = _query_texts(queries)
+        with self._store.snapshot():
+            # Inside one snapshot: another process may refresh the context between the queries and the search.
+            vectors = queries if texts is None else self.encoder.encode_query(texts, show_progress=show_progress)
+            hits, seqs = self._view.search(np.asarray(vectors), int(k))
+            if documents:
+                payloads = iter(self._store.documents(seqs))
+                for ranking in hits:
+                    for hit in ranking:
+                        hit["document"] = next(payloads)
+        return Hits(hits, query_ids)
+
+    def context_report(self, *, seed: int = 1) -> dict[str, Any]:
+        """What the context is, what it costs, and whether the corpus has moved away from it.
+
+        Parameters
+        ----------
+        seed
+            Of the fresh sample of the corpus that the context is compared with.
+
+        Returns
+        -------
+        dict
+            ``source``, ``documents``, ``ids``, ``seed``, ``digest``; ``cache_bytes``, the keys and values that all
+            texts share; ``drift``, a :class:`~cderetrieval.context.drift.Drift`, for a context sampled from a corpus.
+        """
+        return self._embedder.report(seed)
+
+    def refresh(self, context: ContextSpec = "own", *, show_progress: bool = True) -> Retriever:
+        """Make a new context and embed every document in it. Until all is done, searches see the index as it was.
+
+        Parameters
+        ----------
+        context
+            As for a new retriever; ``"own"`` samples today's corpus.
+        show_progress
+            Show progress bars on a terminal.
+        """
+        if not is_contextual(self._embedder.model):
+            raise ContextError("this retriever's model takes no context; there is none to refresh.")
+        if len(self) == 0:
+            raise InputError("the index is empty: add documents first.")
+        with self._changing():
+            self._embedder.forget(context)
+            self._store.set_setting("context", None)
+            self._store.set_setting("fingerprint", None)
+            sampler = self._embedder.sampler()
+            if sampler is not None:
+                seqs, ids = self._store.live()
+                names = dict(zip(seqs.tolist(), ids, strict=True))
+                for number, text in self._store.texts():
+                    sampler.offer(names[number], text)
+            self._embedder.decide(sampler, show_progress)
+            self._store.clear_vectors()
+            self._embedder.embed(self._store.pending(CHUNK), len(self), show_progress)
+        return self
+
+    def save(self, path: str | Path) -> Retriever:
+        """Write the index into a directory, which must not hold another one; this retriever stays where it is."""
+        target = Path(path)
+        if self.path is not None and target.resolve() == self.path.resolve():
+            self._view.save(target)
+            return self
+        if (target / STORE_FILE).exists():
+            raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
+        if len(self) == 0:
+            raise InputError("the index is empty: add documents first.")
+        target.mkdir(parents=True, exist_ok=True)
+        self._store.backup(target / STORE_FILE)
+        self._view.save(target)
+        return self
+
+    def close(self) -> None:
+        """Write the index cache, where the index lives in a directory and was changed, and close the store."""
+        if self.path is not None and self._store.is_writer:
+            self._view.save(self.path)
+        self._store.close()
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One transaction that ends with the settings; after an error memory is as the store is."""
+        spec = self._embedder.spec
+        try:
+            with self._store.transaction():
+                yield
+                self._store.set_setting("retriever", asdict(self._settings))
+                self._store.set_setting("fingerprint", self.encoder.fingerprint)
+        except BaseException:
+            self._embedder.forget(spec)
+            raise
+
+
+def _query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
+    """Query ids, where there are any, and texts; no texts for ready vectors."""
+    if isinstance(queries, np.ndarray):
+        return None, None
+    query_ids = list(queries) if isinstance(queries, Mapping) else None
+    texts = [queries] if isinstance(queries, str) else list(queries.values() if query_ids is not None else queries)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            what = "is empty" if isinstance(text, str) else f"is {type(text).__name__}, not a string"
+            raise InputError(f"query {row} {what}.")
+    return query_ids, texts

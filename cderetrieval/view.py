@@ -1,0 +1,118 @@
+"""What a process holds of a store in memory: the ids and the vector index.
+
+The store counts its commits (`generation`) and its re-embeddings (`epoch`). Before each search the view compares both
+with its own: a new generation is followed by the difference only, a new epoch by a fresh index. So a reader sees what
+another process has committed, and an index file is trusted only as far as the store agrees with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .store import Store
+
+if TYPE_CHECKING:
+    from .index.faiss import FaissIndex
+
+
+class IndexView:
+    """Ids and index of a store, kept up to date.
+
+    Parameters
+    ----------
+    store
+        The store.
+    factory
+        ``"auto"`` or a FAISS factory string.
+    directory
+        Where the index cache lies; None: nowhere.
+    """
+
+    def __init__(self, store: Store, factory: str, directory: Path | None) -> None:
+        self._store = store
+        self._factory = factory
+        self._directory = directory
+        self._index: FaissIndex | None = None
+        self._generation = -1
+        self._epoch = -1
+        self._seqs = np.empty(0, dtype=np.int64)
+        self._ids = np.empty(0, dtype=object)
+
+    def index(self) -> FaissIndex:
+        """The index, as of the store's last commit."""
+        with self._store.snapshot():
+            generation, epoch = self._store.generation, self._store.epoch
+            if self._index is None or epoch != self._epoch:
+                self._index = self._open(epoch)
+                self._epoch, self._generation = epoch, -1
+            if generation != self._generation:
+                self._seqs, ids = self._store.live()
+                self._ids = np.empty(len(ids), dtype=object)
+                self._ids[:] = ids
+                self._index.sync(self._seqs, self._store.iter_vectors)
+                self._generation = generation
+        return self._index
+
+    def _open(self, epoch: int) -> FaissIndex:
+        """The cached index where it fits the store, else an empty one."""
+        from .index import cache
+        from .index.faiss import FaissIndex
+
+        dimension = self._store.dimension
+        assert dimension is not None, "a store with documents has vectors"
+        if self._directory is not None:
+            cached = cache.load(
+                self._directory,
+                dimension=dimension,
+                epoch=epoch,
+                fingerprint=self._store.get_setting("fingerprint"),
+                factory=self._factory,
+            )
+            if cached is not None:
+                return cached
+        return FaissIndex(dimension, self._factory)
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[dict[str, Any]]], np.ndarray]:
+        """Nearest documents of each query vector.
+
+        Parameters
+        ----------
+        vectors
+            Shape (n, dimension).
+        k
+            Most hits for each.
+
+        Returns
+        -------
+        tuple
+            For each query its hits, ``{"id", "similarity"}``, best first; and the numbers of all hits, in that order.
+        """
+        scores, seqs = self.index().search(vectors, k)
+        found = seqs >= 0
+        ids = self._ids[np.searchsorted(self._seqs, np.where(found, seqs, self._seqs[0]))].tolist()
+        # Rounded in float64: float32 would print 0.83 as 0.8299999833106995.
+        similarities = np.round(scores.astype(np.float64), 6).tolist()
+        lengths = found.sum(axis=1).tolist()
+        hits = [
+            [{"id": i, "similarity": s} for i, s in zip(row[:n], values[:n], strict=True)]
+            for row, values, n in zip(ids, similarities, lengths, strict=True)
+        ]
+        return hits, seqs[found]
+
+    def save(self, directory: Path) -> None:
+        """Write the index cache into a directory; an empty index has none."""
+        if self._store.count() == 0:
+            return
+        from .index import cache
+
+        index = self.index()
+        cache.save(
+            index,
+            directory,
+            epoch=self._epoch,
+            generation=self._generation,
+            fingerprint=self._store.get_setting("fingerprint"),
+        )
