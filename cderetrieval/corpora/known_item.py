@@ -23,9 +23,12 @@ from .dataset import Dataset, make_dataset
 
 MIN_QUERY_WORDS = 3
 MIN_DOCUMENT_WORDS = 10
+MAX_QUERY_WORDS = 60
 
-# A full stop ends a sentence where a capital, a digit or a quote follows; after one letter ("J. Smith") it does not.
-_SENTENCE_END = re.compile(r"(?<=[^\W\d_]{2}[.!?])\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[.!?][\"')\]])\s+(?=[A-Z0-9])|\n\s*\n")
+# A full stop ends a sentence where a capital or a quote follows; after one letter ("J. Smith") it does not.
+_SENTENCE_END = re.compile(r"(?<=\w\w[.!?])\s+(?=[\"'(\[]?[A-Z])|(?<=[.!?][\"')\]])\s+(?=[A-Z])|\n\s*\n")
+# Text in lower case, as old collections are, has no capitals to go by, and often a space before the full stop.
+_LOWER_CASE_END = re.compile(r"(?<=[^\W\d_]{2}[.!?])\s+|(?<=\s[.!?])\s+|\n\s*\n")
 
 
 def known_item(
@@ -72,7 +75,7 @@ def known_item(
         (document, query)
         for document, query, text in cut
         if n_same[query] == 1
-        and len(query.split()) >= MIN_QUERY_WORDS
+        and MIN_QUERY_WORDS <= len(query.split()) <= MAX_QUERY_WORDS
         and len(text.split()) >= MIN_DOCUMENT_WORDS
         and query.casefold() not in text.casefold()
     ]
@@ -101,7 +104,7 @@ def _cut(row: Mapping[str, Any], fields: list[str]) -> tuple[str, str]:
     texts = [str(row.get(field) or "").strip() for field in fields]
     if len(fields) > 1:
         return " ".join(texts[0].split()), "\n".join(filter(None, texts[1:]))
-    end = _SENTENCE_END.search(texts[0])
+    end = (_LOWER_CASE_END if texts[0].islower() else _SENTENCE_END).search(texts[0])
     if end is None:
         return "", texts[0]
     return " ".join(texts[0][: end.start()].split()), texts[0][end.end() :]

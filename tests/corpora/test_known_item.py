@@ -38,6 +38,9 @@ def test_order_of_documents_does_not_matter_and_seed_does():
     [
         ("See J. Smith about tides. " + REST, "See J. Smith about tides."),
         ("Version 2.5 of tides\n\n" + REST, "Version 2.5 of tides"),
+        ("Tides were named in BRCA2. " + REST, "Tides were named in BRCA2."),
+        ("tides by j. smith . " + REST.lower(), "tides by j. smith ."),
+        ("tides come and go. " + REST.lower(), "tides come and go."),
         ('Who said "Look at tides!" (Twice.) ' + REST, 'Who said "Look at tides!" (Twice.)'),
     ],
 )
@@ -54,10 +57,11 @@ def test_ambiguous_and_empty_queries_are_not_asked():
         {"id": "e", "title": "Title without text", "text": ""},
         {"id": "f", "title": "Coast rises and falls", "text": f"coast rises AND falls: {REST}"},
         {"id": "g", "title": "A good title", "text": REST},
+        {"id": "h", "title": "word " * 61, "text": REST},
     ]
     dataset = known_item(rows)
     assert list(dataset.queries.values()) == ["A good title"]
-    assert len(dataset.corpus) == 7
+    assert len(dataset.corpus) == 8
 
 
 def test_errors():
