@@ -1,0 +1,1 @@
+"""Indexes: vectors to nearest numbers. Caches, each of which can be rebuilt from the store."""

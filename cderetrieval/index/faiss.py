@@ -1,0 +1,384 @@
+"""The dense index: vectors and their numbers in FAISS, always rebuildable from the store.
+
+An index knows no documents, only numbers (``seq``, which grow with insertion). Row ``i`` of FAISS is the i-th number
+added, so a number is found by bisection and no id map is needed. Removal is one mechanism for every FAISS type:
+tombstones, kept out of the answers by an IDSelector, and a rebuild from the store once more than a fifth is dead.
+
+A score is larger for a nearer vector: the inner product, or minus the squared distance. Scores are rounded to six
+decimals, equal ones stand in order of insertion; a flat index guarantees this whatever the float noise
+(:mod:`.flat`), an approximate one among the candidates that it finds. Many threads may search; only one may change it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import faiss
+import numpy as np
+
+from ..errors import ConfigError, InputError
+from .build import Chunks, checked, fill, longest, select, training_needed
+from .choice import choose_factory
+from .exact import DECIMALS, METRICS, best_first
+from .flat import flat_search
+from .gpu import LARGEST_K, to_gpu, use_gpu
+from .tune import Breadth, search_parameters, widest
+
+logger = logging.getLogger(__name__)
+
+MOST_DEAD = 0.2
+# A trained index serves up to this many times the vectors it was trained on.
+GROWTH = 2.0
+EXTRA = 4
+
+
+class FaissIndex:
+    """Nearest neighbours of dense vectors, by number.
+
+    Parameters
+    ----------
+    dimension
+        Length of the vectors.
+    factory
+        ``"auto"`` (see :mod:`.choice`) or a FAISS factory string. A type that must be trained is used from 39 vectors
+        a list (256 without lists) on; below that the search is exact.
+    metric
+        ``"ip"`` (the cosine of unit vectors) or ``"l2"``.
+    recall_target
+        Recall@10 that an approximate index is tuned to.
+    vectors
+        Gives all vectors again, in chunks of (seqs, matrix), for a rebuild; `sync` sets it too.
+    device
+        ``"auto"``, ``"cpu"`` or ``"gpu"``.
+    seed
+        Of the training and tuning samples. The same seed gives the same index (HNSW: if built by one thread).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> index = FaissIndex(3)
+    >>> index.add([1, 2, 5], np.eye(3, dtype=np.float32))
+    >>> index.remove([2])
+    1
+    >>> index.search(np.array([[0.6, 0.7, 0.1]]), k=10)
+    (array([[0.6, 0.1]], dtype=float32), array([[1, 5]]))
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        factory: str = "auto",
+        metric: str = "ip",
+        recall_target: float = 0.95,
+        *,
+        vectors: Callable[[], Chunks] | None = None,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        if metric not in METRICS:
+            raise ConfigError(f"metric={metric!r} is unknown; use 'ip' or 'l2'.")
+        if dimension < 1 or not 0 < recall_target <= 1:
+            raise ConfigError(f"dimension={dimension} must be positive and recall_target={recall_target} in (0, 1].")
+        self.dimension, self.requested, self.metric = dimension, factory, metric
+        self.recall_target, self.seed = recall_target, seed
+        self._vectors = vectors
+        self._gpu = use_gpu(device)
+        self._needed = 0 if factory == "auto" else training_needed(self._make(factory))
+        self._install(self._make("Flat"), "Flat", np.empty(0, dtype=np.int64), None, Breadth(), 1.0)
+
+    @classmethod
+    def from_state(
+        cls,
+        index: Any,
+        seqs: np.ndarray,
+        dead: np.ndarray,
+        breadth: Breadth,
+        settings: Mapping[str, Any],
+        *,
+        device: str = "auto",
+    ) -> Self:
+        """An index as :meth:`state` described it; `index` may lie in a mapped file."""
+        new = cls(
+            settings["dimension"],
+            settings["requested"],
+            settings["metric"],
+            settings["recall_target"],
+            device=device,
+            seed=settings["seed"],
+        )
+        kept = {name: settings[name] for name in ("built", "largest_norm")}
+        new._install(index, settings["factory"], seqs, dead, breadth, settings["recall"], mapped=True, **kept)
+        return new
+
+    def state(self) -> dict[str, Any]:
+        """The FAISS index, the arrays ``seqs`` and ``dead``, and the settings, as a cache keeps them."""
+        return {
+            "index": self._index,
+            "seqs": self._seqs,
+            "dead": self._seqs[~self._alive],
+            "dimension": self.dimension,
+            "requested": self.requested,
+            "metric": self.metric,
+            "recall_target": self.recall_target,
+            "seed": self.seed,
+            "factory": self._factory,
+            "breadth": self._breadth.to_dict(),
+            "recall": self._recall,
+            "built": self._built,
+            "largest_norm": self._largest_norm,
+        }
+
+    @property
+    def count(self) -> int:
+        """Vectors that can be found."""
+        return len(self._seqs) - self._dead
+
+    @property
+    def factory(self) -> str:
+        """FAISS factory string of what is in use now."""
+        return self._factory
+
+    @property
+    def recall(self) -> float:
+        """Recall@10 measured at the last build; 1.0 for a flat index, which is exact."""
+        return self._recall
+
+    @property
+    def breadth(self) -> Breadth:
+        """Search settings that were tuned at the last build."""
+        return self._breadth
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the FAISS index, in memory as on disk."""
+        sizes: list[int] = []
+        writer = faiss.PyCallbackIOWriter(lambda block: sizes.append(len(block)))
+        faiss.write_index(self._index, writer)
+        return sum(sizes)
+
+    @property
+    def seqs(self) -> np.ndarray:
+        """Numbers of the vectors that can be found, ascending, shape (count,), int64."""
+        return self._seqs[self._alive]
+
+    def add(self, seqs: Sequence[int] | np.ndarray, vectors: np.ndarray) -> None:
+        """Append vectors; the first ones decide the type of the index.
+
+        Raises
+        ------
+        InputError
+            If a vector is not finite or has another dimension, or the numbers do not grow. Nothing is then added.
+        """
+        numbers = np.asarray(seqs, dtype=np.int64)
+        matrix = checked(vectors, self.dimension, "vector")
+        if numbers.shape != (len(matrix),):
+            raise InputError(f"{len(matrix)} vectors were given with numbers of shape {numbers.shape}.")
+        last = self._seqs[-1:] if len(self._seqs) else np.array([-1], dtype=np.int64)
+        falling = np.flatnonzero(np.diff(np.concatenate([last, numbers])) <= 0)
+        if len(falling):
+            raise InputError(f"row {falling[0]}: number {numbers[falling[0]]} is not above the one before it.")
+        if not len(self._seqs):
+            self._build(numbers, lambda: iter([(numbers, matrix)]))
+        elif len(numbers):
+            self._append(numbers, matrix)
+
+    def remove(self, seqs: Sequence[int] | np.ndarray) -> int:
+        """Hide vectors from all further searches; numbers that are not there are ignored.
+
+        Returns
+        -------
+        int
+            How many were hidden. The index is rebuilt once more than a fifth is, if it can read the vectors again.
+        """
+        numbers = np.unique(np.asarray(seqs, dtype=np.int64))
+        before = self.count
+        self._bury(np.isin(self._seqs, numbers, assume_unique=True))
+        removed = before - self.count
+        if self._vectors is not None and self._dead > MOST_DEAD * len(self._seqs):
+            self.rebuild()
+        return removed
+
+    def rebuild(self, vectors: Callable[[], Chunks] | None = None) -> None:
+        """Build again from the vectors: drops the dead, chooses the type anew, trains and tunes."""
+        source = vectors or self._vectors
+        if source is None:
+            raise ConfigError("rebuild() needs the vectors; give `vectors` here or at construction.")
+        self._build(self.seqs, source)
+
+    def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
+        """Make the index hold exactly these numbers, with as little work as possible.
+
+        Parameters
+        ----------
+        live_seqs
+            All numbers of the store, ascending.
+        vectors_after
+            Gives the vectors above a number, in order, in chunks (``Store.iter_vectors``). It is kept for rebuilds.
+
+        Raises
+        ------
+        StoreError
+            If a live number has no vector.
+        """
+        live = np.asarray(live_seqs, dtype=np.int64)
+        self._vectors = lambda: vectors_after(0)
+        if self._must_rebuild(live):
+            self._build(live, self._vectors)
+            return
+        last = int(self._seqs[-1])
+        self._bury(~np.isin(self._seqs, live, assume_unique=True))
+        fresh = live[live > last]
+        for numbers, matrix in select(vectors_after(last), fresh, self.dimension) if len(fresh) else ():
+            self._append(numbers, matrix)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest vectors of each query.
+
+        Parameters
+        ----------
+        queries
+            Shape (q, dimension).
+        k
+            Answers wanted for each; more than there are is fine.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Scores, float32, and numbers, int64, of shape (q, min(k, count)), best first. Where an approximate index
+            finds fewer, the row ends in -inf and -1.
+
+        Raises
+        ------
+        InputError
+            If k is not positive, or a query is not finite or has another dimension.
+        """
+        matrix = checked(queries, self.dimension, "query")
+        if k <= 0:
+            raise InputError(f"k={k} must be 1 or more.")
+        k = min(k, self.count)
+        if not k or not len(matrix):
+            return np.empty((len(matrix), k), dtype=np.float32), np.empty((len(matrix), k), dtype=np.int64)
+        exact = isinstance(self._index, faiss.IndexFlat)
+        scores, positions = self._search_flat(matrix, k) if exact else self._search_tuned(matrix, k)
+        # Position -1 (nothing found) reads the last number; it is put back below.
+        return scores, np.where(positions < 0, -1, self._seqs[positions])
+
+    def _search_flat(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return flat_search(
+            self._index,
+            queries,
+            k,
+            alive=self._alive,
+            dead=self._dead,
+            selector=self._selector(),
+            largest_norm=self._largest_norm,
+            searcher=self._gpu_copy(k),
+        )
+
+    def _search_tuned(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        fetch = min(self.count, k + EXTRA)
+        engine = (None if self._dead else self._gpu_copy(k)) or self._index
+        width, limit = self._breadth.width, widest(self._index) or 0
+        rows = np.arange(len(queries))
+        scores = np.full((len(queries), fetch), -np.inf)
+        found = np.full((len(queries), fetch), -1, dtype=np.int64)
+        while len(rows):
+            # The few extra candidates cost no extra re-ranking.
+            breadth = Breadth(width, max(1.0, self._breadth.k_factor * k / fetch))
+            parameters = search_parameters(self._index, breadth, self._selector(), fetch)
+            raw, positions = engine.search(queries[rows], fetch, params=parameters)
+            similar = np.round(raw if self.metric == "ip" else -raw, DECIMALS)
+            scores[rows], found[rows] = np.where(positions < 0, -np.inf, similar), positions
+            # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.
+            rows = rows[found[rows, k - 1] < 0] if width < limit else rows[:0]
+            width = min(2 * width, limit)
+        scores, found = best_first(scores, found, k)
+        return scores.astype(np.float32), found
+
+    def _install(
+        self,
+        index: Any,
+        factory: str,
+        seqs: np.ndarray,
+        dead: np.ndarray | None,
+        breadth: Breadth,
+        recall: float,
+        *,
+        built: int | None = None,
+        largest_norm: float = 0.0,
+        mapped: bool = False,
+    ) -> None:
+        """Take over a filled FAISS index and what belongs to it; `mapped` says that its memory is a file's."""
+        self._index, self._factory = index, factory
+        self._seqs = seqs
+        self._alive = np.ones(len(seqs), dtype=bool) if dead is None else ~np.isin(seqs, dead)
+        self._dead = int(len(seqs) - self._alive.sum())
+        self._breadth, self._recall, self._built = breadth, recall, len(seqs) if built is None else built
+        self._largest_norm, self._mapped = largest_norm, mapped
+        self._cached_selector = self._copy = None
+
+    def _build(self, seqs: np.ndarray, vectors: Callable[[], Chunks]) -> None:
+        factory = self._plan(len(seqs))
+        index = self._make(factory)
+        built = fill(index, seqs, vectors, metric=self.metric, recall_target=self.recall_target, seed=self.seed)
+        self._install(index, factory, seqs, None, built.breadth, built.recall, largest_norm=built.largest_norm)
+        logger.info("Built %s of %d vectors: recall %.3f with %s.", factory, len(seqs), built.recall, built.breadth)
+
+    def _plan(self, n: int) -> str:
+        if self.requested == "auto":
+            return choose_factory(n, self.dimension, gpu=self._gpu)
+        return self.requested if n >= self._needed else "Flat"
+
+    def _must_rebuild(self, live: np.ndarray) -> bool:
+        if not len(self._seqs):
+            return True
+        known = live[live <= self._seqs[-1]]
+        if not np.isin(known, self.seqs, assume_unique=True).all():
+            logger.warning("The index lacks vectors that the store has had for longer; it is built again.")
+            return True
+        if len(self._seqs) - len(known) > MOST_DEAD * len(self._seqs):
+            return True
+        grown = len(live) > self._built
+        trained = self._factory != "Flat"
+        return grown and (self._plan(len(live)) != self._factory or (trained and len(live) > GROWTH * self._built))
+
+    def _append(self, numbers: np.ndarray, matrix: np.ndarray) -> None:
+        if self._mapped:
+            # FAISS ends the whole process when a vector is added to an index that lies in a mapped file.
+            self._index = faiss.deserialize_index(faiss.serialize_index(self._index))
+            self._mapped = False
+        self._index.add(matrix)
+        self._seqs = np.concatenate([self._seqs, numbers])
+        self._alive = np.concatenate([self._alive, np.ones(len(numbers), dtype=bool)])
+        self._largest_norm = max(self._largest_norm, longest(matrix))
+        self._cached_selector = self._copy = None
+
+    def _bury(self, gone: np.ndarray) -> None:
+        self._alive = self._alive & ~gone
+        self._dead = int(len(self._alive) - self._alive.sum())
+        self._cached_selector = None
+
+    def _selector(self) -> Any:
+        """FAISS selector of the live rows: one bit a row; `None` where all are."""
+        if self._dead and self._cached_selector is None:
+            self._cached_selector = faiss.IDSelectorBitmap(np.packbits(self._alive, bitorder="little"))
+        return self._cached_selector
+
+    def _gpu_copy(self, k: int) -> Any:
+        if not self._gpu or k > LARGEST_K:
+            return None
+        if self._copy is None:
+            self._copy = to_gpu(self._index)
+            self._gpu = self._copy is not None
+        return self._copy
+
+    def _make(self, factory: str) -> Any:
+        metric = faiss.METRIC_INNER_PRODUCT if self.metric == "ip" else faiss.METRIC_L2
+        try:
+            return faiss.index_factory(self.dimension, factory, metric)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"factory={factory!r} is no FAISS index of {self.dimension} dimensions ({error}); use 'auto'."
+            ) from error

@@ -1,0 +1,122 @@
+"""Exact search with FAISS whose answer does not depend on float noise, batch size or removed rows.
+
+FAISS finds candidates in float32, a few more than k. Their scores are computed again in float64, rounded to six
+decimals, and equal ones put in order of insertion. If a row beyond the last candidate could still tie with the k-th
+answer, or removed rows took places, that query looks again: wider, then through all rows.
+
+Removed rows: an IDSelector keeps FAISS from its matrix product, and 1,000 queries on 100,000 rows then take 8.7 s in
+place of 2.3 s (one thread). Batches therefore search all rows, drop the removed ones, and use the selector only for
+queries that came out short; single queries, which FAISS scans row by row anyway, use it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import faiss
+import numpy as np
+
+from .exact import CHUNK, DECIMALS, best_first, exact_stream
+
+EXTRA = 4
+WIDER = 8
+CANDIDATES = 256
+# FAISS computes a batch of this many queries as a matrix product (distance_compute_blas_threshold).
+BLAS_BATCH = 20
+# Float32 error of a product of two unit vectors, with a wide margin (seen: 1e-7).
+NOISE = 1e-6
+
+
+def flat_search(
+    index: Any,
+    queries: np.ndarray,
+    k: int,
+    *,
+    alive: np.ndarray,
+    dead: int,
+    selector: Any,
+    largest_norm: float,
+    searcher: Any = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, float32, and positions, int64, of the k nearest rows, both of shape (q, k); k is at most the live rows.
+
+    Parameters
+    ----------
+    index
+        A FAISS IndexFlat.
+    queries
+        Shape (q, dimension), float32.
+    k
+        Answers for each query.
+    alive
+        Which rows may be found, booleans, shape (ntotal,); `dead` of them may not, and `selector` says the same.
+    dead
+        Number of rows that are removed.
+    selector
+        A FAISS IDSelector of the live rows, or `None` where none is removed.
+    largest_norm
+        No vector of the index is longer.
+    searcher
+        A copy of the index, on a GPU for example, that finds the first candidates faster.
+    """
+    metric = "ip" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2"
+    vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+    margin = _margin(queries, largest_norm, metric)
+    scores = np.empty((len(queries), k), dtype=np.float32)
+    found = np.empty((len(queries), k), dtype=np.int64)
+    rows = np.arange(len(queries))
+    batch = searcher is not None or len(queries) >= BLAS_BATCH
+    attempts = [
+        (searcher or index, k + EXTRA + (k // 4 if dead else 0), None if batch else selector),
+        (index, WIDER * (k + EXTRA), selector),
+    ]
+    for engine, wanted, chosen in attempts:
+        fetch = min(wanted, index.ntotal if chosen is None else index.ntotal - dead)
+        parameters = None if chosen is None else faiss.SearchParameters(sel=chosen)
+        raw, candidates = engine.search(queries[rows], fetch, params=parameters)
+        last = (raw if metric == "ip" else -raw)[:, -1]
+        best, positions = _exact_order(vectors, queries[rows], candidates, alive if dead else None, k, metric)
+        everything = fetch == (index.ntotal if chosen is None else index.ntotal - dead)
+        done = np.isfinite(best[:, k - 1]) & (everything | (best[:, k - 1] > last + margin[rows]))
+        scores[rows[done]], found[rows[done]] = best[done], positions[done]
+        rows = rows[~done]
+        if not len(rows):
+            return scores, found
+    scores[rows], found[rows] = exact_stream(_live_chunks(vectors, alive), queries[rows], k, metric=metric)
+    return scores, found
+
+
+def _margin(queries: np.ndarray, largest_norm: float, metric: str) -> np.ndarray:
+    norms = np.sqrt(np.einsum("qd,qd->q", queries, queries))
+    scale = norms * largest_norm if metric == "ip" else (norms + largest_norm) ** 2
+    return 10.0**-DECIMALS + NOISE * np.maximum(scale, 1.0)
+
+
+def _exact_order(
+    vectors: np.ndarray, queries: np.ndarray, candidates: np.ndarray, alive: np.ndarray | None, k: int, metric: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best candidates by float64 score, then position; a score of -inf where there are fewer."""
+    scores = np.empty(candidates.shape, dtype=np.float64)
+    # Blocks that stay in the processor's cache: 7 ms for 1,000 queries, 23 ms in one go.
+    step = max(1, CANDIDATES // candidates.shape[1])
+    for start in range(0, len(queries), step):
+        block = slice(start, start + step)
+        wanted = queries[block].astype(np.float64)[:, :, None]
+        shape = (*candidates[block].shape, vectors.shape[1])
+        near = np.take(vectors, candidates[block].ravel(), axis=0).astype(np.float64).reshape(shape)
+        product = np.matmul(near, wanted)[:, :, 0]
+        if metric == "l2":
+            product = 2 * product - np.einsum("qkd,qkd->qk", near, near) - (wanted**2).sum(axis=1)
+        scores[block] = product
+    scores = np.round(scores, DECIMALS)
+    hidden = candidates < 0 if alive is None else (candidates < 0) | ~alive[candidates]
+    scores[hidden] = -np.inf
+    return best_first(scores, candidates, k)
+
+
+def _live_chunks(vectors: np.ndarray, alive: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    positions = np.flatnonzero(alive)
+    for start in range(0, len(positions), CHUNK):
+        part = positions[start : start + CHUNK]
+        yield part, vectors[part]

@@ -1,0 +1,154 @@
+"""How widely an approximate index has to look: measured after each build, never a constant.
+
+About 200 rows of the corpus are searched for their ten nearest other rows, with the index and exactly. The breadth
+(``nprobe`` of IVF, ``efSearch`` of HNSW) doubles until recall@10 reaches the target and is then narrowed by bisection;
+if no breadth reaches it, re-ranking fetches more candidates (``k_factor``). What was reached is kept beside the index.
+Queries that are unlike documents can fare worse than this number; it is a measurement on rows of the corpus.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import faiss
+import numpy as np
+
+from ..errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 200
+DEPTH = 10
+WIDEST_EF = 2_048
+K_FACTORS = (10.0, 40.0)
+
+
+@dataclass(frozen=True)
+class Breadth:
+    """Search settings of an approximate index; an index uses those that its parts have.
+
+    Parameters
+    ----------
+    width
+        Lists that IVF visits (nprobe), or candidates that HNSW keeps (efSearch).
+    k_factor
+        Candidates that are re-ranked for each answer wanted.
+    """
+
+    width: int = 16
+    k_factor: float = K_FACTORS[0]
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.k_factor < 1:
+            raise ConfigError(f"{self} must have a width and a k_factor of 1 or more.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored beside the index."""
+        return asdict(self)
+
+
+def parts(index: Any) -> Iterator[Any]:
+    """The index and, from the outside in, those it wraps."""
+    index = faiss.downcast_index(index)
+    yield index
+    if isinstance(index, faiss.IndexPreTransform):
+        yield from parts(index.index)
+    elif isinstance(index, faiss.IndexRefine):
+        yield from parts(index.base_index)
+
+
+def widest(index: Any) -> int | None:
+    """Largest useful width; `None` where the index looks at everything anyway."""
+    for part in parts(index):
+        if isinstance(part, faiss.IndexIVF):
+            return int(part.nlist)
+        if isinstance(part, faiss.IndexHNSW):
+            return WIDEST_EF
+    return None
+
+
+def search_parameters(index: Any, breadth: Breadth, selector: Any, fetch: int) -> Any:
+    """FAISS search parameters for every part of the index; `selector` says which rows may be found."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = search_parameters(index.index, breadth, selector, fetch)
+        return faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexRefine):
+        inner = search_parameters(index.base_index, breadth, selector, int(fetch * breadth.k_factor))
+        return faiss.IndexRefineSearchParameters(k_factor=breadth.k_factor, base_index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=min(breadth.width, index.nlist), sel=selector)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=max(breadth.width, fetch), sel=selector)
+    return faiss.SearchParameters(sel=selector)
+
+
+def tune(index: Any, queries: np.ndarray, own: np.ndarray, truth: np.ndarray, target: float) -> tuple[Breadth, float]:
+    """The narrowest breadth that reaches the recall target.
+
+    Parameters
+    ----------
+    index
+        A trained and filled FAISS index.
+    queries
+        Rows of the corpus, shape (q, dimension).
+    own
+        The position of each of them in the index, shape (q,): it does not count as an answer.
+    truth
+        Positions of their nearest other rows, shape (q, depth).
+    target
+        Recall to reach.
+
+    Returns
+    -------
+    tuple
+        The breadth and the recall measured with it; where the target is out of reach, the best there is.
+    """
+    limit = widest(index)
+    factors = K_FACTORS if any(isinstance(part, faiss.IndexRefine) for part in parts(index)) else K_FACTORS[:1]
+
+    def recall(breadth: Breadth) -> float:
+        return measure(index, queries, own, truth, breadth)
+
+    best = Breadth(1), -1.0
+    for factor in factors:
+        width, reached = 1, recall(Breadth(1, factor))
+        while reached < target and limit is not None and width < limit:
+            width = min(2 * width, limit)
+            reached = recall(Breadth(width, factor))
+        if reached > best[1]:
+            best = Breadth(width, factor), reached
+        if reached >= target:
+            return _narrow(best, recall, target)
+    logger.warning("The index reaches recall@%d of %.3f; the target is %.3f.", truth.shape[1], best[1], target)
+    return best
+
+
+def measure(index: Any, queries: np.ndarray, own: np.ndarray, truth: np.ndarray, breadth: Breadth) -> float:
+    """Recall of the index against `truth`, as :func:`tune` takes it."""
+    fetch = truth.shape[1] + 1
+    _, found = index.search(queries, fetch, params=search_parameters(index, breadth, None, fetch))
+    hits = 0
+    for i in range(len(queries)):
+        others = found[i][found[i] != own[i]][: truth.shape[1]]
+        hits += len(np.intersect1d(others, truth[i]))
+    return hits / truth.size
+
+
+def _narrow(best: tuple[Breadth, float], recall: Any, target: float) -> tuple[Breadth, float]:
+    """Three bisections between half the width, known to be too narrow, and the width."""
+    low = best[0].width // 2
+    for _ in range(3):
+        middle = (low + best[0].width) // 2
+        if middle <= low:
+            break
+        breadth = replace(best[0], width=middle)
+        reached = recall(breadth)
+        if reached >= target:
+            best = breadth, reached
+        else:
+            low = middle
+    return best

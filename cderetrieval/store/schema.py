@@ -1,0 +1,168 @@
+"""Create and open the SQLite file, check what stands in it, and put SQLite's errors into ours.
+
+A new file is made whole under a temporary name and then renamed, so a file that exists always holds the schema: an
+empty or foreign file is damage or another program's, never "a new store". Opening compares the version, the table
+definitions, and (up to 512 MB, 0.07 s for 100,000 documents of 384 dimensions) the structure of every page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import LockedError, StoreError
+from ..files import atomic_write
+from .lock import WriterLock
+
+APPLICATION_ID = 0x43444552  # "CDER"
+SCHEMA_VERSION = 1
+# 16 KiB pages hold ten vectors of 384 dimensions; SQLite's 4 KiB hold two and waste a quarter (217 MB against 176).
+PAGE_SIZE = 16_384
+# Structure checks read the whole file: 0.4 s a GB from memory, far more from a cold disk.
+CHECK_LIMIT = 512 * 2**20
+WAL_LIMIT = 64 * 2**20
+
+SCHEMA = {
+    "documents": (
+        "CREATE TABLE documents (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, text TEXT NOT NULL, "
+        "text_checksum INTEGER NOT NULL, payload TEXT NOT NULL, payload_checksum INTEGER NOT NULL)"
+    ),
+    "documents_id": "CREATE UNIQUE INDEX documents_id ON documents (id)",
+    "vectors": "CREATE TABLE vectors (seq INTEGER PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)",
+    "settings": (
+        "CREATE TABLE settings (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) "
+        "WITHOUT ROWID"
+    ),
+    "contexts": (
+        "CREATE TABLE contexts (number INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, metadata TEXT NOT NULL, "
+        "tensors BLOB NOT NULL, checksum INTEGER NOT NULL)"
+    ),
+}
+
+
+def open_database(path: Path | None) -> sqlite3.Connection:
+    """Open, or create, the file; `None` opens a store in memory.
+
+    Raises
+    ------
+    StoreError
+        If the file is not ours, of a newer version, or damaged.
+    """
+    with translated(path):
+        if path is None:
+            connection = _connect(":memory:")
+            _define(connection)
+            return connection
+        if not path.exists():
+            _create(path)
+        if path.is_dir():
+            raise StoreError(f"{path} is a directory; name a file in it, such as {path / 'store.sqlite'}.")
+        if path.stat().st_size == 0:
+            raise StoreError(f"{path} is empty, so it is damaged. {_REMEDY}")
+        connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
+        try:
+            _verify(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextlib.contextmanager
+def translated(path: Path | None) -> Iterator[None]:
+    """Raise SQLite's errors, and values that cannot be decoded, as :class:`StoreError` that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translation(error, path) from error
+
+
+def damaged(path: Path | None, reason: object) -> StoreError:
+    """The error for a file whose content cannot be trusted."""
+    return StoreError(f"{path or 'the store in memory'} is damaged ({reason}). {_REMEDY}")
+
+
+_REMEDY = "Restore it from a backup, or delete the index and add the documents again."
+_UNUSABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+
+
+def _translation(error: sqlite3.Error, path: Path | None) -> StoreError:
+    name = path or "the store in memory"
+    if isinstance(error, sqlite3.ProgrammingError):
+        return StoreError(f"{name} cannot be used ({error}). Open it again.")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return LockedError(f"another process is writing to {name}; close it or open a copy.")
+    if code in _UNUSABLE:
+        return StoreError(f"{name} cannot be used ({error}). Check free space and permissions.")
+    return damaged(path, error)
+
+
+def _connect(target: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        target, uri=target.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=10.0
+    )
+    connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+    return connection
+
+
+def _create(path: Path) -> None:
+    lock = WriterLock(path)
+    deadline = time.monotonic() + 10.0
+    while True:
+        try:
+            lock.acquire()
+            break
+        except LockedError:
+            if path.exists():
+                return
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+    try:
+        if not path.exists():
+            with atomic_write(path) as temporary, contextlib.closing(_connect(str(temporary))) as connection:
+                _define(connection)
+                connection.execute("PRAGMA journal_mode = WAL")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be created ({error}). Check the permissions of its directory.") from error
+    finally:
+        lock.release()
+
+
+def _define(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in SCHEMA.values():
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _verify(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise StoreError(f"{path} belongs to another program (SQLite application id {application}). Use another path.")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema version {version}; this version of cderetrieval reads up to {SCHEMA_VERSION}. "
+            "Upgrade it: pip install -U cderetrieval"
+        )
+    found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
+    if version < SCHEMA_VERSION or found != SCHEMA:
+        raise damaged(path, "its tables are not those of a store")
+    if path.stat().st_size <= CHECK_LIMIT:
+        check_structure(connection, path)
+
+
+def check_structure(connection: sqlite3.Connection, path: Path | None) -> None:
+    """Walk every page (SQLite's quick_check)."""
+    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if answer != "ok":
+        raise damaged(path, answer)

@@ -1,0 +1,231 @@
+"""The store: documents, their vectors and their contexts in one SQLite file, the one source of truth.
+
+Everything else (an index, a cache) is made from it and can be thrown away. Vectors are little-endian float32, one blob
+a row; inside one ``epoch`` the vector of a number never changes, so whatever an index has read stays right. To embed
+anew is to clear all vectors, which starts the next epoch, and to put the new ones in the same transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, StoreError
+from ..files import atomic_write
+from .codec import checksum, decode, decode_vectors, encode_json, vector_rows
+from .documents import Documents, _marks, _numbers, _slices
+from .lock import WriterLock
+from .schema import check_structure, translated
+
+# 8,192 vectors of 384 dimensions are 12 MB.
+VECTORS = 8_192
+
+
+class Store(Documents):
+    """Documents, vectors, contexts and settings of one retriever.
+
+    Parameters
+    ----------
+    path
+        The SQLite file, made if it is not there; `None` keeps everything in memory.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged, foreign, or of a newer version; the message names it and the remedy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with Store() as store:
+    ...     with store.transaction():
+    ...         _ = store.put_documents([("a", "first", {"n": 1}), ("b", "second", {"n": 2})])
+    ...         for seqs, texts in store.pending():
+    ...             store.put_vectors(seqs, np.eye(len(texts), dtype=np.float32))
+    ...     store.generation, store.count(), "a" in store, store.remove(["a", "z"]), store.live()[1]
+    (1, 2, True, 1, ['b'])
+    """
+
+    @property
+    def dimension(self) -> int | None:
+        """Length of the vectors; `None` before there are any."""
+        return self.get_setting("dimension")
+
+    def put_vectors(self, seqs: Sequence[int] | np.ndarray, matrix: np.ndarray) -> None:
+        """Store the vectors of documents that have none.
+
+        Parameters
+        ----------
+        seqs
+            Numbers of documents, n of them.
+        matrix
+            Their vectors, shape (n, dimension), stored as float32.
+
+        Raises
+        ------
+        InputError
+            If a vector is not finite, the shape is wrong, a document is not there or has its vector already.
+        """
+        numbers = _numbers(seqs)
+        matrix = np.asarray(matrix, dtype=np.float32)
+        if matrix.ndim != 2 or len(matrix) != len(numbers):
+            raise InputError(f"vectors have shape {matrix.shape}; {len(numbers)} rows of one length are expected.")
+        if not numbers:
+            return
+        finite = np.isfinite(matrix).all(axis=1)
+        if not finite.all():
+            row = int(finite.argmin())
+            raise InputError(f"vector row {row} (document number {numbers[row]}) holds NaN or infinity.")
+        with self.transaction():
+            self._check_target(numbers, matrix.shape[1])
+            try:
+                self._execute_many("INSERT INTO vectors VALUES (?, ?, ?)", vector_rows(numbers, matrix))
+            except StoreError as error:
+                if isinstance(error.__cause__, sqlite3.IntegrityError):
+                    raise InputError("a document has its vector already; clear_vectors() starts over.") from error
+                raise
+
+    def _check_target(self, numbers: list[int], dimension: int) -> None:
+        known = self.dimension
+        if known is None:
+            self._set("dimension", dimension)
+        elif known != dimension:
+            raise InputError(f"vectors have {dimension} dimensions; those in the store have {known}.")
+        for chunk in _slices(numbers):
+            rows = self._execute(f"SELECT seq FROM documents WHERE seq IN ({_marks(chunk)})", chunk)
+            if len(rows) != len(chunk):
+                absent = sorted(set(chunk) - {seq for (seq,) in rows})
+                raise InputError(f"document numbers {absent[:3] or 'given twice'} are not those of documents here.")
+
+    def iter_vectors(self, after_seq: int = 0, chunk: int = VECTORS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Numbers, shape (n,), int64, and vectors, shape (n, dimension), float32, in order of insertion.
+
+        Parameters
+        ----------
+        after_seq
+            Start above this number.
+        chunk
+            Vectors at a time. Hold `snapshot` around the whole walk where another process may write.
+        """
+        statement = "SELECT seq, vector, checksum FROM vectors WHERE seq > ? ORDER BY seq LIMIT ?"
+        dimension = self.dimension or 0
+        while rows := self._execute(statement, (after_seq, chunk)):
+            with self._decoding():
+                seqs, matrix = decode_vectors(rows, dimension)
+            after_seq = int(seqs[-1])
+            yield seqs, matrix
+
+    def clear_vectors(self) -> None:
+        """Drop all vectors and start the next epoch; every document is then pending."""
+        with self.transaction():
+            self._execute("DELETE FROM vectors")
+            self._execute("DELETE FROM settings WHERE key = 'dimension'")
+            self._set("epoch", self.epoch + 1)
+
+    def put_context(self, digest: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+        """Store a context under its digest; one of the same digest is replaced."""
+        from safetensors.numpy import save
+
+        blob = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+        text = encode_json(metadata)
+        with self.transaction():
+            self._execute(
+                "INSERT INTO contexts (digest, metadata, tensors, checksum) VALUES (?, ?, ?, ?) ON CONFLICT (digest) "
+                "DO UPDATE SET metadata = excluded.metadata, tensors = excluded.tensors, checksum = excluded.checksum",
+                (digest, text, blob, _context_checksum(digest, text, blob)),
+            )
+
+    def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Metadata and arrays of a context.
+
+        Raises
+        ------
+        StoreError
+            If there is none of this digest, or it is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        rows = self._execute("SELECT metadata, tensors, checksum FROM contexts WHERE digest = ?", (digest,))
+        if not rows:
+            raise StoreError(
+                f"{self.path or 'the store in memory'} holds no context {digest}; it has {self.contexts()}."
+            )
+        text, blob, expected = rows[0]
+        with self._decoding():
+            if _context_checksum(digest, text, blob) != expected:
+                raise StoreError(f"context {digest} does not match its checksum")
+            try:
+                return decode(text, checksum(text, 0), 0), load(blob)
+            except SafetensorError as error:
+                raise StoreError(str(error)) from error
+
+    def contexts(self) -> list[str]:
+        """Digests of the contexts, oldest first."""
+        return [digest for (digest,) in self._execute("SELECT digest FROM contexts ORDER BY number")]
+
+    def check(self) -> None:
+        """Read everything and compare it with its checksums; minutes for very large stores.
+
+        Raises
+        ------
+        StoreError
+            If anything is damaged, a vector has no document, or some but not all documents have a vector.
+        """
+        with self.snapshot(), self._decoding():
+            check_structure(self._connection, self.path)
+            seqs, _ = self.live()
+            for chunk in _slices(seqs.tolist()):
+                self.documents(chunk)
+            if [seq for seq, _ in self.texts()] != seqs.tolist():
+                raise StoreError("the id index does not match the documents")
+            embedded = [seq for chunk, _ in self.iter_vectors() for seq in chunk.tolist()]
+            if embedded and embedded != seqs.tolist():
+                raise StoreError(f"{len(seqs)} documents have {len(embedded)} vectors")
+            for digest in self.contexts():
+                self.get_context(digest)
+
+    def backup(self, path: str | Path) -> None:
+        """Copy the store into another file, whole or not at all; a store that stands there is replaced.
+
+        Raises
+        ------
+        LockedError
+            If another process is writing to the store that stands there.
+        """
+        target = Path(path)
+        if self.path is not None and target.resolve() == self.path.resolve():
+            raise InputError(f"{target} is this very store; name another file for the copy.")
+        lock = WriterLock(target)
+        lock.acquire()
+        try:
+            with self._mutex, translated(target), atomic_write(target) as temporary:
+                with contextlib.closing(sqlite3.connect(temporary)) as copy:
+                    self._connection.backup(copy)
+                    copy.execute("PRAGMA journal_mode = WAL")
+                _settle(target)
+        except OSError as error:
+            raise StoreError(f"{target} cannot be written ({error}). Check free space and permissions.") from error
+        finally:
+            lock.release()
+
+
+def _settle(target: Path) -> None:
+    """Empty the write-ahead log of the store that is about to be replaced: SQLite would play it into the new one."""
+    log = target.with_name(target.name + "-wal")
+    if not log.exists():
+        return
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(target, timeout=1.0)) as old:
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if log.exists():
+        os.truncate(log, 0)
+
+
+def _context_checksum(digest: str, metadata: str, tensors: bytes) -> int:
+    return checksum(tensors, checksum(digest + metadata, 0))
