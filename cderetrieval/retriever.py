@@ -238,7 +238,7 @@ class Retriever:
 
     def __call__(
         self,
-        queries: str | Sequence[str] | Mapping[Hashable, str] | np.ndarray,
+        queries: str | Sequence[str] | Mapping[Any, str] | np.ndarray,
         k: int = 10,
         *,
         documents: bool = False,

@@ -1,0 +1,175 @@
+"""The command line: ``cderetrieval index | search | context | eval``.
+
+Thin: each command parses, calls the package, and prints. Errors that the package raises on purpose end the program with
+their message and status 2; anything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import CDEError, InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("cderetrieval").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
+    try:
+        arguments.command(arguments)
+    except CDEError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-done was kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="cderetrieval", description="Retrieval that knows the corpus it searches.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _index_parser(commands)
+    _search_parser(commands)
+    _context_parser(commands)
+    _eval_parser(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _index_parser(commands: Any) -> None:
+    parser = _command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
+    parser.add_argument("documents", type=Path, metavar="DOCUMENTS")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the index")
+    parser.add_argument("--model", default="cde-minilm", help="name or directory (default: cde-minilm)")
+    parser.add_argument("--key", default="id", help="field of the id (default: id)")
+    parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
+    parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
+    parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
+    parser.add_argument("--index", default="auto", metavar="FACTORY", help="auto, or a FAISS factory string")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--device")
+    parser.add_argument("--seed", type=int, default=0, help="of the context's sample")
+
+
+def _search_parser(commands: Any) -> None:
+    parser = _command(commands, "search", run_search, "Search an index.")
+    parser.add_argument("index", type=Path, metavar="DIR")
+    parser.add_argument("queries", nargs="+", metavar="QUERY")
+    parser.add_argument("-k", type=int, default=10, help="hits for each query (default: 10)")
+    parser.add_argument("--model", help="where the model has moved")
+    parser.add_argument("--device")
+    parser.add_argument("--json", action="store_true", help="one JSON object a hit")
+
+
+def _context_parser(commands: Any) -> None:
+    parser = _command(commands, "context", run_context, "Show what an index's context is, costs, and still is worth.")
+    parser.add_argument("index", type=Path, metavar="DIR")
+    parser.add_argument("--model", help="where the model has moved")
+    parser.add_argument("--show", type=int, default=5, metavar="N", help="ids to show (default: 5)")
+
+
+def _eval_parser(commands: Any) -> None:
+    parser = _command(commands, "eval", run_eval, "Evaluate models on retrieval datasets.")
+    from .evaluation.command import add_arguments
+
+    add_arguments(parser)
+
+
+def run_index(arguments: argparse.Namespace) -> None:
+    """Build an index from a file of documents, or add them to the one that is there."""
+    from .corpora.readers import read_documents
+    from .retriever import STORE_FILE, Retriever
+
+    if (arguments.out / STORE_FILE).exists():
+        raise InputError(f"{arguments.out} holds an index already. Choose another directory, or remove it first.")
+    documents = read_documents(arguments.documents, key=arguments.key)
+    retriever = Retriever(
+        arguments.model,
+        key=arguments.key,
+        on=arguments.on,
+        context=None if arguments.context == "null" else arguments.context,
+        context_size=arguments.context_size,
+        index=arguments.index,
+        path=arguments.out,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        seed=arguments.seed,
+    )
+    with retriever:
+        retriever.add(documents)
+        context = f" in {retriever.context}" if retriever.context is not None else ""
+        print(f"{len(retriever)} documents indexed{context}, written to {arguments.out}")
+
+
+def run_search(arguments: argparse.Namespace) -> None:
+    """Print the hits of each query."""
+    from .retriever import Retriever
+
+    with Retriever.load(arguments.index, model=arguments.model, device=arguments.device) as retriever:
+        hits = retriever(arguments.queries, k=arguments.k, documents=True)
+    for query, ranking in zip(arguments.queries, hits, strict=True):
+        if not arguments.json:
+            print(query)
+        for rank, hit in enumerate(ranking, start=1):
+            if arguments.json:
+                print(json.dumps({"query": query, "rank": rank, **hit}))
+            else:
+                print(f"  {rank:2d}  {hit['similarity']:.4f}  {hit['id']}  {_preview(hit['document'])}")
+
+
+def _preview(document: dict[str, Any]) -> str:
+    """Show the first words of a document's text."""
+    text = " ".join(str(document.get(name) or "") for name in ("title", "text")).split()
+    words = text or [str(value) for value in document.values()]
+    line = " ".join(words)
+    return line if len(line) <= 80 else line[:79] + "…"
+
+
+def run_context(arguments: argparse.Namespace) -> None:
+    """Print what was sampled, how large the cache is, and whether the corpus has moved away."""
+    from .retriever import Retriever
+
+    with Retriever.load(arguments.index, model=arguments.model) as retriever:
+        report = retriever.context_report()
+        documents = len(retriever)
+    drift = report["drift"]
+    shown = ", ".join(str(name) for name in report["ids"][: arguments.show])
+    more = f", ... ({len(report['ids'])} in all)" if len(report["ids"]) > arguments.show else ""
+    lines = {
+        "index": f"{documents} documents",
+        "context": f"{report['documents']} documents, {report['source']}, seed {report['seed']}",
+        "ids": shown + more or "none",
+        "digest": report["digest"][:16],
+        "model": report["model"][:16],
+        "cache": f"{report['cache_bytes'] / 2**20:.1f} MiB of keys and values, shared by all texts",
+    }
+    if drift is not None:
+        verdict = "stale: call refresh()" if drift.stale else "still stands for the corpus"
+        lines["drift"] = f"shift {drift.shift:.4f} (p = {drift.p_value:.3f}), {verdict}"
+    for name, value in lines.items():
+        print(f"{name:8s} {value}")
+
+
+def run_eval(arguments: argparse.Namespace) -> None:
+    """Print the table of an evaluation."""
+    from .evaluation.command import run
+
+    print(run(arguments))
