@@ -120,16 +120,23 @@ def select(chunks: Chunks, seqs: np.ndarray, dimension: int) -> Chunks:
     seen = 0
     for numbers, vectors in chunks:
         matrix = checked(vectors, dimension, "vector")
-        wanted = np.isin(numbers, seqs, assume_unique=True)
-        if not wanted.all():
+        if not len(numbers):
+            continue
+        expected = seqs[seen : np.searchsorted(seqs, numbers[-1], side="right")]
+        if len(expected) < len(numbers):  # rows that the index is not to hold
+            wanted = np.isin(numbers, expected, assume_unique=True)
             numbers, matrix = numbers[wanted], matrix[wanted]
-        if not np.array_equal(numbers, seqs[seen : seen + len(numbers)]):
-            break
+        if not np.array_equal(numbers, expected):
+            raise _missing(np.setdiff1d(expected, numbers))
         seen += len(numbers)
         if len(numbers):
             yield numbers, matrix
     if seen != len(seqs):
-        raise StoreError(f"document number {seqs[seen]} has no vector; {len(seqs) - seen} are missing. Add it again.")
+        raise _missing(seqs[seen:])
+
+
+def _missing(numbers: np.ndarray) -> StoreError:
+    return StoreError(f"document number {numbers[0]} has no vector ({len(numbers)} or more lack one). Add it again.")
 
 
 def _sample(n: int, size: int, seed: tuple[int, int]) -> np.ndarray:

@@ -215,7 +215,8 @@ class FaissIndex:
         live_seqs
             All numbers of the store, ascending.
         vectors_after
-            Gives the vectors above a number, in order, in chunks (``Store.iter_vectors``). It is kept for rebuilds.
+            Gives the vectors above a number, in order, in chunks (``Store.iter_vectors``); -1 for all of them. It is
+            kept for rebuilds.
 
         Raises
         ------
@@ -223,7 +224,7 @@ class FaissIndex:
             If a live number has no vector.
         """
         live = np.asarray(live_seqs, dtype=np.int64)
-        self._vectors = lambda: vectors_after(0)
+        self._vectors = lambda: vectors_after(-1)
         if self._must_rebuild(live):
             self._build(live, self._vectors)
             return
@@ -289,8 +290,8 @@ class FaissIndex:
             breadth = Breadth(width, max(1.0, self._breadth.k_factor * k / fetch))
             parameters = search_parameters(self._index, breadth, self._selector(), fetch)
             raw, positions = engine.search(queries[rows], fetch, params=parameters)
-            similar = np.round(raw if self.metric == "ip" else -raw, DECIMALS)
-            scores[rows], found[rows] = np.where(positions < 0, -np.inf, similar), positions
+            similar = np.where(positions < 0, -np.inf, raw if self.metric == "ip" else -raw)
+            scores[rows], found[rows] = np.round(similar.astype(np.float64), DECIMALS), positions
             # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.
             rows = rows[found[rows, k - 1] < 0] if width < limit else rows[:0]
             width = min(2 * width, limit)

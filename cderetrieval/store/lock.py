@@ -67,6 +67,12 @@ class WriterLock:
     def release(self) -> None:
         """Give the lock back; harmless where it is not held."""
         if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self.forget()
+
+    def forget(self) -> None:
+        """Close this process's copy of the lock, which stays with whoever else has it open."""
+        if self._file is not None:
             self._file.close()
         self._file, self._held = None, False
         _HELD.discard(self)
@@ -84,7 +90,7 @@ _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 def _after_fork() -> None:
     """Close a forked child's copies: a lock is its parent's, and must not outlive the parent in a child."""
     for lock in list(_HELD):
-        lock.release()
+        lock.forget()
 
 
 if hasattr(os, "register_at_fork"):

@@ -60,8 +60,7 @@ def open_database(path: Path | None) -> sqlite3.Connection:
             _create(path)
         if path.is_dir():
             raise StoreError(f"{path} is a directory; name a file in it, such as {path / 'store.sqlite'}.")
-        if path.stat().st_size == 0:
-            raise StoreError(f"{path} is empty, so it is damaged. {_REMEDY}")
+        _check_size(path)
         connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
         try:
             _verify(connection, path)
@@ -142,6 +141,15 @@ def _define(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file cut short. SQLite takes an empty one for new, and the missing half of the last page for zeros."""
+    log = path.with_name(path.name + "-wal")
+    size = path.stat().st_size
+    in_progress = log.exists() and log.stat().st_size > 0  # pages of the file may still be in the log alone
+    if size < PAGE_SIZE or (size % PAGE_SIZE and not in_progress):
+        raise damaged(path, f"{size} bytes, cut short or no store")
 
 
 def _verify(connection: sqlite3.Connection, path: Path) -> None:

@@ -155,7 +155,7 @@ class Store(Documents):
         rows = self._execute("SELECT metadata, tensors, checksum FROM contexts WHERE digest = ?", (digest,))
         if not rows:
             raise StoreError(
-                f"{self.path or 'the store in memory'} holds no context {digest}; it has {self.contexts()}."
+                f"{self.path or 'the store in memory'} holds no context {digest!r}; it has {self.contexts()}."
             )
         text, blob, expected = rows[0]
         with self._decoding():
