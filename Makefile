@@ -1,0 +1,37 @@
+# Two commands: `make demo` shows contextual retrieval on real text, `make test` runs every check.
+# Both make a virtual environment first; the pinned versions are in constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint types check clean
+
+demo: $(INSTALLED)
+	$(BIN)/python run_eval.py --ask-in pandas --ask \
+	  "merge two tables on a column" \
+	  "fill missing values with the previous one" \
+	  "turn text into dates"
+
+test: lint types check
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+check: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,offline,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
