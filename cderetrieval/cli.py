@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import CDEError, InputError
+from .errors import CDEError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +67,7 @@ def _index_parser(commands: Any) -> None:
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--device")
     parser.add_argument("--seed", type=int, default=0, help="of the context's sample")
+    parser.add_argument("--skip-empty", action="store_true", help="leave out documents with an empty text")
 
 
 def _search_parser(commands: Any) -> None:
@@ -94,12 +95,10 @@ def _eval_parser(commands: Any) -> None:
 
 
 def run_index(arguments: argparse.Namespace) -> None:
-    """Build an index from a file of documents, or add them to the one that is there."""
+    """Build an index from a file of documents."""
     from .corpora.readers import read_documents
-    from .retriever import STORE_FILE, Retriever
+    from .retriever import Retriever
 
-    if (arguments.out / STORE_FILE).exists():
-        raise InputError(f"{arguments.out} holds an index already. Choose another directory, or remove it first.")
     documents = read_documents(arguments.documents, key=arguments.key)
     retriever = Retriever(
         arguments.model,
@@ -114,7 +113,7 @@ def run_index(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     with retriever:
-        retriever.add(documents)
+        retriever.add(documents, skip_empty=arguments.skip_empty)
         context = f" in {retriever.context}" if retriever.context is not None else ""
         print(f"{len(retriever)} documents indexed{context}, written to {arguments.out}")
 

@@ -6,6 +6,7 @@ id to document as beir loads it, or any iterable of these. Rows stream: nothing 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,13 +15,17 @@ import numpy as np
 
 from .errors import InputError
 
+logger = logging.getLogger(__name__)
+
 Row = tuple[Hashable, str, dict[str, Any]]
 
 # Where `on` is not given: what BEIR rows hold. Only the last is required.
 DEFAULT_FIELDS = ("title", "text")
 
 
-def document_rows(documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0) -> Iterator[Row]:
+def document_rows(
+    documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0, *, skip_empty: bool = False
+) -> Iterator[Row]:
     """Check documents and yield (id, text to embed, payload).
 
     Parameters
@@ -33,6 +38,8 @@ def document_rows(documents: Any, key: str, on: Sequence[str] | None, next_id: i
         Fields that make the text, joined by spaces; None: ``title``, where there is one, and ``text``.
     next_id
         First number given to strings, which have no id of their own.
+    skip_empty
+        Leave out documents with an empty text, and log how many, in place of an error.
 
     Raises
     ------
@@ -45,6 +52,7 @@ def document_rows(documents: Any, key: str, on: Sequence[str] | None, next_id: i
     [(7, 'Owls hunt at night', {'id': 7, 'title': 'Owls', 'text': 'hunt at night'})]
     """
     seen: dict[str, int] = {}
+    skipped = 0
     for number, document in enumerate(_iterate(documents)):
         if isinstance(document, str):
             row: Row = (next_id + number, document, {key: next_id + number, "text": document})
@@ -54,7 +62,13 @@ def document_rows(documents: Any, key: str, on: Sequence[str] | None, next_id: i
         else:
             raise InputError(f"document {number} is {type(document).__name__}; pass dictionaries or strings.")
         if not row[1].strip():
-            raise InputError(f"document {number} (id {row[0]!r}) has an empty text in {_names(on)}. Leave it out.")
+            if skip_empty:
+                skipped += 1
+                continue
+            raise InputError(
+                f"document {number} (id {row[0]!r}) has an empty text in {_names(on)}. Give it one, or pass "
+                "skip_empty=True to leave such documents out."
+            )
         name = repr(row[0])
         if name in seen:
             raise InputError(
@@ -63,6 +77,8 @@ def document_rows(documents: Any, key: str, on: Sequence[str] | None, next_id: i
             )
         seen[name] = number
         yield row
+    if skipped:
+        logger.warning("%d documents with an empty text were left out.", skipped)
     if not seen:
         raise InputError("no documents: the call got an empty collection.")
 
@@ -83,12 +99,12 @@ def _iterate(documents: Any) -> Iterable[Any]:
 
 def _from_mapping(documents: Mapping[Any, Any]) -> Iterator[Any]:
     """A dictionary of id to document; one document by itself is the likelier mistake."""
-    if any(not isinstance(document, Mapping | str) for document in documents.values()) or not documents:
-        raise InputError("documents is one dictionary; pass a list of documents, or a dictionary of id to document.")
-    if all(isinstance(document, str) for document in documents.values()):
-        raise InputError("documents is one dictionary of strings; pass a list of documents: [document].")
+    if not all(isinstance(document, Mapping) for document in documents.values()):
+        raise InputError(
+            "documents is one dictionary; pass a list of documents, [document], or a dictionary of id to dictionary."
+        )
     for document_id, document in documents.items():
-        yield {"_id": document_id, **document} if isinstance(document, Mapping) else document
+        yield {"_id": document_id, **document}
 
 
 def _document_id(payload: Mapping[str, Any], key: str, number: int) -> Hashable:

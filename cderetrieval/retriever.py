@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .context.context import Context
-from .documents import document_rows
+from .documents import Row, document_rows
 from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextual
 from .errors import ContextError, InputError, StoreError
 from .store import Store
@@ -88,11 +88,15 @@ class Retriever:
         name = given if isinstance(given, str) else None
         settings = Settings(name, key, fields, index, context_size, seed)
         directory = None if path is None else Path(path)
+        store = None
         if directory is not None:
-            if (directory / STORE_FILE).exists():
-                raise StoreError(f"{directory} holds an index already. Open it with Retriever.load({str(path)!r}).")
             directory.mkdir(parents=True, exist_ok=True)
-        self._open(directory, settings, given, context, device, dtype)
+            store = Store(directory / STORE_FILE)
+            # A store without settings is one whose first add was never finished.
+            if store.get_setting("retriever") is not None:
+                store.close()
+                raise StoreError(f"{directory} holds an index already. Open it with Retriever.load({str(path)!r}).")
+        self._open(directory, settings, given, context, device, dtype, store)
 
     def _open(
         self,
@@ -102,11 +106,11 @@ class Retriever:
         context: ContextSpec,
         device: str | None,
         dtype: str,
-        store: Store | None = None,
+        store: Store | None,
     ) -> None:
         self.path = directory
         self._settings = settings
-        self._store = store or Store(None if directory is None else directory / STORE_FILE)
+        self._store = Store() if store is None else store
         self._embedder = CorpusEmbedder(self._store, settings, given, context, device, dtype)
         self._view = IndexView(self._store, settings.index, directory)
 
@@ -146,17 +150,22 @@ class Retriever:
         settings = store.get_setting("retriever")
         if settings is None:
             store.close()
-            raise StoreError(f"{directory} is empty: its first add was never finished. Remove it and build it again.")
+            raise StoreError(
+                f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...)."
+            )
         given = str(model) if isinstance(model, Path) else model
         retriever = cls.__new__(cls)
         retriever._open(directory, Settings(**settings), given or settings["model"], "own", device, dtype, store)
         if model is not None:
-            _ = retriever.encoder  # a model that was named is checked now, not at the first query
+            try:
+                _ = retriever.encoder  # a model that was named is checked now, not at the first query
+            except BaseException:
+                store.close()
+                raise
         return retriever
 
     def __repr__(self) -> str:
-        model = self._settings.model or type(self._embedder.model).__name__
-        return f"Retriever({len(self)} documents, model={model!r}, index={self._settings.index!r})"
+        return f"Retriever({len(self)} documents, model={self._embedder.name!r}, index={self._settings.index!r})"
 
     def __len__(self) -> int:
         return self._store.count()
@@ -180,7 +189,14 @@ class Retriever:
         """The context of all vectors; None before the first `add`, and for models that take none."""
         return self._embedder.context
 
-    def add(self, documents: Any, *, vectors: np.ndarray | None = None, show_progress: bool = True) -> Retriever:
+    def add(
+        self,
+        documents: Any,
+        *,
+        vectors: np.ndarray | None = None,
+        skip_empty: bool = False,
+        show_progress: bool = True,
+    ) -> Retriever:
         """Add documents; one whose id is there already replaces it. All of them or, after an error, none.
 
         Parameters
@@ -190,6 +206,8 @@ class Retriever:
             BEIR rows, a dictionary of id to document, or any iterable of these; it is read once and not held.
         vectors
             Ready vectors of the documents, in order, shape (n, dimension), made by this retriever's encoder.
+        skip_empty
+            Leave out documents with an empty text, and log how many, in place of an error.
         show_progress
             Show progress bars on a terminal.
 
@@ -201,7 +219,9 @@ class Retriever:
         embedder = self._embedder
         with self._changing():
             next_id = self._store.get_setting("next_id", 0)
-            rows = document_rows(documents, self._settings.key, self._settings.on, next_id)
+            rows = self._numbered(document_rows(
+                documents, self._settings.key, self._settings.on, next_id, skip_empty=skip_empty
+            ), next_id)
             sampler = embedder.sampler()
             if sampler is not None and vectors is not None:
                 raise ContextError(
@@ -209,13 +229,21 @@ class Retriever:
                     "Retriever(context=...)."
                 )
             first, count = self._store.put_documents(rows if sampler is None else sampler.watch(rows))
-            self._store.set_setting("next_id", next_id + count)
             embedder.decide(sampler, show_progress)
+            self._view.check(self.encoder.dimension)
             if vectors is None:
                 embedder.embed(self._store.pending(CHUNK, after_seq=first - 1), count, show_progress)
             else:
                 self._store.put_vectors(np.arange(first, first + count), embedder.checked(vectors, count))
         return self
+
+    def _numbered(self, rows: Iterable[Row], next_id: int) -> Iterator[Row]:
+        """Pass rows through; the next string gets a number above all whole-number ids, or it would replace one."""
+        for row in rows:
+            if isinstance(row[0], int) and row[0] >= next_id:
+                next_id = row[0] + 1
+            yield row
+        self._store.set_setting("next_id", next_id)
 
     def remove(self, ids: Hashable | Iterable[Hashable]) -> Retriever:
         """Remove documents by id. All of them or, after an error, none.
@@ -269,10 +297,10 @@ class Retriever:
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
             raise InputError(f"k={k!r} must be a whole number of at least 1.")
-        if len(self) == 0:
-            raise InputError("the index is empty: add documents first.")
         query_ids, texts = _query_texts(queries)
         with self._store.snapshot():
+            if len(self) == 0:
+                raise InputError("the index is empty: add documents first.")
             # Inside one snapshot: another process may refresh the context between the queries and the search.
             vectors = queries if texts is None else self.encoder.encode_query(texts, show_progress=show_progress)
             hits, seqs = self._view.search(np.asarray(vectors), int(k))
@@ -345,9 +373,11 @@ class Retriever:
 
     def close(self) -> None:
         """Write the index cache, where the index lives in a directory and was changed, and close the store."""
-        if self.path is not None and self._store.is_writer:
-            self._view.save(self.path)
-        self._store.close()
+        try:
+            if self.path is not None and self._store.is_writer:
+                self._view.save(self.path)
+        finally:
+            self._store.close()
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
@@ -365,7 +395,7 @@ class Retriever:
 
 def _query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
     """Query ids, where there are any, and texts; no texts for ready vectors."""
-    if isinstance(queries, np.ndarray):
+    if isinstance(queries, np.ndarray) and queries.dtype.kind in "fiu":
         return None, None
     query_ids = list(queries) if isinstance(queries, Mapping) else None
     texts = [queries] if isinstance(queries, str) else list(queries.values() if query_ids is not None else queries)

@@ -104,7 +104,8 @@ def evaluate_retrieval(
         dtype=dtype,
         seed=seed,
     )
-    retriever.add(dataset.corpus, show_progress=show_progress)
+    # Old collections hold empty documents, judged irrelevant or not at all: nothing can be said of them.
+    retriever.add(dataset.corpus, skip_empty=True, show_progress=show_progress)
     hits = retriever(dataset.queries, k=DEPTH, show_progress=show_progress)
     scores = evaluate_run(dataset.qrels, hits.to_run())
     shown = context_name(context) if contextual else "none"
