@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
 from ..errors import InputError, StoreError
-
-CRC_MASK = 0xFFFFFFFF
 
 
 def encode_id(document_id: Hashable) -> str:
@@ -76,9 +74,9 @@ def encode_json(value: Mapping[str, Any], name: str = "field") -> str:
         raise
 
 
-def checksum(data: str | bytes | memoryview, seq: int) -> int:
-    """Checksum of a value that belongs to row `seq`."""
-    return zlib.crc32(data.encode() if isinstance(data, str) else data, seq & CRC_MASK)
+def checksum(text: str, seq: int) -> int:
+    """Checksum of an ASCII text that belongs to row `seq`; of a number above 32 bits, zlib takes the lower ones."""
+    return crc32(text.encode(), seq)
 
 
 def decode(text: str, expected: int, seq: int, key: str = "") -> Any:
@@ -97,16 +95,16 @@ def vector_rows(seqs: Sequence[int], matrix: np.ndarray) -> Iterator[tuple[int, 
     """Rows (seq, blob, checksum) of a float32 matrix."""
     data = np.ascontiguousarray(matrix, dtype="<f4").data.cast("B")
     stride = 4 * matrix.shape[1]
-    for i, seq in enumerate(seqs):
-        blob = data[i * stride : (i + 1) * stride]
-        yield seq, blob, zlib.crc32(blob, seq & CRC_MASK)
+    blobs = [data[start : start + stride] for start in range(0, len(data), stride)]
+    return zip(seqs, blobs, map(crc32, blobs, seqs), strict=True)
 
 
 def decode_vectors(rows: Sequence[tuple[int, bytes, int]], dimension: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers, shape (n,), int64, and vectors, shape (n, dimension), float32, of rows (seq, blob, checksum)."""
-    for seq, blob, expected in rows:
-        if zlib.crc32(blob, seq & CRC_MASK) != expected or len(blob) != 4 * dimension:
-            raise StoreError(f"the vector of row {seq} does not match its checksum")
-    seqs = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
-    flat = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
-    return seqs, flat.reshape(len(rows), dimension).astype(np.float32, copy=False)
+    numbers, blobs, expected = zip(*rows, strict=True)
+    found = tuple(map(crc32, blobs, numbers))
+    if found != expected:
+        wrong = next(i for i in range(len(rows)) if found[i] != expected[i])
+        raise StoreError(f"the vector of row {numbers[wrong]} does not match its checksum")
+    vectors = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(rows), dimension)
+    return np.array(numbers, dtype=np.int64), vectors.astype(np.float32, copy=False)

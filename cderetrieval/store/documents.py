@@ -66,8 +66,7 @@ class Documents(Database):
                 encoded = [_encode(row, seq + i, seq + i - first) for i, row in enumerate(chunk)]
                 self._replace(encoded, first, live)
                 self._execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", encoded)
-                for number, document_id, *_ in encoded:
-                    live.include(number, document_id, 1)
+                live.include(((row[0], row[1]) for row in encoded), 1)
                 seq += len(chunk)
             if seq > first:
                 self._set("next_seq", seq)
@@ -110,8 +109,7 @@ class Documents(Database):
             live = self._live()
             rows = self._execute("SELECT seq, id FROM documents INDEXED BY documents_id")
         with self._decoding():
-            for seq, text in rows:
-                live.include(seq, text, -1)
+            live.include(rows, -1)
             if live.values() != [0, 0, 0]:
                 raise StoreError("the ids do not match their checksum")
             rows.sort()
@@ -214,8 +212,7 @@ class Documents(Database):
         seqs = [(seq,) for seq in found.values()]
         self._execute_many("DELETE FROM documents WHERE seq = ?", seqs)
         self._execute_many("DELETE FROM vectors WHERE seq = ?", seqs)
-        for text, seq in found.items():
-            live.include(seq, text, -1)
+        live.include(((seq, text) for text, seq in found.items()), -1)
 
 
 class Live:
@@ -224,11 +221,14 @@ class Live:
     def __init__(self, count: int, ids: int, seqs: int) -> None:
         self.count, self.ids, self.seqs = int(count), int(ids), int(seqs)
 
-    def include(self, seq: int, text: str, sign: int) -> None:
-        """Take a document in (``sign=1``) or out (-1)."""
-        self.count += sign
-        self.ids ^= checksum(text, seq)
-        self.seqs ^= seq
+    def include(self, rows: Iterable[tuple[int, str]], sign: int) -> None:
+        """Take documents, as (seq, id), in (``sign=1``) or out (-1)."""
+        count, ids, seqs = self.count, self.ids, self.seqs
+        for seq, text in rows:
+            count += sign
+            ids ^= checksum(text, seq)
+            seqs ^= seq
+        self.count, self.ids, self.seqs = count, ids, seqs
 
     def values(self) -> list[int]:
         """As it is stored."""

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -228,4 +229,4 @@ def _settle(target: Path) -> None:
 
 
 def _context_checksum(digest: str, metadata: str, tensors: bytes) -> int:
-    return checksum(tensors, checksum(digest + metadata, 0))
+    return crc32(tensors, checksum(digest + metadata, 0))
