@@ -67,6 +67,7 @@ def load(
     dimension: int,
     epoch: int,
     fingerprint: str,
+    generation: int | None = None,
     factory: str = "auto",
     metric: str = "ip",
     recall_target: float = 0.95,
@@ -74,7 +75,8 @@ def load(
 ) -> FaissIndex | None:
     """Open a saved index, or say in the log why it has to be built again and return `None`.
 
-    The generation may be older than the store's: `FaissIndex.sync` brings it up to date.
+    It may be older than the store: `FaissIndex.sync` brings it up to date. Where the store's `generation` is given, an
+    index that is newer is refused: the store was put back from a copy since, and may number documents differently.
     """
     folder = Path(directory)
     if not (folder / MANIFEST).exists():
@@ -84,6 +86,8 @@ def load(
         expected = {"format": FORMAT, "epoch": epoch, "fingerprint": fingerprint, "dimension": dimension}
         wanted = {"requested": factory, "metric": metric, "recall_target": recall_target}
         manifest = _manifest(folder, {**expected, **wanted})
+        if generation is not None and manifest["generation"] > generation:
+            raise StoreError(f"its generation is {manifest['generation']}; that of the store is only {generation}")
         tensors, _ = read_tensors(folder / NUMBERS)
         raw = faiss.read_index(str(folder / INDEX), faiss.IO_FLAG_MMAP_IFC)
         if raw.d != dimension or raw.ntotal != len(tensors["seqs"]):

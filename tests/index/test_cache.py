@@ -66,6 +66,7 @@ def test_the_manifest_says_what_the_index_is(saved):
         ({"epoch": 3}, "epoch is 2, not 3"),
         ({"fingerprint": "model-b"}, "fingerprint is 'model-a', not 'model-b'"),
         ({"factory": "auto"}, "requested is 'Flat', not 'auto'"),
+        ({"generation": 6}, "generation is 7; that of the store is only 6"),
         ({"metric": "l2"}, "metric is 'ip'"),
         ({"recall_target": 0.99}, "recall_target is 0.95"),
     ],
