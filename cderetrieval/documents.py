@@ -1,4 +1,4 @@
-"""What users call documents, as rows of (id, text, payload), each checked before anything is written.
+"""What users call documents, as rows of (id, text, payload), and queries: each checked before anything is done.
 
 Accepted: dictionaries with a key field and text fields, strings, a pandas frame, BEIR rows (``_id``), a dictionary of
 id to document as beir loads it, or any iterable of these. Rows stream: nothing is held but the ids seen.
@@ -81,6 +81,25 @@ def document_rows(
         logger.warning("%d documents with an empty text were left out.", skipped)
     if not seen:
         raise InputError("no documents: the call got an empty collection.")
+
+
+def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
+    """Query ids, where there are any, and texts; no texts for ready vectors.
+
+    Raises
+    ------
+    InputError
+        If a query is empty or no string; the message names it.
+    """
+    if isinstance(queries, np.ndarray) and queries.dtype.kind in "fiu":
+        return None, None
+    query_ids = list(queries) if isinstance(queries, Mapping) else None
+    texts = [queries] if isinstance(queries, str) else list(queries.values() if query_ids is not None else queries)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            what = "is empty" if isinstance(text, str) else f"is {type(text).__name__}, not a string"
+            raise InputError(f"query {row} {what}.")
+    return query_ids, texts
 
 
 def _iterate(documents: Any) -> Iterable[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from .context.context import Context, make_context
 from .context.drift import Drift, measure_drift
 from .context.sample import Sampler
-from .errors import ConfigError, ContextError, InputError, MismatchError
+from .errors import ConfigError, ContextError, InputError, MismatchError, ModelError
 from .runtime import progress
 from .store import Store
 from .types import ContextualModel, Encoder
@@ -104,6 +104,11 @@ class CorpusEmbedder:
         self._model: Model | None = None
         self._context: Context | None = None
         self._encoder: Encoder | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call the model; it is not loaded for that."""
+        return self._settings.model or ("given as an object" if self._given is None else type(self._given).__name__)
 
     @property
     def model(self) -> Model:
@@ -220,14 +225,19 @@ class CorpusEmbedder:
 
     def embed(self, chunks: Iterable[tuple[np.ndarray, list[str]]], total: int, show_progress: bool) -> None:
         """Embed stored texts, chunk by chunk, and store their vectors."""
+        done = 0
         with progress(range(total), "embedding documents", show=show_progress) as bar:
             for seqs, texts in chunks:
-                vectors = self.encoder.encode_document(texts)
-                self._store.put_vectors(seqs, self.checked(vectors, len(texts)))
+                try:
+                    vectors = self.encoder.encode_document(texts)
+                except ModelError as error:
+                    raise ModelError(f"documents {done} to {done + len(texts) - 1}: {error}") from error
+                self._store.put_vectors(seqs, self.checked(vectors, len(texts), done))
+                done += len(texts)
                 bar.update(len(texts))
 
-    def checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
-        """Check the shape and the numbers of document vectors before they are stored."""
+    def checked(self, vectors: np.ndarray, count: int, first: int = 0) -> np.ndarray:
+        """Check the shape and the numbers of document vectors before they are stored; `first` is the first's row."""
         matrix = np.asarray(vectors)
         if matrix.shape != (count, self.encoder.dimension):
             raise InputError(
@@ -236,8 +246,8 @@ class CorpusEmbedder:
             )
         finite = np.isfinite(matrix).all(axis=1)
         if not finite.all():
-            bad = int((~finite).sum())
-            raise InputError(f"the vector of document {int(np.argmin(finite))} is not finite ({bad} in all).")
+            row, bad = first + int(np.argmin(finite)), int((~finite).sum())
+            raise InputError(f"the vector of document {row} is not finite ({bad} such vectors).")
         return matrix
 
     def report(self, seed: int) -> dict[str, Any]:
@@ -246,7 +256,7 @@ class CorpusEmbedder:
         if context is None:
             raise ContextError("this retriever has no context: its model takes none, or nothing was added yet.")
         report = {**context.describe(), "cache_bytes": getattr(self.encoder, "cache_bytes", 0), "drift": None}
-        if context.source == "own" and context.embeddings is not None:
+        if context.source == "own" and context.embeddings is not None and self._store.count():
             report["drift"] = self._drift(context.embeddings, seed)
         return report
 
@@ -258,4 +268,6 @@ class CorpusEmbedder:
         for number, text in self._store.texts():
             sampler.offer(number, text)
         fresh = model.embed_context(sampler.texts())
-        return measure_drift(embeddings.reshape(len(embeddings), -1), fresh.reshape(len(fresh), -1), seed=seed)
+        # Where a small corpus was repeated to fill the context, each document counts once.
+        distinct = np.unique(embeddings.reshape(len(embeddings), -1), axis=0)
+        return measure_drift(distinct, fresh.reshape(len(fresh), -1), seed=seed)

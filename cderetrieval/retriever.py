@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .context.context import Context
-from .documents import Row, document_rows
+from .documents import Row, document_rows, query_texts
 from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextual
 from .errors import ContextError, InputError, StoreError
 from .store import Store
@@ -150,9 +150,7 @@ class Retriever:
         settings = store.get_setting("retriever")
         if settings is None:
             store.close()
-            raise StoreError(
-                f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...)."
-            )
+            raise StoreError(f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...).")
         given = str(model) if isinstance(model, Path) else model
         retriever = cls.__new__(cls)
         retriever._open(directory, Settings(**settings), given or settings["model"], "own", device, dtype, store)
@@ -219,9 +217,9 @@ class Retriever:
         embedder = self._embedder
         with self._changing():
             next_id = self._store.get_setting("next_id", 0)
-            rows = self._numbered(document_rows(
-                documents, self._settings.key, self._settings.on, next_id, skip_empty=skip_empty
-            ), next_id)
+            settings = self._settings
+            rows = document_rows(documents, settings.key, settings.on, next_id, skip_empty=skip_empty)
+            rows = self._numbered(rows, next_id)
             sampler = embedder.sampler()
             if sampler is not None and vectors is not None:
                 raise ContextError(
@@ -297,7 +295,7 @@ class Retriever:
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
             raise InputError(f"k={k!r} must be a whole number of at least 1.")
-        query_ids, texts = _query_texts(queries)
+        query_ids, texts = query_texts(queries)
         with self._store.snapshot():
             if len(self) == 0:
                 raise InputError("the index is empty: add documents first.")
@@ -391,16 +389,3 @@ class Retriever:
         except BaseException:
             self._embedder.forget(spec)
             raise
-
-
-def _query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
-    """Query ids, where there are any, and texts; no texts for ready vectors."""
-    if isinstance(queries, np.ndarray) and queries.dtype.kind in "fiu":
-        return None, None
-    query_ids = list(queries) if isinstance(queries, Mapping) else None
-    texts = [queries] if isinstance(queries, str) else list(queries.values() if query_ids is not None else queries)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            what = "is empty" if isinstance(text, str) else f"is {type(text).__name__}, not a string"
-            raise InputError(f"query {row} {what}.")
-    return query_ids, texts

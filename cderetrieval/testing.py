@@ -92,7 +92,7 @@ def tiny_model(family: str = "bert", *, seed: int = 0, **settings: Any) -> Conte
         "null_token": True,
         "max_length": 64,
     }
-    config = ContextualConfig(backbone=BACKBONES[family], **{**defaults, **settings})
+    config = ContextualConfig(**{"backbone": BACKBONES[family], **defaults, **settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ContextualTransformer(config, tiny_tokenizer())

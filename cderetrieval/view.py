@@ -41,6 +41,13 @@ class IndexView:
         self._seqs = np.empty(0, dtype=np.int64)
         self._ids = np.empty(0, dtype=object)
 
+    def check(self, dimension: int) -> None:
+        """Refuse a factory string that FAISS cannot build, before documents are embedded for it."""
+        if self._factory != "auto" and self._store.dimension is None:
+            from .index.faiss import FaissIndex
+
+            FaissIndex(dimension, self._factory)
+
     def index(self) -> FaissIndex:
         """The index, as of the store's last commit."""
         with self._store.snapshot():

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping, Sequence
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resource_files
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ContextError, InputError
+from ..errors import ContextError, InputError, StoreError
 from ..files import read_tensors, write_tensors
 from ..types import ContextualModel, Encoder
 from .sample import sample_texts
@@ -196,7 +197,8 @@ class Context:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
-        write_tensors(path, self.arrays(), {"context": json.dumps(self.describe())})
+        description = json.dumps(self.describe())
+        write_tensors(path, self.arrays(), {"context": description, "sha256": _checksum(description, self.arrays())})
 
     @classmethod
     def load(cls, path: str | Path) -> Context:
@@ -212,7 +214,18 @@ class Context:
         arrays, metadata = read_tensors(path)
         if "context" not in metadata:
             raise ContextError(f"{path} is not a context: it was not written by Context.save.")
+        # safetensors notices a truncated file, not a flipped bit.
+        if metadata.get("sha256") != _checksum(metadata["context"], arrays):
+            raise StoreError(f"{path} does not match its checksum. Restore it from a copy, or make it anew.")
         return cls.restore(json.loads(metadata["context"]), arrays)
+
+
+def _checksum(description: str, arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(description.encode("utf-8", "surrogatepass"))
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
 
 
 def neutral_sentences() -> list[str]:
@@ -231,13 +244,16 @@ def read_texts(path: str | Path) -> list[str]:
     """
     path = Path(path)
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not splitlines(): a document may hold U+2028, a form feed, and other characters that end a line there.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ContextError(f"context file {path} cannot be read ({error}).") from error
     if path.suffix != ".jsonl":
-        return lines
+        return [line.strip() for line in lines if line.strip()]
     texts = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             texts.append(f"{row.get('title') or ''} {row['text']}".strip())
@@ -275,10 +291,10 @@ def make_context(
         return Context.random(model, seed=seed, size=size)
     if isinstance(spec, str | Path):
         path = Path(spec)
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file raises where the string is too long for a name
             raise ContextError(
-                f"context={str(spec)!r} is neither 'own', 'random' nor a file. Pass one of them, a list of texts, a "
-                "Context, or None."
+                f"context={str(spec)[:80]!r} is neither 'own', 'random' nor a file. Pass one of them, a list of texts, "
+                "a Context, or None."
             )
         if path.suffix == ".safetensors":
             context = Context.load(path)
@@ -286,5 +302,9 @@ def make_context(
             return context
         return Context.from_texts(
             model, read_texts(path), source="file", seed=seed, size=size, show_progress=show_progress
+        )
+    if isinstance(spec, Mapping | bytes) or not isinstance(spec, Iterable):
+        raise ContextError(
+            f"context= is {type(spec).__name__}; pass 'own', 'random', a list of texts, a file, a Context, or None."
         )
     return Context.from_texts(model, list(spec), seed=seed, size=size, show_progress=show_progress)

@@ -95,19 +95,21 @@ def context_attention(
     context_keys = context.cache.keys[layer].to(query.dtype)
     context_values = context.cache.values[layer].to(query.dtype)
     if context.gates is None:
-        attended = _one_softmax(query, key, value, attention_mask, context_keys, context_values, scaling)
+        attended = _one_softmax(query, key, value, attention_mask, context_keys, context_values, scaling, dropout)
     else:
         attended = scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout, scale=scaling)
+        # The gate scales the few context values, not the many answers: one pass over a batch's activations less.
         gate = torch.tanh(context.gates[layer]).to(query.dtype)
-        attended = attended + gate[:, None, None] * _folded(query, context_keys, context_values, scaling)
+        gated_values = gate[:, None, None] * context_values
+        attended = attended + _folded(query, context_keys, gated_values, scaling, dropout)
     return attended.transpose(1, 2).contiguous(), None
 
 
-def _folded(query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
+def _folded(query: Tensor, keys: Tensor, values: Tensor, scaling: float | None, dropout: float = 0.0) -> Tensor:
     """Attention of (b, h, t, d) queries to (h, c, d) keys that all texts share, as one sequence of b*t queries."""
     b, h, t, d = query.shape
     folded = query.transpose(0, 1).reshape(1, h, b * t, d)
-    attended = scaled_dot_product_attention(folded, keys[None], values[None], scale=scaling)
+    attended = scaled_dot_product_attention(folded, keys[None], values[None], dropout_p=dropout, scale=scaling)
     return attended.reshape(h, b, t, d).transpose(0, 1)
 
 
@@ -119,6 +121,7 @@ def _one_softmax(
     context_keys: Tensor,
     context_values: Tensor,
     scaling: float | None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """One softmax over text and context keys; the scores against the context are again one product for all texts."""
     b, h, t, d = query.shape
@@ -128,7 +131,7 @@ def _one_softmax(
         to_text = to_text.masked_fill(~attention_mask, float("-inf"))
     folded = query.transpose(0, 1).reshape(h, b * t, d)
     to_context = (folded @ context_keys.transpose(-1, -2) * scale).reshape(h, b, t, -1).transpose(0, 1)
-    weights = torch.cat([to_context, to_text], dim=-1).softmax(dim=-1)
+    weights = torch.nn.functional.dropout(torch.cat([to_context, to_text], dim=-1).softmax(dim=-1), dropout)
     of_context, of_text = weights.split([context_keys.shape[1], key.shape[2]], dim=-1)
     from_context = of_context.transpose(0, 1).reshape(h, b * t, -1) @ context_values
     return of_text @ value + from_context.reshape(h, b, t, d).transpose(0, 1)

@@ -36,6 +36,16 @@ _CHOICES = {
     "pool_over": ("text", "all"),
 }
 
+# Least value of the whole numbers.
+_LEAST = {
+    "context_size": 1,
+    "tokens_per_document": 1,
+    "max_length": 1,
+    "layers": 1,
+    "first_stage_layers": 1,
+    "soft_prompt_tokens": 0,
+}
+
 
 @dataclass(frozen=True)
 class ContextualConfig:
@@ -123,15 +133,19 @@ class ContextualConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(choices)}.")
-        for name in ("context_size", "tokens_per_document", "max_length"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be at least 1.")
-        if self.soft_prompt_tokens < 0:
-            raise ConfigError(f"soft_prompt_tokens={self.soft_prompt_tokens!r} must not be negative.")
-        if not 0 <= self.sequence_dropout < 1:
-            raise ConfigError(f"sequence_dropout={self.sequence_dropout!r} must lie in [0, 1).")
+        self._check_numbers()
         self._check_backbones()
         self._check_combinations()
+
+    def _check_numbers(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is None and name.endswith("layers"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
+        if not isinstance(self.sequence_dropout, int | float) or not 0 <= self.sequence_dropout < 1:
+            raise ConfigError(f"sequence_dropout={self.sequence_dropout!r} must be a number in [0, 1).")
 
     def _check_backbones(self) -> None:
         for name in ("backbone", "first_stage_backbone"):
@@ -139,6 +153,14 @@ class ContextualConfig:
             if backbone is not None and backbone.get("model_type") not in FAMILIES:
                 kind = backbone.get("model_type")
                 raise ConfigError(f"{name}: model_type={kind!r} is not supported; use one of {', '.join(FAMILIES)}.")
+        first = self.first_stage_backbone or self.backbone
+        if self.first_stage_head == "none" and first.get("hidden_size") != self.backbone.get("hidden_size"):
+            raise ConfigError("the stages differ in width: only first_stage_head='mlp' leads from one to the other.")
+        shapes = [(values.get("vocab_size"), values.get("hidden_size")) for values in (first, self.backbone)]
+        if self.tie_token_embeddings and shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"tie_token_embeddings=True needs stages of one vocabulary and width, not {shapes[0]} and {shapes[1]}."
+            )
 
     def _check_combinations(self) -> None:
         if self.sequence_dropout > 0 and not self.null_token:

@@ -212,8 +212,6 @@ class ContextualEncoder(TextEncoder):
         self.context_digest = digest
         self._context = context
         self._null = context is None and model.config.null_token
-        if self._null:
-            self._context = torch.zeros(model.config.context_tokens, model.config.hidden_size, device=model.device)
         self._cache = None
         if model.config.attention == "cached":
             with torch.inference_mode(), self.autocast():

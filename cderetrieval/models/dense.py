@@ -7,6 +7,7 @@ at a token budget, where `SentenceTransformer.encode` sorts by characters and cu
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError, ModelError
 from ..runtime import pick_device
-from .encoder import EncodingSettings, TextEncoder, check_texts, tensors_digest
+from .encoder import EncodingSettings, TextEncoder, check_finite, check_texts, tensors_digest
 from .weights import unique_tensors
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ def _load_quietly(name: str, device: torch.device) -> SentenceTransformer:
         transformers_logging.disable_progress_bar()
     try:
         return SentenceTransformer(name, device=str(device))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{name} cannot be loaded as a sentence-transformers model ({error}).") from error
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
@@ -55,6 +59,13 @@ class DenseEncoder(TextEncoder):
         Where to compute; None: the best there is.
     prompts
         Replace the model's prompts, by name.
+
+    Raises
+    ------
+    ModelError
+        If the directory or hub name cannot be loaded.
+    ConfigError
+        If the model compares vectors by a distance.
     """
 
     def __init__(
@@ -69,12 +80,19 @@ class DenseEncoder(TextEncoder):
             model = _load_quietly(model, pick_device(device))
         elif device is not None:
             model = model.to(pick_device(device))
+        if model.similarity_fn_name not in ("cosine", "dot"):
+            raise ConfigError(
+                f"this model compares vectors by {model.similarity_fn_name!r}, an index here by inner product: use a "
+                "model with 'cosine' or 'dot'."
+            )
         model.eval()
         self.model = model
         own = {name: text for name, text in model.prompts.items() if text}
         document = next((own[name] for name in DOCUMENT_PROMPTS if name in own), "")
+        limit = model.max_seq_length or 512
         settings = EncodingSettings(
-            max_length=int(model.max_seq_length or 512),
+            # Static embeddings have no limit.
+            max_length=int(limit) if math.isfinite(limit) else sys.maxsize,
             prompts={"query": "", **own, "document": document, **(prompts or {})},
             dtype=dtype,
             normalize=model.similarity_fn_name == "cosine",
@@ -104,15 +122,17 @@ class DenseEncoder(TextEncoder):
             return super().encode(texts, prompt_name=prompt_name, show_progress=show_progress)
         # Static, routed and multimodal models, and poolings that leave out the prompt, batch in their own way.
         encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(prompt_name)
-        prompt = self.settings.prompts.get(prompt_name)
         with self.autocast():
             vectors = (encode or self.model.encode)(
                 check_texts(texts),
-                prompt=prompt,
+                prompt=self.prompt(prompt_name),
                 show_progress_bar=show_progress,
                 normalize_embeddings=self.settings.normalize,
             )
-        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
+        matrix = np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
+        if len(matrix):
+            check_finite(matrix)
+        return matrix
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (b, t) to vectors (b, dimension), as the model's modules give them."""

@@ -167,11 +167,12 @@ def encode_texts(
             bar.update(len(batch))
     if vectors is None:
         return np.empty((0, 0), dtype=np.float32)
-    _check_finite(vectors)
+    check_finite(vectors)
     return vectors
 
 
-def _check_finite(vectors: np.ndarray) -> None:
+def check_finite(vectors: np.ndarray) -> None:
+    """Refuse vectors with NaN or infinity; the message names the first text that has one."""
     finite = np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
     if not finite.all():
         row = int(np.argmin(finite))
@@ -194,8 +195,8 @@ def tensors_digest(tensors: Mapping[str, Tensor], settings: str, tokenizer: Any)
 
 def _tokenizer_text(tokenizer: Any) -> str:
     """Serialise a tokenizer, without the truncation and padding that its last call left behind."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
         return type(tokenizer).__name__
     values = json.loads(backend.to_str())
     return json.dumps({**values, "truncation": None, "padding": None}, sort_keys=True)
@@ -245,6 +246,13 @@ class TextEncoder(ABC):
         """Vectors of documents, shape (n, dimension), float32."""
         return self.encode(texts, prompt_name="document", show_progress=show_progress)
 
+    def prompt(self, name: str) -> str:
+        """The string put before a text; an unknown name is an error."""
+        prompts = {"query": "", "document": "", **self.settings.prompts}
+        if name not in prompts:
+            raise InputError(f"prompt_name={name!r} is unknown; this model has {', '.join(sorted(prompts))}.")
+        return prompts[name]
+
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
         """Vectors of texts under a prompt of the model, shape (n, dimension), float32.
 
@@ -257,16 +265,13 @@ class TextEncoder(ABC):
         show_progress
             Show a progress bar on a terminal.
         """
-        prompts = {"query": "", "document": "", **self.settings.prompts}
-        if prompt_name not in prompts:
-            raise InputError(f"prompt_name={prompt_name!r} is unknown; this model has {', '.join(sorted(prompts))}.")
         vectors = encode_texts(
             texts,
             self.tokenizer,
             self.embed,
             self.settings,
             self.device,
-            prompt=prompts[prompt_name],
+            prompt=self.prompt(prompt_name),
             description=f"encoding {prompt_name}s" if prompt_name in ("query", "document") else "encoding",
             show_progress=show_progress,
         )

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..runtime import pick_device
 from .config import ContextualConfig
 from .contextual import ContextualTransformer
+from .encoder import check_texts
 from .hub import load_contextual
 
 
@@ -38,16 +39,24 @@ class ContextualModule(InputModule):
         super().__init__()
         self.model = model
         self.tokenizer = model.tokenizer
-        self.max_seq_length = model.config.max_length
 
     @property
     def config(self) -> ContextualConfig:
         """Settings; ``transductive_corpus_size`` among them."""
         return self.model.config
 
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens of a text, special tokens included; can be set, and is then saved with the model."""
+        return self.model.config.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self.model.config = self.model.config.replace(max_length=value)
+
     def preprocess(self, inputs: list[str], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
         """Tokenize a batch of texts."""
-        texts = [(prompt or "") + text for text in inputs]
+        texts = [(prompt or "") + text for text in check_texts(inputs)]
         encoded = self.tokenizer(
             texts, truncation=True, max_length=self.max_seq_length, padding=True, return_tensors="pt"
         )

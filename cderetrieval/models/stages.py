@@ -132,7 +132,7 @@ class SecondStage(nn.Module):
         output_hidden_states
             Return a dictionary with ``hidden_states`` (b, t, h) of the text and ``pooled``.
         null_dataset_embedding
-            Replace every context document by the learned null token.
+            Replace every context document, or the J there could be, by the learned null token.
         context_cache
             From :meth:`context_cache`, for ``attention="cached"``; then `dataset_embeddings` is not read.
 
@@ -175,7 +175,8 @@ class SecondStage(nn.Module):
                 raise InputError(
                     "this model has no null token; give context documents, or its authors' random strings."
                 )
-            context = self.sequence_dropout_null_embedding.expand_as(context)
+            count = context.shape[1] or self.config.context_tokens
+            context = self.sequence_dropout_null_embedding.expand(context.shape[0], count, -1)
         elif self.training and self.config.sequence_dropout > 0:
             # In a cached context all texts share one draw; in a joint one each text has its own.
             shared = self.config.attention == "cached" or input_ids is None

@@ -12,11 +12,12 @@ from ..errors import ModelError, WeightsError
 
 
 def read_checkpoint(directory: Path) -> dict[str, Tensor]:
-    """Read ``model.safetensors``, or the shards that ``model.safetensors.index.json`` lists."""
+    """Read ``model.safetensors``, or where there is none its shards, ``model-00001-of-00002.safetensors`` and so on."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    files = sorted(directory.glob("model*.safetensors"))
+    whole = directory / "model.safetensors"
+    files = [whole] if whole.is_file() else sorted(directory.glob("model-*-of-*.safetensors"))
     if not files:
         raise ModelError(
             f"{directory} holds no model.safetensors. Pickled weights (pytorch_model.bin) are not read, because they "

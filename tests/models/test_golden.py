@@ -123,6 +123,6 @@ def assert_gradients(model, golden):
     for name in set(actual) - set(expected):
         assert actual[name].abs().max() == 0, f"the reference has no gradient for {name}"
     for name, gradient in expected.items():
-        # Gradients reach 190: in float64 this model differs from the float32 reference by up to 5e-3, 1e-4 of a tensor's
-        # largest entry, so the tolerance is of that entry.
+        # Gradients reach 190: in float64 this model differs from the float32 reference by up to 5e-3, 1e-4 of a
+        # tensor's largest entry, so the tolerance is a share of that entry.
         assert_close(actual[name], gradient, scale=max(1.0, float(gradient.abs().max())))

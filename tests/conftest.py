@@ -1,0 +1,27 @@
+"""No test reaches a network: the hub is switched off, and a connection to any other machine is an error."""
+
+import os
+import socket
+
+import pytest
+
+# Before anything imports huggingface_hub, torch or faiss, which read them once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny models gain nothing from a second thread, and on a busy machine lose a second per call waiting for it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(LOOPBACK):
+            raise AssertionError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded)

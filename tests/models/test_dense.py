@@ -1,0 +1,138 @@
+"""Dense encoders against `SentenceTransformer.encode` with the same weights."""
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
+from transformers import BertConfig, BertModel
+
+from cderetrieval import load
+from cderetrieval.errors import ConfigError, InputError, ModelError
+from cderetrieval.models.dense import DenseEncoder
+from cderetrieval.testing import BACKBONES, tiny_tokenizer
+
+TEXTS = ["owls", "bees make honey in summer " * 8, "", "what do deer do at night?", "a b c " * 100, "deer"]
+
+
+@pytest.fixture(scope="module")
+def bert_directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("bert")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BertModel(BertConfig(**{k: v for k, v in BACKBONES["bert"].items() if k != "model_type"}))
+        for parameter in model.parameters():
+            parameter.data += torch.randn_like(parameter) * 0.1
+    model.save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture
+def build(bert_directory):
+    def build(pooling="mean", *more, include_prompt=True, **settings):
+        modules = [Transformer(bert_directory, max_seq_length=48), Pooling(32, pooling, include_prompt=include_prompt)]
+        return SentenceTransformer(modules=[*modules, *more], device="cpu", **settings)
+
+    return build
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def assert_same(encoder, model, *, similarity):
+    for ours, theirs in [
+        (encoder.encode_query(TEXTS), model.encode_query(TEXTS, batch_size=2)),
+        (encoder.encode_document(TEXTS), model.encode_document(TEXTS, batch_size=2)),
+    ]:
+        np.testing.assert_allclose(ours, unit(theirs) if similarity == "cosine" else theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_vectors_equal_those_of_sentence_transformers(build, pooling, similarity):
+    prompts = {"query": "question: ", "document": "answer: "}
+    model = build(pooling, prompts=prompts, similarity_fn_name=similarity)
+    assert_same(DenseEncoder(model), model, similarity=similarity)
+
+
+def test_modules_after_the_pooling_run(build):
+    model = build("mean", Normalize(), similarity_fn_name="dot")
+    encoder = DenseEncoder(model)
+    assert_same(encoder, model, similarity="dot")
+    np.testing.assert_allclose(np.linalg.norm(encoder.encode_query(TEXTS), axis=1), 1, atol=1e-6)
+
+
+def test_a_pooling_that_leaves_out_the_prompt(build):
+    model = build(include_prompt=False, prompts={"query": "question: ", "document": "answer: "})
+    encoder = DenseEncoder(model)
+    assert_same(encoder, model, similarity="cosine")
+    with_prompt = DenseEncoder(build(prompts=model.prompts)).encode_query(TEXTS)
+    assert np.abs(encoder.encode_query(TEXTS) - with_prompt).max() > 1e-3
+    with pytest.raises(InputError, match="prompt_name='poetry'"):
+        encoder.encode(TEXTS, prompt_name="poetry")
+    assert encoder.encode_query([]).shape == (0, 32)
+
+
+def test_the_passage_prompt_is_that_of_documents(build):
+    # SentenceTransformer.encode_document passes over it: there, an empty "document" prompt always stands before it.
+    model = build(prompts={"query": "query: ", "passage": "passage: "})
+    encoder = DenseEncoder(model)
+    np.testing.assert_allclose(
+        encoder.encode_document(TEXTS), unit(model.encode(TEXTS, prompt_name="passage")), atol=1e-5
+    )
+    replaced = DenseEncoder(model, prompts={"document": "d: "})
+    np.testing.assert_allclose(replaced.encode_document(TEXTS), unit(model.encode(TEXTS, prompt="d: ")), atol=1e-5)
+
+
+def test_static_embeddings(build):
+    static = StaticEmbedding(
+        tiny_tokenizer().backend_tokenizer, embedding_weights=np.random.default_rng(0).normal(size=(128, 16))
+    )
+    model = SentenceTransformer(modules=[static], device="cpu")
+    encoder = DenseEncoder(model)
+    texts = ["owls", "bees make honey " * 1000]
+    np.testing.assert_allclose(encoder.encode_document(texts), unit(model.encode_document(texts)), atol=1e-5)
+    assert encoder.dimension == 16
+    static.embedding.weight.data[:] = torch.nan
+    with pytest.raises(ModelError, match="not finite for text 0"):
+        DenseEncoder(model).encode_query(texts)
+
+
+def test_bfloat16(build):
+    model = build()
+    full, half = (DenseEncoder(model, dtype=dtype).encode_document(TEXTS) for dtype in ("float32", "bfloat16"))
+    assert half.dtype == np.float32
+    assert ((full * half).sum(axis=1) > 0.999).all()
+    assert np.abs(full - half).max() > 0
+
+
+def test_the_fingerprint_names_all_that_determines_a_vector(build):
+    encoder = DenseEncoder(build())
+    before = encoder.fingerprint
+    encoder.encode_document(TEXTS)
+    assert DenseEncoder(encoder.model).fingerprint == before
+    assert DenseEncoder(build(), dtype="bfloat16").fingerprint == before
+    heavier = build()
+    next(heavier.parameters()).data += 1
+    shorter = build()
+    shorter.max_seq_length = 16
+    others = [heavier, shorter, build("cls"), build(prompts={"query": "q: "}), build(similarity_fn_name="dot")]
+    assert len({before, *(DenseEncoder(model).fingerprint for model in others)}) == 6
+
+
+def test_a_directory_of_sentence_transformers_loads(build, tmp_path):
+    model = build("cls", prompts={"query": "q: "})
+    model.save(str(tmp_path))
+    encoder = load(tmp_path, device="cpu")
+    assert (encoder.kind, encoder.dimension) == ("dense", 32)
+    assert_same(encoder, model, similarity="cosine")
+
+
+def test_what_cannot_be_used_is_named(build, tmp_path):
+    with pytest.raises(ConfigError, match="'euclidean'"):
+        DenseEncoder(build(similarity_fn_name="euclidean"))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(tmp_path)

