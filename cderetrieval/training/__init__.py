@@ -1,0 +1,1 @@
+"""Training: pairs, clusters, batches, false negatives, the loss with its gradient cache, recipes, the trainer."""
