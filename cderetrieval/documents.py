@@ -93,6 +93,8 @@ def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
     """
     if isinstance(queries, np.ndarray) and queries.dtype.kind in "fiu":
         return None, None
+    if not isinstance(queries, Iterable):
+        raise InputError(f"queries is {type(queries).__name__}; pass a string, a list of them, or vectors.")
     query_ids = list(queries) if isinstance(queries, Mapping) else None
     texts = [queries] if isinstance(queries, str) else list(queries.values() if query_ids is not None else queries)
     for row, text in enumerate(texts):

@@ -5,11 +5,14 @@ Their vectors are meaningless but stable. The vocabulary is single characters, s
 
 from __future__ import annotations
 
+import hashlib
 import string
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from .models.contextual import ContextualTransformer
@@ -109,3 +112,36 @@ def tiny_model_directory() -> str:
     directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-")
     tiny_model().save_pretrained(directory)
     return directory
+
+
+class HashEncoder:
+    """An encoder without a model or torch: equal texts get equal unit vectors, different texts unrelated ones.
+
+    Parameters
+    ----------
+    name
+        Encoders of one name are equal.
+
+    Examples
+    --------
+    >>> encoder = HashEncoder()
+    >>> vectors = encoder.encode_document(["owls", "bees"])
+    >>> int((encoder.encode_query(["bees"]) @ vectors.T).argmax())
+    1
+    """
+
+    kind = "dense"
+    dimension = 16
+
+    def __init__(self, name: str = "hash") -> None:
+        self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        self._key = name.encode()
+
+    def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
+        """Vectors of queries, shape (n, 16)."""
+        data = (text.encode("utf-8", "surrogatepass") for text in texts)
+        digests = b"".join(hashlib.blake2b(text, digest_size=16, key=self._key).digest() for text in data)
+        vectors = np.frombuffer(digests, dtype=np.int8).reshape(len(texts), 16).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
+
+    encode_document = encode_query

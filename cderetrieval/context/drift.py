@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 PERMUTATIONS = 499
-# Half of a corpus replaced by another topic gives a shift near 0.1 on MiniLM embeddings; resampling one gives 0.00.
+# Shift of MiniLM embeddings of five packages' docstrings, samples of 512 (of 64): another package 0.03 to 0.18 (0.03 to
+# 0.19); half of the documents from another 0.01 to 0.05, median 0.03 (the same); a fifth at most 0.007 (0.009); two
+# samples of one package at most 0.001 (0.010). So a changed half is found in 7 of 10 pairs of packages, no fifth is.
 STALE_SHIFT = 0.02
 STALE_P = 0.01
 

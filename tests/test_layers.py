@@ -1,0 +1,102 @@
+"""The shape of the package: imports run one way, files stay short, and importing it loads nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cderetrieval
+
+PACKAGE = Path(cderetrieval.__file__).parent
+LEAVES = {"errors", "files", "runtime", "types", "__init__"}
+RETRIEVER = {"retriever", "embedding", "documents", "view", "fusion"}
+# Layer to the layers that it may import from; each may import from itself.
+ALLOWED = {
+    "leaves": set(),
+    "corpora": {"leaves"},
+    "models": {"leaves"},
+    "context": {"leaves", "models"},
+    "store": {"leaves"},
+    "index": {"leaves"},
+    "retriever": {"leaves", "models", "context", "store", "index"},
+}
+BELOW_THE_TOP = {*ALLOWED}
+ALLOWED |= {
+    "evaluation": {*BELOW_THE_TOP},
+    "training": {*BELOW_THE_TOP},
+    "distributed": {*BELOW_THE_TOP},
+    "testing": {"leaves", "models"},
+    "cli": {*BELOW_THE_TOP, "evaluation", "training", "distributed"},
+}
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def layer(module):
+    """Layer of a dotted module name below the package; names in `__init__` itself count as leaves."""
+    first = module.split(".")[0]
+    if first in LEAVES or not ((PACKAGE / first).is_dir() or (PACKAGE / f"{first}.py").is_file()):
+        return "leaves"
+    if first in RETRIEVER:
+        return "retriever"
+    return "cli" if first == "__main__" else first
+
+
+def sources(node, here):
+    """Absolute names of the modules that a statement imports from; `here` is the package that it stands in."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = here[: len(here) - node.level + 1] if node.level else []
+    source = ".".join([*base, *([node.module] if node.module else [])])
+    # "from . import x" imports the module x; elsewhere the names after "import" are those of functions and classes.
+    return [source] if node.module else [f"{source}.{alias.name}" for alias in node.names]
+
+
+def imported(path):
+    """Modules of this package that a file imports anywhere, also inside functions, as dotted names below it."""
+    here = ["cderetrieval", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [name.split(".") for name in sources(node, here)]
+        yield from (".".join(name[1:]) for name in names if name[0] == "cderetrieval")
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_imports_run_one_way(path):
+    own = layer(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    assert own in ALLOWED, f"{path.name}: say in this test what layer {own!r} may import"
+    for module in imported(path):
+        target = layer(module)
+        assert target == own or target in ALLOWED[own], f"{own} must not import cderetrieval.{module}"
+
+
+def test_the_rules_are_those_that_matter():
+    assert "context" not in ALLOWED["models"]
+    assert ALLOWED["index"] == ALLOWED["store"] == {"leaves"}
+    found = {name for path in FILES for name in imported(path)}
+    assert {"errors", "models.contextual", "store", "context.context"} <= found, "the scan sees relative imports"
+
+
+def test_no_file_is_longer_than_400_lines():
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+@pytest.mark.parametrize(
+    "statement", ["import cderetrieval", "from cderetrieval import Retriever, Context, Hits, CDEError"]
+)
+def test_importing_the_package_loads_nothing_heavy(statement):
+    heavy = ["torch", "faiss", "transformers", "sentence_transformers", "pandas", "sqlalchemy", "pyarrow", "mteb"]
+    code = f"import sys; {statement}; print([name for name in {heavy} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_imported():
+    assert set(dir(cderetrieval)) == set(cderetrieval.__all__)
+    for name in cderetrieval.__all__:
+        assert getattr(cderetrieval, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Retreiver'"):
+        _ = cderetrieval.Retreiver
