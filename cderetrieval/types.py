@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .errors import InputError
 from .files import atomic_write
 
 if TYPE_CHECKING:
@@ -103,7 +104,18 @@ class Hits(list[list[dict[str, Any]]]):
         }
 
     def to_trec(self, path: str | Path, tag: str = "cderetrieval") -> None:
-        """Write a TREC run file: ``query_id Q0 document_id rank score tag``, one hit a line."""
+        """Write a TREC run file: ``query_id Q0 document_id rank score tag``, one hit a line.
+
+        Raises
+        ------
+        InputError
+            If an id holds white space, which separates the fields of that format.
+        """
+        names = {str(name) for name in self.query_ids} | {str(hit["id"]) for ranking in self for hit in ranking}
+        if broken := next((name for name in sorted(names) if name.split() != [name]), None):
+            raise InputError(
+                f"id {broken!r} is empty or holds white space, which a TREC run cannot hold; use to_frame()."
+            )
         lines = [
             f"{query_id} Q0 {hit['id']} {rank} {hit['similarity']:.6f} {tag}\n"
             for query_id, ranking in zip(self.query_ids, self, strict=True)

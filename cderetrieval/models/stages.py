@@ -126,7 +126,8 @@ class SecondStage(nn.Module):
             Shape (b, t).
         dataset_embeddings
             Outputs of the first stage: (j, h) for all texts, (j, n, h) where a document has n vectors, or (b, j, h) for
-            each text its own. Any j; past `context_size` documents only the first are read. None: no document.
+            each text its own. Any j, but with ``exact_context_size`` only the first `context_size` documents are
+            read. None: no document.
         token_type_ids
             Ignored; tokenizers return it.
         output_hidden_states
@@ -203,7 +204,8 @@ class SecondStage(nn.Module):
             )
         if context.dim() == 2 or self.config.tokens_per_document > 1:
             context = context.reshape(1, -1, width)
-        return context[:, : self.config.context_tokens]
+        # The published models read the first J; others take as many as they are given.
+        return context[:, : self.config.context_tokens] if self.config.exact_context_size else context
 
     def _joint(self, input_ids: Tensor, attention_mask: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
         """Run [prefix | text] as one sequence."""

@@ -31,7 +31,7 @@ def test_any_number_of_context_documents(settings, soft_prompt_tokens):
     np.testing.assert_array_equal(none, model.in_context(None).encode_document(TEXTS))
     one, all_four = encode(model, CONTEXT[:1]), encode(model)
     too_many = encode(model, [*CONTEXT, "a fifth, past the model's four"])
-    np.testing.assert_array_equal(too_many, all_four)
+    assert np.abs(too_many - all_four).max() > 1e-6
     for a, b in [(none, one), (one, all_four)]:
         assert np.abs(a - b).max() > 1e-3
     np.testing.assert_allclose(np.linalg.norm(all_four, axis=1), 1, atol=1e-6)
