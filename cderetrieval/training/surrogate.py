@@ -143,8 +143,9 @@ def store_vectors(
 
     directory = cached_directory(cache, "vectors", key, build)
     info = read_info(directory)
-    parts = [map_array(directory / f"{part}.f16", "<f2", (info["counts"][part], info["dimension"])) for part in PARTS]
-    return StoredVectors(*parts, fingerprint=info["fingerprint"])
+    shapes = {part: (info["counts"][part], info["dimension"]) for part in PARTS}
+    queries, documents, negatives = (map_array(directory / f"{part}.f16", "<f2", shapes[part]) for part in PARTS)
+    return StoredVectors(queries, documents, negatives, info["fingerprint"])
 
 
 def _columns(data: PairData) -> list[tuple[str, TextColumn]]:
