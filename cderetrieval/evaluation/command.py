@@ -1,61 +1,78 @@
-"""The evaluation command: models x contexts x datasets, one table, and answers to one's own questions.
+"""The evaluation command: models x contexts x tasks, tables, comparisons, and answers to one's own questions.
 
 python run_eval.py                                             the embedded corpus, plain against contextual
-python run_eval.py --data scifact/ nfcorpus/ --seeds 3         BEIR folders
+python run_eval.py --data scifact/ nfcorpus/ --seeds 3 --out results/
+python run_eval.py --model cde-minilm --tasks SciFact,STSBenchmark --out results/
+python run_eval.py --out results/ --compare all-MiniLM-L6-v2 cde-minilm/own
 python run_eval.py --ask "how do I merge two tables?" --ask-in pandas
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..corpora import pydocs
-from ..corpora.beir_folder import read_beir
 from ..corpora.dataset import Dataset
-from ..embedding import is_contextual
+from ..embedding import ContextSpec, Model
 from ..errors import InputError
 from ..files import atomic_write
-from ..models.hub import load
-from .report import terminal_table, wide_table
-from .retrieval import Evaluation, evaluate_retrieval
+from ..retriever import Retriever
+from .candidates import PAPER_DEPTH
+from .job import FirstStage
+from .results import Results
+from .retrieval import Evaluation, index_corpus
+from .runner import entrants, run_all
+from .setting import PLAIN, ContextSetting, settings_for
+from .tasks import GroupedDataset, Subject, benchmark_tasks, folder_subjects, tasks_named
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-logger = logging.getLogger(__name__)
-
-PLAIN = "all-MiniLM-L6-v2"
+BASELINE = "all-MiniLM-L6-v2"
 DEMO_PACKAGES = ("numpy", "pandas", "python")
-METRICS = ("ndcg@10", "recall@100")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the evaluation command."""
-    parser.add_argument("--model", nargs="+", default=[PLAIN, "cde-minilm"], metavar="M", help="names or directories")
-    parser.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="BEIR folders")
-    parser.add_argument("--split", default="test", help="which qrels of a folder")
-    parser.add_argument("--pydocs", nargs="*", metavar="PACKAGE", help="docstrings of installed packages")
-    parser.add_argument("--max-documents", type=int, default=600, metavar="N", help="of each package (default: 600)")
     parser.add_argument(
-        "--context",
-        nargs="+",
-        default=["own", "random", "null"],
-        metavar="C",
-        help="of contextual models: own, random, null, or a file",
+        "--model", nargs="+", default=[BASELINE, "cde-minilm"], metavar="M", help="names or directories"
     )
-    parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N samples of the context")
+    what = parser.add_argument_group("what to evaluate on; nothing: docstrings of installed packages")
+    what.add_argument("--tasks", default="", metavar="NAME,NAME", help="mteb tasks, from the hub")
+    what.add_argument("--benchmark", metavar="NAME", help='an mteb benchmark: "MTEB(eng, v1)", BEIR, ...')
+    what.add_argument(
+        "--data", nargs="+", default=[], metavar="FOLDER", help="BEIR folders, each FOLDER or NAME=FOLDER; no network"
+    )
+    what.add_argument("--pydocs", nargs="*", metavar="PACKAGE", help="docstrings of installed packages")
+    what.add_argument("--max-documents", type=int, default=600, metavar="N", help="of each package (default: 600)")
+    what.add_argument("--split", help="which judgements (default: the task's own, or test)")
+    context = parser.add_argument_group("the context of contextual models")
+    context.add_argument(
+        "--context", nargs="+", default=["own", "random", "null"], metavar="C", help="own, random, null, or a file"
+    )
+    context.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
+    context.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N samples of the context")
+    results = parser.add_argument_group("results")
+    results.add_argument("--out", type=Path, metavar="DIR", help="keep results; finished work is not done again")
+    results.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="test B against A, each MODEL or MODEL/CONTEXT; with --out, a plot",
+    )
+    results.add_argument("--metric", default="ndcg@10", help="of the comparison (default: ndcg@10)")
+    results.add_argument("--ask", nargs="+", default=[], metavar="QUESTION", help="then answer these questions")
+    results.add_argument("--ask-in", metavar="DATASET", help="over this dataset (default: the last)")
+    parser.add_argument(
+        "--truncated",
+        nargs="?",
+        const=BASELINE,
+        metavar="MODEL",
+        help=f"rerank the best documents of this first-stage model (default: {BASELINE}) instead of searching all",
+    )
+    parser.add_argument("--depth", type=int, default=PAPER_DEPTH, metavar="K", help="how many (default: 1024)")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--device")
-    parser.add_argument("--ask", nargs="+", default=[], metavar="QUESTION", help="then answer these questions")
-    parser.add_argument("--ask-in", metavar="DATASET", help="over this dataset (default: the last)")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="write all metrics, one a line")
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -64,79 +81,128 @@ def run(arguments: argparse.Namespace) -> str:
     Returns
     -------
     str
-        The tables and answers, for a terminal.
+        The tables, comparisons and answers, for a terminal.
     """
-    import pandas as pd
-
+    _check(arguments)
+    if arguments.compare and arguments.out and not _evaluates(arguments):
+        return _compare(Results.load(arguments.out), arguments)
     started = time.perf_counter()
-    datasets = read_datasets(arguments.data, arguments.split, arguments.pydocs, arguments.max_documents)
-    asked = _asked(datasets, arguments.ask_in)
-    evaluations = []
-    answering = None
-    for evaluation in evaluate_all(arguments, datasets):
-        if evaluation.dataset == asked:
-            answering = answering or evaluation.retriever if evaluation.context == "none" else evaluation.retriever
-        evaluations.append(evaluation.to_frame())
-        logger.info("%s, %s context, %s: done", evaluation.model, evaluation.context, evaluation.dataset)
-    frame = pd.concat(evaluations, ignore_index=True)
-    if arguments.out:
-        with atomic_write(arguments.out) as temporary:
-            frame.to_csv(temporary, index=False)
-    parts = [summary(frame)]
-    if arguments.ask and answering is not None:
-        hits = answering(arguments.ask, k=3, documents=True)
-        parts += [
-            f"\n{asked}: {question}\n{_answer(found)}" for question, found in zip(arguments.ask, hits, strict=True)
-        ]
-    parts.append(f"\n{len(evaluations)} evaluations in {time.perf_counter() - started:.0f} seconds.")
+    subjects = read_subjects(arguments)
+    asking = _Asking(arguments.ask, _asked(subjects, arguments.ask_in)) if arguments.ask else None
+    results = _evaluate(arguments, subjects, asking)
+    parts = [results.summary()]
+    if arguments.compare:
+        whole = Results.load(arguments.out) if arguments.out else results
+        parts.append("\n" + _compare(whole, arguments))
+    if asking is not None:
+        parts += asking.answers(arguments)
+    parts.append(f"\n{len(results)} evaluations in {time.perf_counter() - started:.0f} seconds.")
     return "\n".join(parts)
 
 
-def evaluate_all(arguments: argparse.Namespace, datasets: Sequence[Dataset]) -> Iterator[Evaluation]:
-    """Every model in every context on every dataset; a model that takes no context runs once on each."""
-    for name in arguments.model:
-        model = load(name, device=arguments.device, dtype=arguments.dtype)
-        contextual = is_contextual(model)
-        contexts = arguments.context if contextual else ["none"]
-        # The null context has no sample that a seed could change.
-        for dataset, context in product(datasets, contexts):
-            seeds = arguments.seeds if contextual and context != "null" else 1
-            for seed in range(seeds):
-                yield evaluate_retrieval(
-                    model,
-                    dataset,
-                    name=Path(name).name,
-                    context=None if context == "null" else context,
-                    context_size=arguments.context_size,
-                    dtype=arguments.dtype,
-                    seed=seed,
-                )
+def read_subjects(arguments: argparse.Namespace) -> list[Subject]:
+    """What to evaluate on; with nothing said, the embedded corpus."""
+    splits = None if arguments.split is None else [arguments.split]
+    found: list[Subject] = folder_subjects(arguments.data, arguments.split)
+    found += tasks_named((name.strip() for name in arguments.tasks.split(",") if name.strip()), splits)
+    if arguments.benchmark:
+        found += benchmark_tasks(arguments.benchmark, splits)
+    if arguments.pydocs is not None or not found:
+        packages = arguments.pydocs or DEMO_PACKAGES
+        found += [GroupedDataset(pydocs.load(package, arguments.max_documents)) for package in packages]
+    return found
 
 
-def read_datasets(
-    folders: Sequence[str], split: str, packages: Sequence[str] | None, max_documents: int
-) -> list[Dataset]:
-    """BEIR folders and docstring corpora; with neither, the embedded corpus."""
-    datasets = [read_beir(folder, split) for folder in folders]
-    if packages is not None or not datasets:
-        datasets += [pydocs.load(package, max_documents) for package in packages or DEMO_PACKAGES]
-    return datasets
+class _Asking:
+    """Answers questions over one dataset, with the retriever that was evaluated on it where there still is one."""
+
+    def __init__(self, questions: Sequence[str], dataset: Dataset) -> None:
+        self._questions, self._dataset = questions, dataset
+        self._retriever: Retriever | None = None
+
+    def watch(self, evaluation: Evaluation) -> None:
+        """Keep the retriever of the last context that was evaluated, or of the first plain model; close all others."""
+        retriever = evaluation.retriever
+        plain = evaluation.setting.name == PLAIN
+        if retriever is None:
+            return
+        is_wanted = evaluation.dataset == self._dataset.name and isinstance(self._dataset.corpus, tuple)
+        if is_wanted and not (plain and self._retriever is not None):
+            retriever, self._retriever = self._retriever, retriever
+        if retriever is not None:
+            retriever.close()
+
+    def answers(self, arguments: argparse.Namespace) -> list[str]:
+        """The best three documents of each question."""
+        if self._retriever is None:
+            entrant = list(entrants(arguments.model, arguments.device, arguments.dtype))[-1]
+            setting = _settings(arguments, entrant.model)[0]
+            self._retriever = index_corpus(entrant.model, setting, self._dataset.corpus, arguments.dtype)
+        with self._retriever as retriever:
+            found = retriever(self._questions, k=3, documents=True)
+        return [
+            f"\n{self._dataset.name}: {question}\n{_answer(hits)}"
+            for question, hits in zip(self._questions, found, strict=True)
+        ]
 
 
-def summary(frame: pd.DataFrame) -> str:
-    """One row for each model and context, one column for each dataset and metric, means over seeds, times 100."""
-    blocks = [f"{metric} x 100\n{terminal_table(wide_table(frame, metric))}" for metric in METRICS]
-    return "\n\n".join(blocks)
+def _evaluate(arguments: argparse.Namespace, subjects: Sequence[Subject], asking: _Asking | None) -> Results:
+    stage = None
+    if arguments.truncated:
+        [first] = entrants(arguments.truncated, arguments.device, arguments.dtype)
+        stage = FirstStage(first, arguments.depth)
+    cells = run_all(
+        entrants(arguments.model, arguments.device, arguments.dtype),
+        subjects,
+        lambda model: _settings(arguments, model),
+        out=arguments.out,
+        stage=stage,
+        dtype=arguments.dtype,
+        about={"arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"}},
+        on_done=None if asking is None else asking.watch,
+    )
+    return Results(list(cells), arguments.out)
 
 
-def _asked(datasets: Sequence[Dataset], name: str | None) -> str:
-    names = [dataset.name for dataset in datasets]
+def _settings(arguments: argparse.Namespace, model: Model) -> Sequence[ContextSetting]:
+    specs: list[ContextSpec] = list(arguments.context)
+    return settings_for(model, specs, arguments.context_size, range(arguments.seeds))
+
+
+def _compare(results: Results, arguments: argparse.Namespace) -> str:
+    """Compare two systems; with a results folder, write the numbers and the plot beside them."""
+    a, b = arguments.compare
+    comparison = results.compare(a, b, arguments.metric)
+    text = comparison.summary()
+    if arguments.out:
+        path = arguments.out / f"compare-{a.replace('/', '-')}-vs-{b.replace('/', '-')}.png"
+        with atomic_write(path.with_suffix(".csv")) as temporary:
+            comparison.to_frame().to_csv(temporary, index=False)
+        comparison.plot(path)
+        text += f"\nplot and numbers: {path} and .csv"
+    return text
+
+
+def _evaluates(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.tasks or arguments.benchmark or arguments.data or arguments.pydocs is not None)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name in ("seeds", "depth", "max_documents"):
+        if getattr(arguments, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(arguments, name)} must be at least 1.")
+
+
+def _asked(subjects: Sequence[Subject], name: str | None) -> Dataset:
+    datasets = {one.name: one.dataset for one in subjects if isinstance(one, GroupedDataset)}
+    if not datasets:
+        raise InputError("--ask needs a folder or --pydocs to search in; mteb's tasks are not kept.")
     if name is None:
-        return names[-1]
-    found = [known for known in names if known in (name, f"pydocs-{name}")]
+        return list(datasets.values())[-1]
+    found = [known for known in datasets if known in (name, f"pydocs-{name}")]
     if not found:
-        raise InputError(f"--ask-in {name!r} is not evaluated here; choose one of {', '.join(names)}.")
-    return found[0]
+        raise InputError(f"--ask-in {name!r} is not evaluated here; choose one of {', '.join(datasets)}.")
+    return datasets[found[0]]
 
 
 def _answer(hits: Sequence[dict[str, object]]) -> str:

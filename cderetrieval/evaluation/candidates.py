@@ -1,0 +1,116 @@
+"""Rerank each query's candidates: the truncated BEIR of section 10.9 of the CDE paper, and mteb's reranking tasks.
+
+The truncated setting keeps, for each query, the top 1,024 documents of a first-stage model; the evaluated model ranks
+only those. It is kinder to every model than full retrieval, so its scores must not be compared with that. The context
+still comes from the whole corpus: the candidates were chosen by queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ..embedding import Model, is_contextual
+from ..errors import InputError
+from ..types import Encoder
+from .forms import Run
+
+if TYPE_CHECKING:
+    from ..context.context import Context
+    from ..corpora.dataset import Dataset
+    from .setting import ContextSetting
+
+# Query id to the ids of its candidates.
+Candidates = Mapping[str, Sequence[str]]
+# Texts and whether they are queries, to vectors.
+Encode = Callable[[Encoder, Sequence[str], bool], Any]
+
+PAPER_DEPTH = 1_024
+
+
+def encode_side(encoder: Encoder, texts: Sequence[str], is_query: bool) -> Any:
+    """Vectors of queries or of documents, under the model's own prompts."""
+    return encoder.encode_query(texts) if is_query else encoder.encode_document(texts)
+
+
+def encoder_in(
+    model: Model, setting: ContextSetting, pool: Iterable[tuple[str, str]], dtype: str = "auto"
+) -> tuple[Encoder, Context | None]:
+    """The model in a context made from (id, text) pairs, and that context; a plain model is its own encoder."""
+    if not is_contextual(model):
+        return cast(Encoder, model), None
+    context = setting.make(model, pool)
+    return context.encoder(model, dtype=dtype), context
+
+
+def rerank(
+    model: Model,
+    setting: ContextSetting,
+    documents: Iterable[tuple[str, str]],
+    queries: Mapping[str, str],
+    candidates: Candidates,
+    dtype: str = "auto",
+    encode: Encode = encode_side,
+) -> tuple[Iterator[Run], Context | None]:
+    """Score the candidates of each query.
+
+    Parameters
+    ----------
+    model, setting, dtype
+        The model, its context, and the number format of the computation.
+    documents
+        Ids and texts of the whole corpus.
+    queries
+        Query id to text.
+    candidates
+        Documents to score; a query without candidates has no hits.
+    encode
+        How texts become vectors.
+
+    Returns
+    -------
+    tuple
+        Query id to document id to score, one query at a time; and the context.
+
+    Raises
+    ------
+    InputError
+        If a candidate is not in the corpus.
+    """
+    texts = dict(documents)
+    encoder, context = encoder_in(model, setting, texts.items(), dtype)
+    wanted = dict.fromkeys(document for query in queries for document in candidates.get(query, ()))
+    missing = [document for document in wanted if document not in texts]
+    if missing:
+        raise InputError(f"{len(missing)} candidates are not in the corpus, the first is {missing[0]!r}.")
+    vectors = encode(encoder, [texts[document] for document in wanted], False) if wanted else None
+    asked = encode(encoder, list(queries.values()), True)
+    place = {document: i for i, document in enumerate(wanted)}
+    return _scored(asked, vectors, queries, candidates, place), context
+
+
+def _scored(
+    asked: Any, vectors: Any, queries: Iterable[str], candidates: Candidates, place: Mapping[str, int]
+) -> Iterator[Run]:
+    for i, query in enumerate(queries):
+        chosen = list(dict.fromkeys(candidates.get(query, ())))
+        if not chosen:
+            yield {query: {}}
+            continue
+        product = vectors[[place[document] for document in chosen]] @ asked[i : i + 1].T
+        scores = product.toarray() if hasattr(product, "toarray") else np.asarray(product)
+        yield {query: dict(zip(chosen, scores.ravel().tolist(), strict=True))}
+
+
+def first_stage(model: Model, dataset: Dataset, depth: int = PAPER_DEPTH, *, dtype: str = "auto") -> Candidates:
+    """Candidates of a plain first-stage model: the ids of each query's best documents."""
+    from .retrieval import index_corpus, search_blocks
+    from .setting import ContextSetting
+
+    if is_contextual(model):
+        raise InputError("the first stage of a truncated evaluation must be a model without context.")
+    with index_corpus(model, ContextSetting("none", "own"), dataset.corpus, dtype) as retriever:
+        blocks = search_blocks(retriever, dataset.queries, depth)
+        return {query: list(hits) for block in blocks for query, hits in block.items()}

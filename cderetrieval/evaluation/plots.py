@@ -1,0 +1,90 @@
+"""A comparison as a picture: the difference on each dataset with its interval, sorted, zero marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import missing_dependency
+from ..files import atomic_write
+
+if TYPE_CHECKING:
+    from .compare import Comparison
+
+# Okabe and Ito's blue and vermilion, which colour-blind readers tell apart; the marker's shape says the same.
+BETTER, WORSE, SAME = "#0072B2", "#D55E00", "#666666"
+_ROW_INCHES = 0.34
+
+
+def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Draw the differences of a comparison.
+
+    Parameters
+    ----------
+    comparison
+        What to draw.
+    path
+        A PNG file; it is replaced.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_dependency("matplotlib", "notebooks") from error
+
+    rows = sorted(comparison.rows, key=lambda row: row["difference"])
+    figure = Figure(figsize=(7.5, 1.7 + _ROW_INCHES * len(rows)), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.axvline(0, color="black", linewidth=0.8)
+    for place, row in enumerate(rows):
+        color, marker = _style(row["difference"], row["p_holm"])
+        difference = 100 * row["difference"]
+        if row["low"] == row["low"]:
+            axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=color, linewidth=1.8)
+        axes.plot([difference], [place], marker=marker, markersize=7, color=color, linestyle="none")
+    axes.set_yticks(range(len(rows)), [_label(row["dataset"], row["n_queries"]) for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(f"difference in {comparison.metric} x 100, mean and 95% interval over queries")
+    axes.set_title(f"{comparison.b}\nminus {comparison.a}", fontsize=10, loc="left")
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure)
+    path = Path(path)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return path
+
+
+def _style(difference: float, p_value: float) -> tuple[str, str]:
+    if not p_value < 0.05:
+        return SAME, "o"
+    return (BETTER, "^") if difference > 0 else (WORSE, "v")
+
+
+def _label(dataset: str, n_queries: int) -> str:
+    return f"{dataset} ({n_queries:,} queries)" if n_queries else dataset
+
+
+def _legend(figure: object) -> None:
+    from matplotlib.lines import Line2D
+
+    entries = [("better", BETTER, "^"), ("not different", SAME, "o"), ("worse", WORSE, "v")]
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=color,
+            marker=marker,
+            linewidth=1.8,
+            label=f"{text} (Holm, 5%)" if text != "not different" else text,
+        )
+        for text, color, marker in entries
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)  # type: ignore[attr-defined]

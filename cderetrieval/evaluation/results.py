@@ -1,0 +1,214 @@
+"""What an evaluation found: one cell for each model, context, seed, dataset, subset and split.
+
+A cell holds the means of its metrics and, for retrieval, the metrics of each query, which tests of significance need
+and mteb does not keep. `Results` is a collection of cells that hands itself to people as pandas frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .metrics import PerQuery
+from .report import markdown_table, terminal_table, wide_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .compare import Comparison
+
+# The metric by which a task is ranked: nDCG@10 for retrieval, accuracy for classification, ...
+MAIN = "main_score"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Scores of one model in one context on one split of one dataset.
+
+    Attributes
+    ----------
+    model, context, seed
+        What was evaluated.
+    dataset, subset, split, revision
+        On what; `revision` changes with the data.
+    type, group
+        mteb's task type; and the aggregate that the dataset is part of.
+    metrics
+        Means, ``"main_score"`` among them.
+    scores
+        Metrics of each query, for retrieval.
+    audit
+        What the context was made of.
+    seconds
+        Wall time of encoding, searching and scoring.
+    candidates
+        First-stage model and depth, where candidates were reranked.
+    """
+
+    model: str
+    context: str
+    seed: int
+    dataset: str
+    subset: str
+    split: str
+    revision: str
+    type: str
+    metrics: dict[str, float]
+    group: str | None = None
+    scores: PerQuery | None = None
+    audit: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    candidates: str | None = None
+
+    @property
+    def system(self) -> str:
+        """Model and context: what is compared."""
+        return f"{self.model}/{self.context}"
+
+    @property
+    def column(self) -> str:
+        """What tables call the dataset: its name, with split and subset where they are not the usual ones."""
+        extra = [part for part in (self.subset, self.split) if part not in ("default", "test")]
+        depth = f"@{self.candidates.rpartition('@')[2]}" if self.candidates else ""
+        return self.dataset + depth + (f" ({', '.join(extra)})" if extra else "")
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of the long table, one for each metric."""
+        n_queries = len(self.scores.query_ids) if self.scores else None
+        fixed = {
+            "model": self.model,
+            "dataset": self.column,
+            "context": self.context,
+            "seed": self.seed,
+            "type": self.type,
+            "group": self.group or self.column,
+        }
+        for metric, value in self.metrics.items():
+            yield {**fixed, "metric": metric, "value": value, "n_queries": n_queries}
+
+
+class Results:
+    """Results of an evaluation.
+
+    Parameters
+    ----------
+    cells
+        In the order in which tables shall name models and datasets.
+    directory
+        Where they are kept, if anywhere.
+
+    Examples
+    --------
+    >>> cell = Cell("tiny", "own", 0, "toy", "default", "test", "r1", "Retrieval", {"ndcg@10": 0.5, "main_score": 0.5})
+    >>> Results([cell]).to_frame()[["model", "dataset", "metric", "value"]].to_dict("records")[0]
+    {'model': 'tiny', 'dataset': 'toy', 'metric': 'ndcg@10', 'value': 0.5}
+    """
+
+    def __init__(self, cells: Iterable[Cell], directory: Path | None = None) -> None:
+        self.cells = list(cells)
+        self.directory = directory
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __repr__(self) -> str:
+        datasets = {cell.column for cell in self.cells}
+        return f"Results({len(self.systems)} systems, {len(datasets)} datasets, {len(self)} evaluations)"
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Results:
+        """Read a folder that an evaluation wrote.
+
+        Raises
+        ------
+        StoreError
+            If it is none, or a file in it is damaged.
+        """
+        from .folder import ResultsFolder
+
+        return ResultsFolder.open(directory).results()
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of what can be compared: ``model/context``."""
+        return list(dict.fromkeys(cell.system for cell in self.cells))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each number: model, dataset, context, seed, type, group, metric, value, n_queries."""
+        import pandas as pd
+
+        return pd.DataFrame([row for cell in self.cells for row in cell.rows()])
+
+    def queries(self) -> pd.DataFrame:
+        """One row for each query of each cell: model, context, seed, dataset, query_id and its metrics."""
+        import pandas as pd
+
+        frames = []
+        for cell in self.cells:
+            if cell.scores is not None:
+                frame = cell.scores.to_frame().reset_index()
+                frames.append(frame.assign(model=cell.model, context=cell.context, seed=cell.seed, dataset=cell.column))
+        if not frames:
+            return pd.DataFrame(columns=["model", "context", "seed", "dataset", "query_id"])
+        joined = pd.concat(frames, ignore_index=True)
+        first = ["model", "context", "seed", "dataset", "query_id"]
+        return joined[[*first, *(name for name in joined.columns if name not in first)]]
+
+    def table(self, metric: str = MAIN) -> pd.DataFrame:
+        """Models and contexts in rows, datasets in columns, means over seeds, times 100, then the mean of all.
+
+        A group (CQADupstack) is one column, the mean of its parts.
+        """
+        frame = self.to_frame()
+        grouped = frame.groupby(["model", "context", "seed", "group", "metric"], sort=False, dropna=False)
+        return wide_table(grouped["value"].mean().reset_index().rename(columns={"group": "dataset"}), metric)
+
+    def types(self) -> pd.DataFrame:
+        """Main scores by task type, times 100, as MTEB's table: the mean over the tasks of each type, and over all."""
+        frame = self.to_frame()
+        main = frame[frame["metric"] == MAIN]
+        rows = ["model", "context"]
+        tasks = main.groupby([*rows, "type", "group"], sort=False)["value"].mean().reset_index()
+        by_type = tasks.assign(value=tasks["value"] * 100)
+        wide = by_type.pivot_table(index=rows, columns="type", values="value", aggfunc="mean", sort=False)
+        wide["all tasks"] = by_type.groupby(rows, sort=False)["value"].mean()
+        wide.columns.name = None
+        return wide.reset_index()
+
+    def summary(self) -> str:
+        """The tables for a terminal."""
+        types = {cell.type for cell in self.cells}
+        if types <= {"Retrieval"}:
+            blocks = [f"{metric} x 100\n{terminal_table(self.table(metric))}" for metric in ("ndcg@10", "recall@100")]
+        else:
+            blocks = [f"main score x 100\n{terminal_table(self.table())}"]
+        if len(types) > 1:
+            blocks.append(f"by task type, main score x 100\n{terminal_table(self.types())}")
+        return "\n\n".join(blocks)
+
+    def markdown(self) -> str:
+        """The table of main scores in Markdown."""
+        return markdown_table(self.table(), bold_best=True)
+
+    def compare(self, a: str, b: str, metric: str = "ndcg@10") -> Comparison:
+        """Compare two systems, ``model/context`` or, where it has one context, ``model``; see `compare_systems`."""
+        from .compare import compare_systems
+
+        return compare_systems(self.of(a), self.of(b), metric)
+
+    def of(self, system: str) -> list[Cell]:
+        """Cells of one system.
+
+        Raises
+        ------
+        InputError
+            If there is none of that name, or several contexts of that model.
+        """
+        matches = [name for name in self.systems if system in (name, name.rpartition("/")[0])]
+        if len(matches) != 1:
+            what = "no system is" if not matches else "several systems are"
+            raise InputError(f"{what} called {system!r}; there are {', '.join(self.systems)}.")
+        return [cell for cell in self.cells if cell.system == matches[0]]
