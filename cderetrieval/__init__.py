@@ -22,6 +22,9 @@ _PUBLIC = {
     "ContextualTransformer": ".models.contextual",
     "ContextualConfig": ".models.config",
     "DenseEncoder": ".models.dense",
+    "evaluate": ".evaluation.runner",
+    "context_gain": ".evaluation.gain",
+    "Results": ".evaluation.results",
     "CDEError": ".errors",
 }
 

@@ -240,6 +240,7 @@ def _matrix(vectors: Any) -> Any:
 def model_meta(model: Any, setting: ContextSetting, name: str, revision: str, candidates: str | None = None) -> Any:
     """mteb's description of a model; a plain one has no experiment, so that its results stand where mteb's own do."""
     from mteb.models import ModelMeta
+    from mteb.models.model_meta import ScoringFunction
 
     experiment: dict[str, Any] = {}
     if is_contextual(model):
@@ -254,7 +255,7 @@ def model_meta(model: Any, setting: ContextSetting, name: str, revision: str, ca
             "revision": revision,
             "embed_dim": getattr(model, "dimension", getattr(config, "hidden_size", None)),
             "max_tokens": getattr(getattr(model, "settings", config), "max_length", None),
-            "similarity_fn_name": "cosine" if kind == "dense" else "dot",
+            "similarity_fn_name": ScoringFunction("cosine" if kind == "dense" else "dot"),
             "model_type": ["dense" if kind == "dense" else "sparse"],
             "modalities": ["text"],
             "experiment_kwargs": experiment or None,

@@ -1,0 +1,76 @@
+"""A model behind the interface of the `beir` package, for its own loader, search and evaluation.
+
+    loader = GenericDataLoader("scifact"); corpus, queries, qrels = loader.load(split="test")
+    model = BeirModel(load("cde-minilm"), corpus)              # the context comes from the corpus, never from queries
+    retriever = EvaluateRetrieval(DenseRetrievalExactSearch(model), score_function="dot")
+    retriever.evaluate(qrels, retriever.retrieve(corpus, queries), retriever.k_values)
+
+`beir` encodes the queries first and has no argument for a dataset, so the context is made when the adapter is. It is a
+cross-check of this package's own search and metrics, which need no `beir`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..embedding import ContextSpec, Model
+from .candidates import encoder_in
+from .retrieval import texts_of
+from .setting import settings_for
+
+
+class BeirModel:
+    """Adapter of a model and its context.
+
+    Parameters
+    ----------
+    model
+        A contextual model or an encoder.
+    corpus
+        The corpus as beir loads it: id to ``{"title", "text"}``.
+    context, context_size, seed, dtype
+        As for :class:`~cderetrieval.retriever.Retriever`.
+
+    Examples
+    --------
+    >>> from cderetrieval.testing import tiny_model
+    >>> corpus = {"d1": {"title": "", "text": "owls"}, "d2": {"title": "", "text": "bees"}}
+    >>> BeirModel(tiny_model(), corpus).encode_queries(["what makes honey?"]).shape
+    (1, 32)
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        corpus: Mapping[str, Mapping[str, str]],
+        *,
+        context: ContextSpec = "own",
+        context_size: int | None = None,
+        seed: int = 0,
+        dtype: str = "auto",
+    ) -> None:
+        [setting] = settings_for(model, [context], context_size, [seed])
+        documents = ({"id": identity, **document} for identity, document in corpus.items())
+        self.encoder, self.context = encoder_in(model, setting, texts_of(documents), dtype)
+
+    def encode_queries(self, queries: Sequence[str], batch_size: int = 32, **options: Any) -> Any:
+        """Vectors of queries; `batch_size` is not used, batches are cut at a number of tokens."""
+        return _as_asked(self.encoder.encode_query(list(queries)), options)
+
+    def encode_corpus(self, corpus: Sequence[Mapping[str, str]], batch_size: int = 32, **options: Any) -> Any:
+        """Vectors of documents, title and text joined as a retriever joins them."""
+        rows = ({"id": "", **document} for document in corpus)
+        texts = [text for _, text in texts_of(rows)]
+        return _as_asked(self.encoder.encode_document(texts), options)
+
+
+def _as_asked(vectors: np.ndarray, options: Mapping[str, Any]) -> Any:
+    """Vectors in the form that beir asks for with each call."""
+    if not options.get("convert_to_tensor"):
+        return vectors
+    import torch
+
+    return torch.from_numpy(vectors)
