@@ -1,4 +1,4 @@
-"""The command line: ``cderetrieval index | search | context | eval``.
+"""The command line: ``cderetrieval index | search | context | eval | train``.
 
 Thin: each command parses, calls the package, and prints. Errors that the package raises on purpose end the program with
 their message and status 2; anything else is a bug and shows its traceback.
@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     _search_parser(commands)
     _context_parser(commands)
     _eval_parser(commands)
+    _train_parser(commands)
     return parser
 
 
@@ -92,6 +93,20 @@ def _eval_parser(commands: Any) -> None:
     from .evaluation.command import add_arguments
 
     add_arguments(parser)
+
+
+def _train_parser(commands: Any) -> None:
+    parser = _command(commands, "train", run_train, "Train a contextual model by a recipe.")
+    from .training.command import add_arguments
+
+    add_arguments(parser)
+    parser.add_argument(
+        "--evaluate",
+        nargs="+",
+        default=[],
+        metavar="FOLDER[:SPLIT]",
+        help="BEIR folders for development, never test sets",
+    )
 
 
 def run_index(arguments: argparse.Namespace) -> None:
@@ -172,3 +187,33 @@ def run_eval(arguments: argparse.Namespace) -> None:
     from .evaluation.command import run
 
     print(run(arguments))
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    """Train a model; every `evaluate_steps`, score it on the folders that the arguments name."""
+    from .training.command import run
+
+    print(run(arguments, _development(arguments.evaluate) if arguments.evaluate else None))
+
+
+def _development(folders: Sequence[str]) -> Any:
+    """The evaluation that training is handed: nDCG@10 of each folder in its own context and in the null context."""
+    from .corpora.beir_folder import read_beir
+    from .evaluation.retrieval import evaluate_retrieval
+
+    datasets = []
+    for folder in folders:
+        path, _, split = folder.rpartition(":") if not Path(folder).is_dir() else (folder, "", "dev")
+        datasets.append(read_beir(path, split))
+
+    def evaluate(model: Any, step: int) -> dict[str, float]:
+        scores = {}
+        for dataset in datasets:
+            for context in ("own", None):
+                evaluation = evaluate_retrieval(
+                    model, dataset, name=f"step {step}", context=context, show_progress=False
+                )
+                scores[f"{dataset.name}_{context or 'null'}"] = evaluation.scores.mean()["ndcg@10"]
+        return scores
+
+    return evaluate

@@ -44,6 +44,10 @@ class LockedError(StoreError):
     """Another process is writing to the same index."""
 
 
+class TrainingError(CDEError, RuntimeError):
+    """Training cannot go on: the loss is not finite, for one. The last checkpoint stays as it is."""
+
+
 class MissingDependencyError(CDEError, ImportError):
     """An optional package is needed for this call; the message holds the install command."""
 

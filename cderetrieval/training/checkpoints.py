@@ -1,0 +1,93 @@
+"""Checkpoints that are whole, and a resume that is the same run.
+
+A checkpoint counts once its ``run.json`` is there, which is written last, after every process has written its part. It
+says what the run was: the data's fingerprint, the recipe, the model's settings, the number of processes. A run is
+continued only where all of these are the same, so that it finds the same batches and the same losses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import MismatchError, StoreError
+from ..files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+RUN = "run.json"
+# What may change between the parts of one run: how much, how often, and how it is computed, not what.
+FREE = {
+    "name",
+    "data",
+    "chunk_tokens",
+    "first_chunk_tokens",
+    "checkpointing",
+    "compile",
+    "log_steps",
+    "save_steps",
+    "evaluate_steps",
+    "keep",
+    "loggers",
+    "workers",
+}
+
+
+def run_record(data: str, recipe: Mapping[str, Any], settings: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """What identifies a run, as JSON values."""
+    return {"format": 1, "data": data, "recipe": dict(recipe), "settings": dict(settings), "processes": processes}
+
+
+def mark_whole(checkpoint: Path, record: Mapping[str, Any]) -> None:
+    """Write the file that makes a checkpoint count."""
+    write_json(checkpoint / RUN, record)
+
+
+def last_checkpoint(output: str | Path) -> Path | None:
+    """Newest whole checkpoint of a run; None where there is none."""
+    found = [path for path in Path(output).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(found, key=lambda path: -int(path.name.rpartition("-")[2])):
+        if (path / RUN).is_file():
+            return path
+        logger.warning("%s is not whole and is passed over.", path)
+    return None
+
+
+def check_same_run(checkpoint: Path, record: Mapping[str, Any]) -> None:
+    """Refuse to continue a checkpoint of another run.
+
+    Raises
+    ------
+    MismatchError
+        If the data, the model's architecture, the recipe, or the number of processes differ; the message names what.
+    StoreError
+        If the checkpoint's record is damaged.
+    """
+    was = read_json(checkpoint / RUN)
+    if not isinstance(was, dict) or set(was) != set(record):
+        raise StoreError(f"{checkpoint / RUN} is not a record of a run; delete {checkpoint} and resume from another.")
+    if was["settings"] != record["settings"]:
+        raise MismatchError(
+            f"{checkpoint} holds a model of another architecture: {_differences(was['settings'], record['settings'])}. "
+            "Train into another directory, or use that recipe."
+        )
+    if was["data"] != record["data"]:
+        raise MismatchError(
+            f"the training data changed since {checkpoint} was written (fingerprint {was['data'][:12]}, now "
+            f"{record['data'][:12]}). Restore it, or start a new run from that model with base={str(checkpoint)!r}."
+        )
+    if was["processes"] != record["processes"]:
+        raise MismatchError(
+            f"{checkpoint} was written by {was['processes']} processes, this run has {record['processes']}: its "
+            "batches would be others. Start as many."
+        )
+    fixed = [{k: v for k, v in recipe.items() if k not in FREE} for recipe in (was["recipe"], record["recipe"])]
+    if fixed[0] != fixed[1]:
+        raise MismatchError(f"{checkpoint} was trained by another recipe: {_differences(*fixed)}. Change it back.")
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    return ", ".join(f"{name} was {was.get(name)!r}, is {now.get(name)!r}" for name in names)[:500]

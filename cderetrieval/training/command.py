@@ -1,0 +1,103 @@
+"""The training command: a recipe, what to change in it, and where to put the run.
+
+python run_train.py minilm --data pairs/ --out runs/minilm
+python run_train.py minilm --data pairs/ --out runs/minilm --resume
+python run_train.py paper-small --print-config
+torchrun --nproc-per-node 8 run_train.py paper-large-v1 --out runs/large --share-negatives true
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .recipes import Recipe, load_recipe
+
+# Fields that are no settings of a run.
+_FIXED = {"name"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the training command: every field of a recipe is an option."""
+    parser.add_argument("recipe", help="minilm, paper-small, paper-large-v1, paper-large-v2, or a JSON file")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoints, log and model")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="columns, vectors, clusters (default: OUT/cache)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--print-config", action="store_true", help="print the recipe with all changes, and stop")
+    parser.add_argument("--prepare-only", action="store_true", help="read, embed and cluster the data, and stop")
+    parser.add_argument("--license", default="apache-2.0", help="of the trained model (default: apache-2.0)")
+    fields = parser.add_argument_group("settings of the recipe", "lists take several values, objects take JSON")
+    for field in dataclasses.fields(Recipe):
+        if field.name not in _FIXED:
+            option = f"--{field.name.replace('_', '-')}"
+            nargs = "+" if str(field.type).startswith("tuple") else None
+            fields.add_argument(option, dest=f"set_{field.name}", nargs=nargs, type=_value(field), metavar="VALUE")
+
+
+def _value(field: dataclasses.Field[Any]) -> Any:
+    """How to read one value: JSON where it is JSON, text otherwise; names are always text."""
+    if str(field.type).startswith(("str", "tuple")):
+        return str
+
+    def read(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return None if text.lower() == "none" else {"true": True, "false": False}.get(text.lower(), text)
+
+    return read
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """The named recipe with what the command line changes."""
+    recipe = load_recipe(arguments.recipe)
+    changes = {
+        name.removeprefix("set_"): value
+        for name, value in vars(arguments).items()
+        if name.startswith("set_") and value is not None
+    }
+    return recipe.replace(**changes)
+
+
+def run(arguments: argparse.Namespace, evaluate: Any = None) -> str:
+    """Train what the arguments say.
+
+    Parameters
+    ----------
+    arguments
+        Of :func:`add_arguments`.
+    evaluate
+        See :func:`~cderetrieval.training.run.train`.
+
+    Returns
+    -------
+    str
+        What to tell the user.
+    """
+    recipe = recipe_of(arguments)
+    if arguments.print_config:
+        return json.dumps(recipe.to_dict(), indent=2)
+    if arguments.out is None:
+        raise ConfigError("--out is missing: the directory of checkpoints, log and model.")
+    from .run import prepare, train
+
+    cache = arguments.cache or arguments.out / "cache"
+    if arguments.prepare_only:
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        prepared = prepare(recipe, cache, processes=processes)
+        lines = [f"{len(prepared.data)} pairs", *(f"{name} {value:.4g}" for name, value in prepared.report.items())]
+        return "\n".join(lines)
+    train(
+        recipe,
+        arguments.out,
+        cache=cache,
+        resume=arguments.resume,
+        evaluate=evaluate,
+        license=arguments.license,
+    )
+    return f"trained model written to {arguments.out / 'model'}"

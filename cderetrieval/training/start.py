@@ -1,0 +1,147 @@
+"""The model that a recipe starts from: pretrained backbones in both stages, everything else new.
+
+New heads, soft prompts and null tokens are drawn under the recipe's seed; the gates of a gated cached model start at
+zero, so that it starts as exactly its backbone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import ConfigError, ModelError
+from ..files import read_json
+from ..models.config import FAMILIES, ContextualConfig
+from ..models.contextual import ContextualTransformer
+from ..models.hub import backbone_settings, find, is_contextual, load_contextual
+from ..models.published import KNOWN_BACKBONES, native_names
+from ..models.weights import load_tensors, read_checkpoint
+from .recipes import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What masked-language-model and sentence-transformers checkpoints put around the backbone.
+_PREFIXES = ("bert.", "model.")
+_OTHERS = ("cls.", "head.", "decoder.", "pooler.", "classifier.")
+
+
+def start_model(recipe: Recipe) -> ContextualTransformer:
+    """Build the model that training starts from, on the CPU.
+
+    Raises
+    ------
+    ModelError
+        If `recipe.base` cannot be found, or is no backbone that is supported.
+    ConfigError
+        If the recipe's settings of the model contradict each other.
+    """
+    directory = find(recipe.base)
+    if is_contextual(directory):
+        model = load_contextual(str(directory), device="cpu")
+        return _adapted(model, recipe)
+    return _from_backbone(directory, recipe)
+
+
+def _adapted(model: ContextualTransformer, recipe: Recipe) -> ContextualTransformer:
+    """A contextual model goes on as it is, but for what training may change."""
+    if recipe.architecture not in ("biencoder", model.config.attention):
+        raise ConfigError(
+            f"architecture={recipe.architecture!r}, but {recipe.base} was made with {model.config.attention!r}."
+        )
+    changes: dict[str, Any] = {**recipe.model, "max_length": recipe.max_length, "context_size": recipe.context_size}
+    if recipe.sequence_dropout:
+        changes["sequence_dropout"] = recipe.sequence_dropout
+    config = model.config.replace(**changes)
+    adapted = ContextualTransformer(config, model.tokenizer)
+    load_tensors(adapted, model.state_dict(), recipe.base)
+    return adapted
+
+
+def _from_backbone(directory: Path, recipe: Recipe) -> ContextualTransformer:
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    settings = _settings(directory, recipe.base)
+    tokenizer = AutoTokenizer.from_pretrained(directory, config=PreTrainedConfig())
+    config = model_config(recipe, settings, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = ContextualTransformer(config, tokenizer)
+    tensors = backbone_tensors(read_checkpoint(directory))
+    _load(model.second_stage_model.backbone, tensors, recipe.base)
+    if config.first_stage == "own":
+        _load(model.first_stage_model.backbone, tensors, recipe.base)
+    return model
+
+
+def _settings(directory: Path, name: str) -> dict[str, Any]:
+    settings = dict(backbone_settings(name) if name in KNOWN_BACKBONES else read_json(directory / "config.json"))
+    if settings.get("model_type") not in FAMILIES:
+        raise ModelError(
+            f"base={name!r} is a {settings.get('model_type')!r} model; contextual models are built on "
+            f"{', '.join(FAMILIES)}, or start from a contextual model."
+        )
+    return {key: value for key, value in settings.items() if key not in ("architectures", "_name_or_path")}
+
+
+def model_config(recipe: Recipe, backbone: dict[str, Any], tokenizer: Any = None) -> ContextualConfig:
+    """Settings of the model that a recipe trains.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    backbone
+        transformers' configuration of the backbone.
+    tokenizer
+        Finds the end of an instruction, where the recipe skips it.
+    """
+    cached = recipe.architecture != "joint"
+    values: dict[str, Any] = {
+        "backbone": backbone,
+        "attention": "cached" if cached else "joint",
+        "first_stage": "tied" if recipe.first_stage == "tied" else "own",
+        "context_size": recipe.context_size,
+        "sequence_dropout": recipe.sequence_dropout,
+        "null_token": recipe.sequence_dropout > 0 or recipe.null_probability > 0,
+        "max_length": recipe.max_length,
+        "logit_scale": recipe.scale,
+        **({"context_positions": "separate"} if cached else {}),
+        **recipe.model,
+    }
+    if recipe.architecture == "biencoder":
+        # A plain encoder: with an empty cache the cached model is exactly its backbone.
+        values |= {"first_stage": "tied", "soft_prompt_tokens": 0, "null_token": False, "sequence_dropout": 0.0}
+        values |= {"first_stage_head": "none", "first_stage_layers": None, "context_positions": "separate"}
+        values |= {"text_embedding": "once", "exact_context_size": False}
+    if values.get("skip_instruction") and values.get("instruction_end_id") is None and tokenizer is not None:
+        values["instruction_end_id"] = tokenizer.encode(": ", add_special_tokens=False)[0]
+    return ContextualConfig.from_dict(values)
+
+
+def backbone_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a checkpoint under the names of transformers' bare backbone.
+
+    >>> sorted(backbone_tensors({"bert.embeddings.x": torch.zeros(1), "cls.y": torch.zeros(1)}))
+    ['embeddings.x']
+    """
+    stage = "second_stage_model.backbone."
+    found = {}
+    for name, tensor in tensors.items():
+        bare = next((name.removeprefix(prefix) for prefix in _PREFIXES if name.startswith(prefix)), name)
+        if not bare.startswith(_OTHERS) and bare != "embeddings.position_ids":
+            found[stage + bare] = tensor
+    return {name.removeprefix(stage): tensor for name, tensor in native_names(found).items()}
+
+
+def _load(backbone: Any, tensors: dict[str, Tensor], source: str) -> None:
+    """Load pretrained weights; a backbone with fewer layers leaves out the others."""
+    expected = backbone.state_dict()
+    layers = {name: tensor for name, tensor in tensors.items() if name in expected or not _is_layer(name)}
+    load_tensors(backbone, layers, source)
+
+
+def _is_layer(name: str) -> bool:
+    return name.startswith(("layers.", "encoder.layer."))

@@ -1,0 +1,219 @@
+"""sentence-transformers' trainer, with our data, batches, loss, checkpoints and log.
+
+What is ours is only what the trainer cannot know: rows come from mapped columns and not from `datasets`; batches are
+clustered; checkpoints are whole or do not count, and are written without pickled arguments; a loss that is not finite
+stops the run and names its batch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers.base.evaluation import BaseEvaluator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainerCallback
+
+from ..errors import StoreError, TrainingError
+from ..files import atomic_write
+from ..models.contextual import ContextualTransformer
+from .checkpoints import mark_whole
+from .collator import PairCollator
+from .data import PairData
+from .losses import ContextualLoss
+from .samplers import ClusteredBatchSampler
+
+logger = logging.getLogger(__name__)
+
+# A model in training and its step to named numbers.
+Evaluate = Callable[[ContextualTransformer, int], Mapping[str, float]]
+
+
+class CallableEvaluator(BaseEvaluator):
+    """A callable as sentence-transformers' trainer wants its evaluators.
+
+    Parameters
+    ----------
+    evaluate
+        The model and the step to named numbers.
+    """
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        super().__init__()
+        self._evaluate = evaluate
+
+    def __call__(
+        self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Evaluate, without touching the random numbers of the training."""
+        contextual = model[0].model
+        contextual.__dict__.pop("fingerprint", None)  # the weights have changed since it was computed
+        with torch.random.fork_rng(), torch.no_grad():
+            return dict(self._evaluate(contextual, steps))
+
+
+class JsonLog(TrainerCallback):
+    """Writes what is logged as JSON lines, and to this module's logger.
+
+    A resumed run first drops the lines that it will write again.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep only the lines up to the step that is resumed from."""
+        if state.is_world_process_zero and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
+            with atomic_write(self.path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write one line."""
+        if state.is_world_process_zero and logs:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, int | float))
+            logger.info("step %d of %d: %s", state.global_step, state.max_steps, shown)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class FiniteGradients(TrainerCallback):
+    """Stops before a gradient that is not finite reaches the weights."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check the norm of all gradients."""
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise TrainingError(
+                f"a gradient is not finite at step {state.global_step + 1}; nothing was changed. Resume from the last "
+                "checkpoint with a smaller learning rate, or dtype='float32'."
+            )
+
+
+class ContextualTrainer(SentenceTransformerTrainer):
+    """The trainer of contextual models.
+
+    Parameters
+    ----------
+    model, args, loss
+        As for `SentenceTransformerTrainer`; the loss is a :class:`~cderetrieval.training.losses.ContextualLoss`.
+    data
+        The pairs.
+    batches
+        Makes the batch sampler; takes nothing.
+    record
+        What identifies the run, see :func:`~cderetrieval.training.checkpoints.run_record`.
+    card
+        Fields of the model card.
+    evaluate
+        Called every `args.eval_steps`; None: never.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: SentenceTransformer,
+        args: Any,
+        loss: ContextualLoss,
+        data: PairData,
+        batches: Callable[[], ClusteredBatchSampler],
+        record: Mapping[str, Any],
+        card: Mapping[str, Any],
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        self._batches = batches
+        self._record = dict(record)
+        self._card = dict(card)
+        self._logged = time.perf_counter(), 0
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=data,
+            loss=loss,
+            evaluator=None if evaluate is None else CallableEvaluator(evaluate),
+            data_collator=PairCollator(model.preprocess, data, dict(model[0].config.prompts)),
+            callbacks=[JsonLog(Path(args.output_dir) / "log.jsonl"), FiniteGradients()],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Leave out sentence-transformers' card: the model writes its own."""
+
+    def _build_dataloader(self, dataset: Any, batch_size: int, dataset_kind: str) -> DataLoader:
+        """Rows of mapped columns in the batches of our sampler."""
+        del batch_size, dataset_kind
+        workers = self.args.dataloader_num_workers
+        self.batches = self._batches()
+        return DataLoader(
+            dataset,
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=bool(workers) and self.args.dataloader_persistent_workers,
+        )
+
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        # Where batches are skipped on resume, transformers reaches only what accelerate wraps around our sampler.
+        self.batches.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One step; a loss that is not finite stops the run before the weights change."""
+        rows = inputs["label"].tolist()
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            shown = ", ".join(str(row) for row in rows[:8])
+            raise TrainingError(
+                f"the loss is {float(loss)} at step {self.state.global_step + 1}, in the batch of rows {shown}, ... "
+                f"({self.train_dataset.where(rows[0])} and others). Nothing was changed: look at these rows, or resume "
+                "from the last checkpoint with a smaller learning rate or dtype='float32'."
+            )
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the loss counted, as means over all processes, and the seconds of a step."""
+        counted = self.loss.drain() if "loss" in logs else {}
+        if counted:
+            names = sorted(counted)
+            values = torch.tensor([counted[name] for name in names], dtype=torch.float64)
+            means = self.accelerator.reduce(values.to(self.args.device), reduction="mean").tolist()
+            now, step = time.perf_counter(), self.state.global_step
+            logs |= dict(zip(names, means, strict=True))
+            logs["step_seconds"] = (now - self._logged[0]) / max(1, step - self._logged[1])
+            self._logged = now, step
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the model with its card, and no pickled arguments."""
+        self.model[0].model.save_pretrained(output_dir or self.args.output_dir, **self._card)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint that counts only when it is whole."""
+        path = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                mark_whole(path, self._record)
+        except (OSError, RuntimeError) as error:
+            # torch says RuntimeError where a write fails.
+            shutil.rmtree(path, ignore_errors=True)
+            raise StoreError(
+                f"the checkpoint {path} could not be written ({error}). Is the disk full? Earlier checkpoints are as "
+                "they were: free some space and resume."
+            ) from error
