@@ -55,6 +55,7 @@ def test_contextual_on_synthetic_data(toy_folder, tmp_path):
     check(tiny_model(), toy_folder, tmp_path, context_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scifact", "cranfield", "feedbackqa"])
 def test_on_real_data(words, shared_data, tmp_path, name):
     folder = shared_data / "eval" / name

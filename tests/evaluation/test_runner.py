@@ -100,7 +100,7 @@ def test_a_killed_mteb_task_resumes_after_its_last_subset(tmp_path, make_words, 
 def test_other_models_contexts_and_data_are_refused(make_words, make_toy, toy, tmp_path):
     out = tmp_path / "out"
     evaluate({"m": make_words()}, toy, out=out, **SMALL)
-    with pytest.raises(MismatchError, match="holds results of fingerprint .* choose another --out"):
+    with pytest.raises(MismatchError, match=r"holds results of fingerprint .* choose another --out"):
         evaluate({"m": make_words("others")}, toy, out=out, **SMALL)
     with pytest.raises(MismatchError, match="revision of the data"):
         evaluate({"m": make_words()}, make_toy(seed=5), out=out, **SMALL)
