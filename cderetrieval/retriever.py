@@ -358,7 +358,7 @@ class Retriever:
         """Write the index into a directory, which must not hold another one; this retriever stays where it is."""
         target = Path(path)
         if self.path is not None and target.resolve() == self.path.resolve():
-            self._view.save(target)
+            self._view.save(target, self._store)
             return self
         if (target / STORE_FILE).exists():
             raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
@@ -366,14 +366,15 @@ class Retriever:
             raise InputError("the index is empty: add documents first.")
         target.mkdir(parents=True, exist_ok=True)
         self._store.backup(target / STORE_FILE)
-        self._view.save(target)
+        with Store(target / STORE_FILE) as copy:
+            self._view.save(target, copy)
         return self
 
     def close(self) -> None:
         """Write the index cache, where the index lives in a directory and was changed, and close the store."""
         try:
             if self.path is not None and self._store.is_writer:
-                self._view.save(self.path)
+                self._view.save(self.path, self._store)
         finally:
             self._store.close()
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .index.faiss import FaissIndex
 
 
+CACHE_SETTING = "index_cache"
+
+
 class IndexView:
     """Ids and index of a store, kept up to date.
 
@@ -77,6 +80,7 @@ class IndexView:
                 dimension=dimension,
                 epoch=epoch,
                 fingerprint=self._store.get_setting("fingerprint"),
+                digest=self._store.get_setting(CACHE_SETTING),
                 factory=self._factory,
             )
             if cached is not None:
@@ -114,17 +118,26 @@ class IndexView:
             return numbers - self._seqs[0]
         return np.searchsorted(self._seqs, numbers)
 
-    def save(self, directory: Path) -> None:
-        """Write the index cache into a directory; an empty index has none."""
+    def save(self, directory: Path, store: Store) -> None:
+        """Write the index cache into a directory; an empty index has none.
+
+        Parameters
+        ----------
+        directory
+            Where.
+        store
+            The store that lies there, this view's own or its copy; it learns the digest of the cache.
+        """
         if self._store.count() == 0:
             return
         from .index import cache
 
         index = self.index()
-        cache.save(
+        digest = cache.save(
             index,
             directory,
             epoch=self._epoch,
             generation=self._generation,
             fingerprint=self._store.get_setting("fingerprint"),
         )
+        store.set_setting(CACHE_SETTING, digest)

@@ -269,3 +269,19 @@ def test_the_settings_come_back(path):
     assert len(opened.context) == 3
     stored = json.dumps(opened._store.get_setting("retriever"))
     assert tiny_model_directory() in stored
+
+
+def test_a_store_put_back_from_a_copy_does_not_believe_a_newer_index(tmp_path):
+    def number(i, text):
+        return {"id": i, "text": text}
+
+    with Retriever(HashEncoder(), path=tmp_path / "i") as retriever:
+        retriever.add([number(0, "zero"), number(1, "one")])
+    older = (tmp_path / "i" / "store.sqlite").read_bytes()
+    with Retriever.load(tmp_path / "i", model=HashEncoder()) as retriever:
+        retriever.add([number(2, "two"), number(3, "three")])
+    (tmp_path / "i" / "store.sqlite").write_bytes(older)
+    with Retriever.load(tmp_path / "i", model=HashEncoder()) as retriever:
+        # The numbers of the lost documents are given again, to others.
+        retriever.add([number(4, "four"), number(5, "five")])
+        assert retriever("five", k=1)[0][0] == {"id": 5, "similarity": 1.0}

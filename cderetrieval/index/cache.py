@@ -28,7 +28,7 @@ FORMAT = 1
 INDEX, NUMBERS, MANIFEST = "index.faiss", "index.safetensors", "index.json"
 
 
-def save(index: FaissIndex, directory: str | Path, *, epoch: int, generation: int, fingerprint: str) -> None:
+def save(index: FaissIndex, directory: str | Path, *, epoch: int, generation: int, fingerprint: str) -> str:
     """Write an index into a directory, each file whole or not at all.
 
     Parameters
@@ -41,6 +41,11 @@ def save(index: FaissIndex, directory: str | Path, *, epoch: int, generation: in
         Of the store whose vectors the index holds.
     fingerprint
         Of the encoder that made them.
+
+    Returns
+    -------
+    str
+        Digest of what was written, to be kept in the store: only an index whose digest it holds is believed.
     """
     folder = Path(directory)
     state = index.state()
@@ -58,7 +63,9 @@ def save(index: FaissIndex, directory: str | Path, *, epoch: int, generation: in
         },
         **state,
     }
-    write_json(folder / MANIFEST, {**manifest, "sha256": _digest(manifest)})
+    digest = _digest(manifest)
+    write_json(folder / MANIFEST, {**manifest, "sha256": digest})
+    return digest
 
 
 def load(
@@ -67,7 +74,7 @@ def load(
     dimension: int,
     epoch: int,
     fingerprint: str,
-    generation: int | None = None,
+    digest: str | None,
     factory: str = "auto",
     metric: str = "ip",
     recall_target: float = 0.95,
@@ -75,8 +82,8 @@ def load(
 ) -> FaissIndex | None:
     """Open a saved index, or say in the log why it has to be built again and return `None`.
 
-    It may be older than the store: `FaissIndex.sync` brings it up to date. Where the store's `generation` is given, an
-    index that is newer is refused: the store was put back from a copy since, and may number documents differently.
+    It may be older than the store: `FaissIndex.sync` brings it up to date. But it must be the one whose `digest` the
+    store keeps: if the store was put back from a copy since, it may number other documents alike.
     """
     folder = Path(directory)
     if not (folder / MANIFEST).exists():
@@ -86,8 +93,8 @@ def load(
         expected = {"format": FORMAT, "epoch": epoch, "fingerprint": fingerprint, "dimension": dimension}
         wanted = {"requested": factory, "metric": metric, "recall_target": recall_target}
         manifest = _manifest(folder, {**expected, **wanted})
-        if generation is not None and manifest["generation"] > generation:
-            raise StoreError(f"its generation is {manifest['generation']}; that of the store is only {generation}")
+        if manifest["sha256"] != digest:
+            raise StoreError("the store does not know it; was the store put back from a copy?")
         tensors, _ = read_tensors(folder / NUMBERS)
         raw = faiss.read_index(str(folder / INDEX), faiss.IO_FLAG_MMAP_IFC)
         if raw.d != dimension or raw.ntotal != len(tensors["seqs"]):

@@ -53,8 +53,9 @@ def test_the_copy_searches_and_is_renewed_after_a_change(clustered, copies, kind
     truth = exact_search(matrix, queries, 10, np.arange(2_000) >= 100)[1]
     assert np.mean(found == truth) > (0.99 if kind == "Flat" else 0.7)
     index.search(queries[:2], 1_900)
-    cache.save(index, tmp_path, epoch=0, generation=1, fingerprint="f")
-    assert cache.load(tmp_path, dimension=32, epoch=0, fingerprint="f", factory=kind, device="cpu").count == 1_900
+    digest = cache.save(index, tmp_path, epoch=0, generation=1, fingerprint="f")
+    back = cache.load(tmp_path, dimension=32, epoch=0, fingerprint="f", digest=digest, factory=kind, device="cpu")
+    assert back.count == 1_900
 
 
 def test_a_kind_without_a_gpu_form_stays_on_the_cpu(clustered, copies, caplog):
