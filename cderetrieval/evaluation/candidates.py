@@ -8,6 +8,7 @@ still comes from the whole corpus: the candidates were chosen by queries.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -28,6 +29,8 @@ Candidates = Mapping[str, Sequence[str]]
 Encode = Callable[[Encoder, Sequence[str], bool], Any]
 
 PAPER_DEPTH = 1_024
+# Documents that are encoded together, as by a retriever.
+_CHUNK = 10_000
 
 
 def encode_side(encoder: Encoder, texts: Sequence[str], is_query: bool) -> Any:
@@ -48,7 +51,7 @@ def encoder_in(
 def rerank(
     model: Model,
     setting: ContextSetting,
-    documents: Iterable[tuple[str, str]],
+    documents: Callable[[], Iterable[tuple[str, str]]],
     queries: Mapping[str, str],
     candidates: Candidates,
     dtype: str = "auto",
@@ -61,7 +64,7 @@ def rerank(
     model, setting, dtype
         The model, its context, and the number format of the computation.
     documents
-        Ids and texts of the whole corpus.
+        Starts a pass over ids and texts of the whole corpus; there are two, for the context and for the candidates.
     queries
         Query id to text.
     candidates
@@ -79,16 +82,33 @@ def rerank(
     InputError
         If a candidate is not in the corpus.
     """
-    texts = dict(documents)
-    encoder, context = encoder_in(model, setting, texts.items(), dtype)
-    wanted = dict.fromkeys(document for query in queries for document in candidates.get(query, ()))
-    missing = [document for document in wanted if document not in texts]
-    if missing:
+    encoder, context = encoder_in(model, setting, documents(), dtype)
+    wanted = {document for query in queries for document in candidates.get(query, ())}
+    place, vectors = _encode_wanted(documents(), wanted, lambda texts: encode(encoder, texts, False))
+    if len(place) < len(wanted):
+        missing = sorted(wanted - place.keys())
         raise InputError(f"{len(missing)} candidates are not in the corpus, the first is {missing[0]!r}.")
-    vectors = encode(encoder, [texts[document] for document in wanted], False) if wanted else None
     asked = encode(encoder, list(queries.values()), True)
-    place = {document: i for i, document in enumerate(wanted)}
     return _scored(asked, vectors, queries, candidates, place), context
+
+
+def _encode_wanted(
+    documents: Iterable[tuple[str, str]], wanted: set[str], encode: Callable[[Sequence[str]], Any]
+) -> tuple[dict[str, int], Any]:
+    """Row of each wanted document, and their vectors; the texts are held a chunk at a time."""
+    place: dict[str, int] = {}
+    chunks: list[Any] = []
+    stream = (pair for pair in documents if pair[0] in wanted)
+    while chunk := list(islice(stream, _CHUNK)):
+        place.update({document: len(place) + i for i, (document, _) in enumerate(chunk)})
+        chunks.append(encode([text for _, text in chunk]))
+    if not chunks:
+        return place, None
+    if hasattr(chunks[0], "toarray"):
+        from scipy.sparse import vstack
+
+        return place, vstack(chunks, format="csr")
+    return place, np.concatenate(chunks)
 
 
 def _scored(

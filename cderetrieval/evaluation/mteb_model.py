@@ -193,8 +193,10 @@ class MTEBModel:
             def encode(encoder: Encoder, texts: Sequence[str], is_query: bool) -> Any:
                 return encode_for(encoder, texts, metadata, "query" if is_query else "document")
 
-            texts = texts_of(self._corpus)
-            blocks, context = rerank(self.model, self.setting, texts, asked, top_ranked, self._dtype, encode)
+            corpus = self._corpus
+            blocks, context = rerank(
+                self.model, self.setting, lambda: texts_of(corpus), asked, top_ranked, self._dtype, encode
+            )
         else:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="corpus-", dir=self._directory))
             retriever = index_corpus(self.model, self.setting, self._corpus, self._dtype, directory)

@@ -9,6 +9,8 @@ from ..errors import missing_dependency
 from ..files import atomic_write
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from .compare import Comparison
 
 # Okabe and Ito's blue and vermilion, which colour-blind readers tell apart; the marker's shape says the same.
@@ -35,10 +37,10 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise missing_dependency("matplotlib", "notebooks") from error
+        raise missing_dependency("matplotlib", "eval") from error
 
     rows = sorted(comparison.rows, key=lambda row: row["difference"])
-    figure = Figure(figsize=(7.5, 1.7 + _ROW_INCHES * len(rows)), layout="constrained", dpi=150)
+    figure = Figure(figsize=(7.5, 2.1 + _ROW_INCHES * len(rows)), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.8)
@@ -50,7 +52,8 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
         axes.plot([difference], [place], marker=marker, markersize=7, color=color, linestyle="none")
     axes.set_yticks(range(len(rows)), [_label(row["dataset"], row["n_queries"]) for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel(f"difference in {comparison.metric} x 100, mean and 95% interval over queries")
+    metric = comparison.metric.replace("ndcg", "nDCG")
+    axes.set_xlabel(f"difference in {metric} x 100\n(mean and 95% interval over queries)", fontsize=9)
     axes.set_title(f"{comparison.b}\nminus {comparison.a}", fontsize=10, loc="left")
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -72,19 +75,10 @@ def _label(dataset: str, n_queries: int) -> str:
     return f"{dataset} ({n_queries:,} queries)" if n_queries else dataset
 
 
-def _legend(figure: object) -> None:
+def _legend(figure: Figure) -> None:
     from matplotlib.lines import Line2D
 
-    entries = [("better", BETTER, "^"), ("not different", SAME, "o"), ("worse", WORSE, "v")]
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=color,
-            marker=marker,
-            linewidth=1.8,
-            label=f"{text} (Holm, 5%)" if text != "not different" else text,
-        )
-        for text, color, marker in entries
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)  # type: ignore[attr-defined]
+    entries = [("better", BETTER, "^"), ("no significant difference", SAME, "o"), ("worse", WORSE, "v")]
+    handles = [Line2D([], [], color=color, marker=marker, linewidth=1.8, label=text) for text, color, marker in entries]
+    title = "randomization test with Holm's correction, 5%"
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, title=title)

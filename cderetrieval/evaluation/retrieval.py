@@ -135,7 +135,7 @@ def evaluate_retrieval(
         blocks = search_blocks(retriever, dataset.queries)
         made = retriever.context
     else:
-        blocks, made = rerank(model, setting, texts_of(dataset.corpus), dataset.queries, candidates, dtype)
+        blocks, made = rerank(model, setting, lambda: texts_of(dataset.corpus), dataset.queries, candidates, dtype)
     scorer = Scorer(dataset.qrels, ignore_identical_ids)
     for _ in scorer.watch(blocks):
         pass
@@ -158,6 +158,8 @@ def index_corpus(
         model,
         key="id",
         on=FIELDS,
+        # Approximate search would be measured along with the model.
+        index="Flat" if getattr(model, "kind", "dense") == "dense" else "auto",
         context=setting.spec if is_contextual(model) else "own",
         context_size=setting.size,
         path=directory,
