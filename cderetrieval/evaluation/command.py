@@ -20,6 +20,7 @@ from ..embedding import ContextSpec, Model
 from ..errors import InputError
 from ..files import atomic_write
 from ..retriever import Retriever
+from ..runtime import pick_device
 from .candidates import PAPER_DEPTH
 from .job import FirstStage
 from .results import Results
@@ -158,7 +159,11 @@ def _evaluate(arguments: argparse.Namespace, subjects: Sequence[Subject], asking
         out=arguments.out,
         stage=stage,
         dtype=arguments.dtype,
-        about={"arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"}},
+        about={
+            "device": str(pick_device(arguments.device)),
+            "seeds": list(range(arguments.seeds)),
+            "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"},
+        },
         on_done=None if asking is None else asking.watch,
     )
     return Results(list(cells), arguments.out)

@@ -1,6 +1,7 @@
 """Results on disk: each evaluation is written once, whole, and found again by the next run.
 
-    DIR/manifest.json                                  format, and for each run its date, versions, device and settings
+    DIR/manifest.json                                  for each run its date, versions, device and settings; for each
+                                                       evaluation the revision of its data and the digest of its context
     DIR/results.csv, table.md                          all numbers in long form; main scores, models by datasets
     DIR/MODEL/CONTEXT/seed-N/setting.json              fingerprint of the model, and all that makes the context
     DIR/MODEL/CONTEXT/seed-N/DATASET.json              means, wall time, audit of the context
@@ -57,8 +58,9 @@ class ResultsFolder:
         if not manifest.exists() and self.directory.is_dir() and any(self.directory.iterdir()):
             raise StoreError(f"{directory} is not empty and no results folder. Choose a new one.")
         runs = read_json(manifest)["runs"] if manifest.exists() else []
+        self._runs = runs if about is None else [*runs, {**environment(), **about}]
         if about is not None:
-            write_json(manifest, {"format": FORMAT, "runs": [*runs, {**environment(), **about}]})
+            write_json(manifest, {"format": FORMAT, "runs": self._runs, "evaluations": []})
 
     @classmethod
     def open(cls, directory: str | Path) -> ResultsFolder:
@@ -141,10 +143,12 @@ class ResultsFolder:
         return Results([_read_cell(path) for path in paths if path.name != SETTING], self.directory)
 
     def write_tables(self) -> None:
-        """Write the long and the wide table of all finished evaluations."""
+        """Write the tables of all finished evaluations, and into the manifest what each was made of."""
         results = self.results()
         if not len(results):
             return
+        evaluations = [_provenance(cell) for cell in results.cells]
+        write_json(self.directory / MANIFEST, {"format": FORMAT, "runs": self._runs, "evaluations": evaluations})
         with atomic_write(self.directory / "results.csv") as temporary:
             results.to_frame().to_csv(temporary, index=False)
         with atomic_write(self.directory / "table.md") as temporary:
@@ -176,6 +180,13 @@ def safe(name: str) -> str:
     'jxm__cde-small-v2-en'
     """
     return re.sub(r"[^\w.@=-]+", "-", name.replace("/", "__")).strip("-.")
+
+
+def _provenance(cell: Cell) -> dict[str, Any]:
+    """Data and context of an evaluation; `equal_to_query` counts context texts that are also a query's."""
+    names = ("model", "context", "seed", "dataset", "subset", "split", "revision", "candidates")
+    audit = {f"context_{name}": cell.audit.get(name) for name in ("digest", "documents", "pool", "equal_to_query")}
+    return {**{name: getattr(cell, name) for name in names}, **audit}
 
 
 def _read_cell(path: Path) -> Cell:

@@ -95,7 +95,7 @@ def _evaluate(job: Job, subject: TaskSubject, task: Any, directory: Path) -> lis
         model,
         task,
         cache=cache,
-        overwrite_strategy="always" if is_retrieval(task) and queries.lost(cache, model) else "only-missing",
+        overwrite_strategy="always" if queries.lost(cache, model) else "only-missing",
         show_progress_bar=False,
         co2_tracker=False,
     )
@@ -140,9 +140,13 @@ class _Queries:
         return self._scores.get((subset, split)) or self._job.kept_queries(self._name(subset, split))
 
     def lost(self, cache: Any, model: MTEBModel) -> bool:
-        """Whether mteb has a score whose queries were not kept."""
-        stored = None if cache is None else cache.load_task_result(self._task.metadata.name, model.mteb_model_meta)
-        if stored is None:
+        """Whether what mteb has kept is of no use: half a file, or scores whose queries are missing."""
+        try:
+            stored = None if cache is None else cache.load_task_result(self._task.metadata.name, model.mteb_model_meta)
+        except (ValueError, KeyError) as error:
+            logger.warning("mteb's result of %s is damaged and is made again (%s).", self._task.metadata.name, error)
+            return True
+        if stored is None or not is_retrieval(self._task):
             return False
         pairs = ((row["hf_subset"], split) for split, rows in stored.scores.items() for row in rows)
         return any(self._job.kept_queries(self._name(*pair)) is None for pair in pairs)

@@ -17,6 +17,7 @@ from ..corpora.dataset import Dataset
 from ..embedding import ContextSpec, Model
 from ..errors import InputError
 from ..models.hub import ALIASES, load
+from ..runtime import pick_device
 from .candidates import PAPER_DEPTH
 from .folder import ResultsFolder
 from .job import Entrant, FirstStage, Job, OnDone, dataset_cell
@@ -106,6 +107,7 @@ def evaluate(
         out=out,
         stage=stage,
         dtype=dtype,
+        about={"device": str(pick_device(device)), "seeds": list(numbers), "context_size": context_size},
         show_progress=show_progress,
     )
     return Results(list(cells), None if out is None else Path(out))

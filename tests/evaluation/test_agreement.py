@@ -5,6 +5,7 @@ import pytest
 
 from cderetrieval.corpora.beir_folder import read_beir, write_beir
 from cderetrieval.evaluation.beir_model import BeirModel
+from cderetrieval.evaluation.retrieval import evaluate_retrieval
 from cderetrieval.evaluation.runner import evaluate
 from cderetrieval.testing import tiny_model
 
@@ -62,3 +63,21 @@ def test_on_real_data(words, shared_data, tmp_path, name):
     if name == "cranfield":  # beir's loader gives documents without title as they are, and its search needs text
         folder = write_beir(read_beir(folder), tmp_path / name)
     check(words, folder, tmp_path)
+
+
+NAMES = ("med", "cisi", "cranfield", "feedbackqa", "nfcorpus-preprocessed", "scifact", "squad-dev")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_real_folder_scores_as_pytrec_eval(words, shared_data, name):
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    dataset = read_beir(shared_data / "eval" / name)
+    found = evaluate_retrieval(words, dataset, name="words", show_progress=False)
+    measures = {"ndcg_cut.10": "ndcg@10", "map_cut.100": "map@100", "recall.100": "recall@100", "P.10": "p@10"}
+    measures["recip_rank"] = "mrr@100"
+    expected = pytrec_eval.RelevanceEvaluator(dataset.qrels, set(measures)).evaluate(found.run)
+    for theirs, ours in measures.items():
+        column = theirs.replace(".", "_")
+        values = [expected.get(query, {}).get(column, 0.0) for query in found.scores.query_ids]
+        np.testing.assert_allclose(found.scores[ours], values, atol=1e-5, err_msg=ours)

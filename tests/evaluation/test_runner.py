@@ -54,6 +54,8 @@ def test_folder_holds_everything_and_is_found_again(make_words, toy, tmp_path):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["runs"][0]["versions"]["torch"]
     assert manifest["runs"][0]["dtype"] == "auto"
+    assert manifest["runs"][0]["device"] in ("cpu", "cuda", "mps")
+    assert manifest["evaluations"][0]["revision"] == toy.revision
     loaded = Results.load(out)
     assert loaded.table().equals(results.table())
     np.testing.assert_allclose(loaded.cells[0].scores["ndcg@10"], results.cells[0].scores["ndcg@10"], rtol=1e-7)
@@ -95,6 +97,11 @@ def test_a_killed_mteb_task_resumes_after_its_last_subset(tmp_path, make_words, 
     cell.with_name("SciFact.test.queries.csv").unlink()  # a score without its queries is computed again
     assert evaluate({"words": model}, folder, out=out, **SMALL).cells[0].metrics == pytest.approx(first[0].metrics)
     assert model.n_encoded == 80
+    cell.unlink()
+    [native] = (out / "mteb").rglob("SciFact.json")
+    native.write_text(native.read_text()[:100])  # killed while mteb wrote
+    assert evaluate({"words": model}, folder, out=out, **SMALL).cells[0].metrics == pytest.approx(first[0].metrics)
+    assert json.loads(native.read_text())["task_name"] == "SciFact"
 
 
 def test_other_models_contexts_and_data_are_refused(make_words, make_toy, toy, tmp_path):
