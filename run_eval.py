@@ -1,4 +1,4 @@
-"""Evaluate models on retrieval datasets; the same as ``python -m cderetrieval eval``. See ``--help``."""
+"""Evaluate models on BEIR folders, mteb tasks and benchmarks; ``python -m cderetrieval eval`` is the same."""
 
 import sys
 

@@ -89,7 +89,7 @@ def _context_parser(commands: Any) -> None:
 
 
 def _eval_parser(commands: Any) -> None:
-    parser = _command(commands, "eval", run_eval, "Evaluate models on retrieval datasets.")
+    parser = _command(commands, "eval", run_eval, "Evaluate models on BEIR folders, mteb tasks, benchmarks.")
     from .evaluation.command import add_arguments
 
     add_arguments(parser)

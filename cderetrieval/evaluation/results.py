@@ -180,18 +180,23 @@ class Results:
 
     def summary(self) -> str:
         """The tables for a terminal."""
-        types = {cell.type for cell in self.cells}
-        if types <= {"Retrieval"}:
-            blocks = [f"{metric} x 100\n{terminal_table(self.table(metric))}" for metric in ("ndcg@10", "recall@100")]
-        else:
-            blocks = [f"main score x 100\n{terminal_table(self.table())}"]
-        if len(types) > 1:
-            blocks.append(f"by task type, main score x 100\n{terminal_table(self.types())}")
-        return "\n\n".join(blocks)
+        return "\n\n".join(f"{title}\n{terminal_table(frame)}" for title, frame in self._tables())
 
     def markdown(self) -> str:
-        """The table of main scores in Markdown."""
-        return markdown_table(self.table(), bold_best=True)
+        """The tables in Markdown."""
+        several = len(self.systems) > 1
+        return "\n\n".join(f"{title}\n\n{markdown_table(frame, bold_best=several)}" for title, frame in self._tables())
+
+    def _tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        types = {cell.type for cell in self.cells}
+        if types <= {"Retrieval"}:
+            # The metric by which mteb ranks a retrieval task is now and then another one (FeedbackQA: precision@1).
+            yield "ndcg@10 x 100", self.table("ndcg@10")
+            yield "recall@100 x 100", self.table("recall@100")
+        else:
+            yield "main score x 100", self.table()
+        if len(types) > 1:
+            yield "by task type, main score x 100", self.types()
 
     def compare(self, a: str, b: str, metric: str = "ndcg@10") -> Comparison:
         """Compare two systems, ``model/context`` or, where it has one context, ``model``; see `compare_systems`."""

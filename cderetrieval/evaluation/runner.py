@@ -153,18 +153,41 @@ def _is_texts(context: Sequence[Any]) -> bool:
 
 
 def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:
-    """Models with their names, loaded when their turn comes."""
-    named = model.items() if isinstance(model, Mapping) else ((None, one) for one in _listed(model))
+    """Models with their names, each loaded when its turn comes.
+
+    Parameters
+    ----------
+    model
+        A model, its name, or ``NAME=directory`` to call it something else; a list of these; or a dictionary of names.
+    device, dtype
+        Where and in which number format models compute.
+
+    Raises
+    ------
+    InputError
+        If two models have the same name: their results would be taken for one model's.
+    """
+    named = list(model.items()) if isinstance(model, Mapping) else [_named_model(one) for one in _listed(model)]
+    names = [name for name, _ in named]
+    double = [name for name in names if names.count(name) > 1]
+    if double:
+        raise InputError(f"two models are called {double[0]!r}; name them with NAME=DIRECTORY, or pass a dictionary.")
     for name, one in named:
-        if isinstance(one, str | Path):
-            loaded = load(one, device=device, dtype=dtype)
-            short = name or Path(one).name
-            yield Entrant(
-                short, loaded, ALIASES.get(str(one), str(one) if str(one).count("/") == 1 else f"local/{short}")
-            )
-        else:
-            short = name or type(one).__name__
-            yield Entrant(short, one, f"local/{short}")
+        if not isinstance(one, str | Path):
+            yield Entrant(name, one, f"local/{name}")
+            continue
+        given = str(one)
+        full = given if given.count("/") == 1 and not Path(given).is_dir() else f"local/{name}"
+        yield Entrant(name, load(one, device=device, dtype=dtype), ALIASES.get(given, full))
+
+
+def _named_model(model: Any) -> tuple[str, Any]:
+    if not isinstance(model, str | Path):
+        return type(model).__name__, model
+    name, separator, rest = str(model).partition("=")
+    if separator and not Path(model).exists():
+        return name, rest
+    return Path(model).name, model
 
 
 def _listed(model: Any) -> Iterable[Any]:

@@ -10,7 +10,7 @@ from cderetrieval.errors import ConfigError, InputError, MismatchError, ModelErr
 from cderetrieval.evaluation.forms import as_run
 from cderetrieval.evaluation.metrics import evaluate_run
 from cderetrieval.evaluation.setting import context_setting
-from cderetrieval.testing import tiny_model
+from cderetrieval.testing import tiny_model, tiny_model_directory
 
 SMALL = {"context_size": 4, "show_progress": False}
 
@@ -127,6 +127,13 @@ def test_other_models_contexts_and_data_are_refused(make_words, make_toy, toy, t
         evaluate({"m": make_words()}, toy, out=tmp_path / "other", **SMALL)
     with pytest.raises(StoreError, match="holds no results"):
         Results.load(tmp_path)
+
+
+def test_models_need_names_of_their_own(make_words, toy):
+    with pytest.raises(InputError, match="two models are called 'WordHashEncoder'"):
+        evaluate([make_words(), make_words("b")], toy, **SMALL)
+    [cell] = evaluate(f"mine={tiny_model_directory()}", toy, **SMALL).cells
+    assert cell.system == "mine/own"
 
 
 def test_truncated_reranks_candidates_only(words, make_words, toy, tmp_path):
