@@ -3,6 +3,7 @@
 python run_train.py minilm --data pairs/ --out runs/minilm
 python run_train.py minilm --data pairs/ --out runs/minilm --resume
 python run_train.py paper-small --print-config
+python run_train.py minilm --data pairs/ --out runs/table1 --table1 --seeds 3 --sweep packing=random,tour
 torchrun --nproc-per-node 8 run_train.py paper-large-v1 --out runs/large --share-negatives true
 """
 
@@ -12,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--print-config", action="store_true", help="print the recipe with all changes, and stop")
     parser.add_argument("--prepare-only", action="store_true", help="read, embed and cluster the data, and stop")
+    parser.add_argument("--table1", action="store_true", help="train the four cells of the paper's Table 1")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of each cell (default: 3)")
+    parser.add_argument(
+        "--sweep", nargs="+", default=[], metavar="FIELD=A,B", help="repeat the cells with these settings"
+    )
     parser.add_argument("--license", default="apache-2.0", help="of the trained model (default: apache-2.0)")
     fields = parser.add_argument_group("settings of the recipe", "lists take several values, objects take JSON")
     for field in dataclasses.fields(Recipe):
@@ -64,6 +71,19 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     return recipe.replace(**changes)
 
 
+def _sweep(entries: Sequence[str]) -> dict[str, list[Any]]:
+    """``["batch_size=64,128"]`` as a mapping of fields to values."""
+    fields = {field.name: field for field in dataclasses.fields(Recipe)}
+    sweep = {}
+    for entry in entries:
+        name, equals, values = entry.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name not in fields:
+            raise ConfigError(f"--sweep {entry}: expected a setting of the recipe and its values, batch_size=64,128.")
+        sweep[name] = [_value(fields[name])(value) for value in values.split(",")]
+    return sweep
+
+
 def run(arguments: argparse.Namespace, evaluate: Any = None) -> str:
     """Train what the arguments say.
 
@@ -86,6 +106,13 @@ def run(arguments: argparse.Namespace, evaluate: Any = None) -> str:
         raise ConfigError("--out is missing: the directory of checkpoints, log and model.")
     from .run import prepare, train
 
+    if arguments.table1:
+        from .ablation import run_cells, table
+
+        results = run_cells(
+            recipe, arguments.out, seeds=arguments.seeds, sweep=_sweep(arguments.sweep), evaluate=evaluate
+        )
+        return table(results, arguments.seeds)
     cache = arguments.cache or arguments.out / "cache"
     if arguments.prepare_only:
         processes = int(os.environ.get("WORLD_SIZE", "1"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 
-from ..errors import ConfigError, StoreError
+from ..errors import ConfigError, StoreError, missing_dependency
 from ..files import write_json
 from ..models.contextual import ContextualTransformer
 from ..models.sentence_transformer import ContextualModule
@@ -225,6 +226,8 @@ def train(
 
     Raises
     ------
+    MissingDependencyError
+        If accelerate or datasets is not installed.
     MismatchError
         If the last checkpoint is of another run: other data, model, recipe, or number of processes.
     StoreError
@@ -232,6 +235,9 @@ def train(
     TrainingError
         If the loss or a gradient is not finite; the last checkpoint stays.
     """
+    for package in ("accelerate", "datasets"):
+        if find_spec(package) is None:
+            raise missing_dependency(package, "train")
     if not recipe.data:
         raise ConfigError("the recipe names no training data: set data to files, folders, or 'hub:' names.")
     output = Path(output)

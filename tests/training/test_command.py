@@ -7,6 +7,8 @@ from cderetrieval.corpora.beir_folder import write_beir
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.testing import tiny_model_directory
 
+pytest.importorskip("accelerate")
+
 
 def tiny_arguments(folder, output):
     return [

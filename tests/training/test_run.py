@@ -17,6 +17,8 @@ from cderetrieval.training.recipes import Recipe, load_recipe, recipe_names
 from cderetrieval.training.run import prepare, train
 from cderetrieval.training.start import model_config, start_model
 
+pytest.importorskip("accelerate")
+
 
 def tiny(folder, **changes):
     values = {

@@ -1,0 +1,173 @@
+"""The paper's Table 1 and sweeps: many short runs that differ in a few settings, and one table.
+
+The four cells are (random or contextual batches) x (bi-encoder or contextual architecture), on the same data, steps and
+seeds. Runs write one line each into ``results.csv``; a run whose line is there is not repeated, so a sweep that was
+interrupted goes on. Morris & Rush 2024, Table 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from ..files import atomic_write
+from .recipes import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .trainer import Evaluate
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results.csv"
+# Steps at the end of a run whose loss and accuracy are averaged.
+LAST_LINES = 10
+
+Cell = tuple[str, str]
+CELLS: tuple[Cell, ...] = tuple(itertools.product(("random", "contextual"), ("biencoder", "contextual")))
+
+
+def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
+    """The recipe of one cell of Table 1.
+
+    Parameters
+    ----------
+    recipe
+        A contextual recipe.
+    cell
+        Batches (``"random"`` or ``"contextual"``) and architecture (``"biencoder"`` or ``"contextual"``).
+
+    Raises
+    ------
+    ConfigError
+        If the recipe has no contextual architecture.
+    """
+    if recipe.architecture == "biencoder":
+        raise ConfigError("Table 1 compares with a bi-encoder: give a recipe whose architecture is joint or cached.")
+    batches, architecture = cell
+    changes: dict[str, Any] = {}
+    if batches == "random":
+        changes |= {"clusters": False, "filter": "off"}
+    if architecture == "biencoder":
+        changes |= {"architecture": "biencoder", "null_probability": 0.0, "sequence_dropout": 0.0}
+    return recipe.replace(**changes)
+
+
+def variants(sweep: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the settings of a sweep.
+
+    >>> list(variants({"batch_size": [8, 16], "packing": ["tour"]}))
+    [{'batch_size': 8, 'packing': 'tour'}, {'batch_size': 16, 'packing': 'tour'}]
+    """
+    for values in itertools.product(*sweep.values()):
+        yield dict(zip(sweep, values, strict=True))
+
+
+def run_cells(
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    seeds: int = 3,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+    cells: Sequence[Cell] = CELLS,
+    evaluate: Evaluate | None = None,
+) -> pd.DataFrame:
+    """Train every cell with every seed and every setting of the sweep.
+
+    Parameters
+    ----------
+    recipe
+        What all runs share.
+    output
+        Directory of the runs and of ``results.csv``.
+    seeds
+        Seeds 0 to n - 1.
+    sweep
+        Field of the recipe to its values.
+    cells
+        Of Table 1.
+    evaluate
+        Called with each trained model; its numbers go into the table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each run: batches, architecture, seed, the sweep's settings, loss, accuracy, evaluation.
+    """
+    import pandas as pd
+
+    output = Path(output)
+    rows = _read(output / RESULTS)
+    done = {json.dumps(_key(row, sweep or {}), sort_keys=True) for row in rows}
+    for changes, cell, seed in itertools.product(list(variants(sweep or {})), cells, range(seeds)):
+        about = {"batches": cell[0], "architecture": cell[1], "seed": seed, **changes}
+        if json.dumps(_key(about, sweep or {}), sort_keys=True) in done:
+            continue
+        chosen = cell_recipe(recipe.replace(**changes), cell).replace(seed=seed, evaluate_steps=None)
+        rows.append({**about, **_run(chosen, output, about, evaluate)})
+        _write(output / RESULTS, rows)
+        logger.info("%s: done", about)
+    return pd.DataFrame(rows)
+
+
+def _key(row: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(row.get(name)) for name in ("batches", "architecture", "seed", *sweep)}
+
+
+def _run(recipe: Recipe, output: Path, about: Mapping[str, Any], evaluate: Evaluate | None) -> dict[str, float]:
+    from .run import train
+
+    folder = output / "-".join(str(value) for value in about.values())
+    model = train(recipe, folder, cache=output / "cache", resume=True)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = [line for line in lines if "accuracy" in line][-LAST_LINES:]
+    measured = {name: sum(line[name] for line in last) / len(last) for name in ("loss", "accuracy")}
+    return {**measured, **(evaluate(model, last[-1]["step"]) if evaluate is not None else {})}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> Any:
+    try:
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError:
+        return text
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(results: pd.DataFrame, seeds: int) -> str:
+    """Mean of each cell and the half-width of its 95% interval over the seeds (Student's t), as text."""
+    from scipy.stats import t
+
+    quantile = float(t.ppf(0.975, seeds - 1)) if seeds > 1 else math.nan
+    first = results.columns.get_loc("loss")
+    settings = [name for name in results.columns[:first] if name != "seed"]
+    numbers = results.columns[first:]
+    lines = []
+    for names, group in results.groupby(settings, sort=False):
+        cells = [
+            f"{name} {group[name].mean():.4f} ±{quantile * group[name].std(ddof=1) / math.sqrt(seeds):.4f}"
+            for name in numbers
+        ]
+        lines.append("  ".join([*(f"{value!s:10s}" for value in names), *cells]))
+    return "\n".join(lines)
