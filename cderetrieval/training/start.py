@@ -13,6 +13,7 @@ import torch
 
 from ..errors import ConfigError, ModelError
 from ..files import read_json
+from ..models.backbone import layer_shape
 from ..models.config import FAMILIES, ContextualConfig
 from ..models.contextual import ContextualTransformer
 from ..models.hub import backbone_settings, find, is_contextual, load_contextual
@@ -23,6 +24,9 @@ from .recipes import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
+# A plain encoder, whatever context it is given: no context in training, so its gates stay at zero.
+WITHOUT_CONTEXT = {"cached_form": "gated", "soft_prompt_tokens": 0, "null_token": False, "sequence_dropout": 0.0}
+_OF_CONTEXT = ("gates", "sequence_dropout_null_embedding", "prompt_projection")
 # What masked-language-model and sentence-transformers checkpoints put around the backbone.
 _PREFIXES = ("bert.", "model.")
 _OTHERS = ("cls.", "head.", "decoder.", "pooler.", "classifier.")
@@ -54,9 +58,15 @@ def _adapted(model: ContextualTransformer, recipe: Recipe) -> ContextualTransfor
     changes: dict[str, Any] = {**recipe.model, "max_length": recipe.max_length, "context_size": recipe.context_size}
     if recipe.sequence_dropout:
         changes["sequence_dropout"] = recipe.sequence_dropout
-    config = model.config.replace(**changes)
-    adapted = ContextualTransformer(config, model.tokenizer)
-    load_tensors(adapted, model.state_dict(), recipe.base)
+    tensors = model.state_dict()
+    if recipe.architecture == "biencoder":
+        if model.config.attention != "cached":
+            raise ConfigError(f"architecture='biencoder' cannot start from {recipe.base}: give a backbone as base.")
+        changes |= WITHOUT_CONTEXT
+        tensors = {name: tensor for name, tensor in tensors.items() if not _is_of_context(name)}
+        tensors["second_stage_model.gates"] = torch.zeros(layer_shape(model.second_stage_model.backbone))
+    adapted = ContextualTransformer(model.config.replace(**changes), model.tokenizer)
+    load_tensors(adapted, tensors, recipe.base)
     return adapted
 
 
@@ -112,8 +122,7 @@ def model_config(recipe: Recipe, backbone: dict[str, Any], tokenizer: Any = None
         **recipe.model,
     }
     if recipe.architecture == "biencoder":
-        # A plain encoder: with an empty cache the cached model is exactly its backbone.
-        values |= {"first_stage": "tied", "soft_prompt_tokens": 0, "null_token": False, "sequence_dropout": 0.0}
+        values |= {**WITHOUT_CONTEXT, "first_stage": "tied"}
         values |= {"first_stage_head": "none", "first_stage_layers": None, "context_positions": "separate"}
         values |= {"text_embedding": "once", "exact_context_size": False}
     if values.get("skip_instruction") and values.get("instruction_end_id") is None and tokenizer is not None:
@@ -145,3 +154,7 @@ def _load(backbone: Any, tensors: dict[str, Tensor], source: str) -> None:
 
 def _is_layer(name: str) -> bool:
     return name.startswith(("layers.", "encoder.layer."))
+
+
+def _is_of_context(name: str) -> bool:
+    return any(part in name for part in _OF_CONTEXT)

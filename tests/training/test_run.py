@@ -354,6 +354,13 @@ def test_the_small_recipe_builds_its_model(tmp_path):
     assert plain.config.soft_prompt_tokens == 0
 
 
+def test_a_bi_encoder_is_blind_to_its_context(folder, tmp_path, cache):
+    recipe = tiny(folder, architecture="biencoder", null_probability=0.0, sequence_dropout=0.0, max_steps=2)
+    model = train(recipe, tmp_path / "run", cache=cache)
+    own = model.in_context(model.embed_context(["owls", "bees"]))
+    np.testing.assert_array_equal(own.encode_query(["owl"]), model.in_context(None).encode_query(["owl"]))
+
+
 def test_v2_finds_the_end_of_an_instruction():
     from cderetrieval.testing import BACKBONES, tiny_tokenizer
 
