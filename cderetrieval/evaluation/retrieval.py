@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from .candidates import Candidates, rerank
 from .forms import Run
 from .metrics import PerQuery, evaluate_run
 from .setting import ContextSetting, settings_for
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # As deep as mteb and beir keep a ranking, so that Recall@1000 and MAP mean the same.
 DEPTH = 1_000
@@ -65,20 +62,6 @@ class Evaluation:
     run: Run
     audit: dict[str, Any]
     retriever: Retriever | None = None
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row for each metric: model, dataset, context, seed, metric, value, n_queries."""
-        import pandas as pd
-
-        fixed = {
-            "model": self.model,
-            "dataset": self.dataset,
-            "context": self.setting.name,
-            "seed": self.setting.seed,
-        }
-        n_queries = len(self.scores.query_ids)
-        rows = [{**fixed, "metric": m, "value": v, "n_queries": n_queries} for m, v in self.scores.mean().items()]
-        return pd.DataFrame(rows)
 
 
 def evaluate_retrieval(

@@ -11,7 +11,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..corpora.dataset import Dataset
 from ..embedding import ContextSpec, Model
@@ -23,7 +23,7 @@ from .folder import ResultsFolder
 from .job import Entrant, FirstStage, Job, OnDone, dataset_cell
 from .mteb_run import task_cells
 from .results import MAIN, Cell, Results
-from .setting import ContextSetting, settings_for
+from .setting import NAMES, ContextSetting, settings_for
 from .tasks import GroupedDataset, Subject, TaskSubject, benchmark_tasks, folder_subjects, tasks_named
 
 logger = logging.getLogger(__name__)
@@ -96,8 +96,7 @@ def evaluate(
     """
     models = list(entrants(model, device, dtype))
     stage = None if first_stage is None else FirstStage(next(entrants(first_stage, device, dtype)), depth)
-    several = isinstance(context, list | tuple) and not _is_texts(context)
-    specs = cast("list[ContextSpec]", list(context) if several else [context])  # type: ignore[arg-type]
+    specs = _contexts(context)
     numbers = range(seeds) if isinstance(seeds, int) else seeds
     subjects = subjects_of(tasks, split)
     cells = run_all(
@@ -146,10 +145,12 @@ def _named(name: str, split: str | None) -> list[TaskSubject]:
             raise unknown from None
 
 
-def _is_texts(context: Sequence[Any]) -> bool:
-    """Whether a list is the texts of one context, not a list of contexts."""
-    words = ("own", "random", "null")
-    return all(isinstance(one, str) and one not in words and not Path(one[:200]).exists() for one in context)
+def _contexts(context: Any) -> list[ContextSpec]:
+    """One context or several; a list of strings that are neither words nor files is the texts of one context."""
+    if not isinstance(context, list | tuple):
+        return [context]
+    is_texts = all(isinstance(one, str) and one not in NAMES and not Path(one[:200]).exists() for one in context)
+    return [context] if is_texts else list(context)
 
 
 def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:

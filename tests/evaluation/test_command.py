@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -95,3 +100,25 @@ def test_qrels_that_match_no_document(tiny, make_toy, tmp_path, capsys):
     )
     assert main([*tiny, "--data", str(folder)]) == 2
     assert "unknown documents" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_resumes(make_toy, tmp_path, capsys):
+    folders = [str(write_beir(make_toy(seed=i, n_documents=400), tmp_path / f"part{i}")) for i in range(4)]
+    out = tmp_path / "out"
+    arguments = ["eval", "--model", tiny_model_directory(), "--context", "own", "--context-size", "4"]
+    arguments += ["--data", *folders, "--out", str(out)]
+    environment = {**os.environ, "CDE_PROGRESS": "0"}
+    process = subprocess.Popen([sys.executable, "-m", "cderetrieval", *arguments], env=environment)
+    deadline = time.monotonic() + 120
+    while not (first := list(out.rglob("part0.test.json"))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert first
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.test.json")}
+    assert len(before) < 4
+    assert main(arguments) == 0
+    assert "4 evaluations in" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(out.rglob("*.test.json"))) == 4
