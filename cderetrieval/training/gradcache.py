@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from sentence_transformers.base.losses.gradcache import RandContext
+from sentence_transformers.sentence_transformer.losses.cached_multiple_negatives_ranking import RandContext
 from torch import Tensor, nn
 
 from ..models.attention import ContextCache

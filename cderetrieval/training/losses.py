@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
-from sentence_transformers.util.distributed import all_gather, all_gather_with_grad
+from sentence_transformers.util import all_gather, all_gather_with_grad
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 from torch.nn.parallel import DistributedDataParallel
