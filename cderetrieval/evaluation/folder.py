@@ -7,6 +7,7 @@
     DIR/MODEL/CONTEXT/seed-N/DATASET.json              means, wall time, audit of the context
     DIR/MODEL/CONTEXT/seed-N/DATASET.queries.csv       metrics of each query
     DIR/MODEL/CONTEXT/seed-N/DATASET.run.txt           the best 100 hits of each query, as a TREC run
+    DIR/MODEL/CONTEXT/seed-N/DATASET.context.json      the same audit, written before mteb scores a subset
     DIR/mteb/                                          mteb's own result files
 
 DATASET.json comes last, so that its presence means that the evaluation is finished. Results of another model, context
@@ -35,7 +36,7 @@ from .results import Cell, Results
 from .setting import ContextSetting
 
 FORMAT = 1
-MANIFEST, SETTING = "manifest.json", "setting.json"
+MANIFEST, SETTING, CONTEXT = "manifest.json", "setting.json", ".context.json"
 PACKAGES = ("cderetrieval", "torch", "transformers", "sentence-transformers", "faiss-cpu", "mteb", "datasets", "numpy")
 
 
@@ -132,6 +133,15 @@ class ResultsFolder:
         path = folder / f"{safe(name)}.queries.csv"
         return _read_queries(path) if path.exists() else None
 
+    def write_audit(self, folder: Path, name: str, audit: Mapping[str, Any]) -> None:
+        """Write what a context was made of, for a run that may be killed before its cell is written."""
+        write_json(folder / f"{safe(name)}{CONTEXT}", audit)
+
+    def read_audit(self, folder: Path, name: str) -> dict[str, Any]:
+        """Read what a context was made of; empty where nothing was written."""
+        path = folder / f"{safe(name)}{CONTEXT}"
+        return dict(read_json(path)) if path.exists() else {}
+
     def write(self, folder: Path, name: str, cell: Cell) -> None:
         """Write the cell of a finished evaluation."""
         values = {key: value for key, value in asdict(cell).items() if key != "scores"}
@@ -140,7 +150,8 @@ class ResultsFolder:
     def results(self) -> Results:
         """All finished evaluations."""
         paths = sorted(self.directory.glob("*/*/seed-*/*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return Results([_read_cell(path) for path in paths if path.name != SETTING], self.directory)
+        cells = [path for path in paths if path.name != SETTING and not path.name.endswith(CONTEXT)]
+        return Results([_read_cell(path) for path in cells], self.directory)
 
     def write_tables(self) -> None:
         """Write the tables of all finished evaluations, and into the manifest what each was made of."""

@@ -124,6 +124,15 @@ class Job:
         """Metrics of single queries that an earlier run, perhaps one that was killed, has written."""
         return None if self.folder is None or self._place is None else self.folder.read_queries(self._place, name)
 
+    def keep_audit(self, name: str, audit: dict[str, Any]) -> None:
+        """Write what a context was made of."""
+        if self.folder is not None and self._place is not None:
+            self.folder.write_audit(self._place, name, audit)
+
+    def kept_audit(self, name: str) -> dict[str, Any]:
+        """What an earlier run has written of a context."""
+        return {} if self.folder is None or self._place is None else self.folder.read_audit(self._place, name)
+
     def keep(self, name: str, cell: Cell) -> Cell:
         """Write a finished cell."""
         if self.folder is not None and self._place is not None:

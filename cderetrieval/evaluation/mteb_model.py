@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 # Given subset, split and the blocks of hits; passes the blocks on.
 Watch = Callable[[str, str, Iterator[Run]], Iterator[Run]]
+# Given subset, split, and what their context was made of.
+OnContext = Callable[[str, str, dict[str, Any]], None]
 _SEARCHED = ("Retrieval", "InstructionRetrieval", "InstructionReranking")
 
 
@@ -57,6 +59,8 @@ class MTEBModel:
         Where a corpus lies while it is searched; None: the system's temporary directory.
     candidates
         What chose the documents that are reranked, in place of a full search; part of the experiment's name.
+    on_context
+        Called with subset, split and what their context was made of.
     watch
         Sees the hits of each subset and split go by, before mteb scores them.
 
@@ -77,11 +81,12 @@ class MTEBModel:
         directory: str | Path | None = None,
         candidates: str | None = None,
         watch: Watch | None = None,
+        on_context: OnContext | None = None,
     ) -> None:
         self.model = model
         self.setting = setting
         self.audits: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self._dtype, self._directory, self._watch = dtype, directory, watch
+        self._dtype, self._directory, self._watch, self._on_context = dtype, directory, watch, on_context
         self._pools: dict[tuple[str, str, str], list[str]] = {}
         self._newest: tuple[int, Encoder] | None = None
         self._corpus: TaskCorpus | None = None
@@ -139,8 +144,14 @@ class MTEBModel:
             )
             self._newest = (id(pool), encoder)
             made = {**described(context), "pool": len(pool)}
-            self.audits.update({key: made for key, texts in self._pools.items() if texts is pool})
+            for key in (key for key, texts in self._pools.items() if texts is pool):
+                self._note(key, made)
         return self._newest[1]
+
+    def _note(self, key: tuple[str, str, str], made: dict[str, Any]) -> None:
+        self.audits[key] = made
+        if made and self._on_context is not None:
+            self._on_context(key[1], key[2], made)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Inner products, what an index ranks by, shape (n, m); vectors of cosine models have length 1."""
@@ -203,7 +214,7 @@ class MTEBModel:
             stack.callback(retriever.close)
             context = retriever.context
             blocks = search_blocks(retriever, asked, k)
-        self.audits[task] = audit(context, self._corpus, asked.values())
+        self._note(task, audit(context, self._corpus, asked.values()))
         yield from blocks
 
 

@@ -83,7 +83,8 @@ def _evaluate(job: Job, subject: TaskSubject, task: Any, directory: Path) -> lis
         name=job.entrant.full_name,
         dtype=job.dtype,
         directory=directory,
-        watch=queries.watch if is_retrieval(task) else None,
+        watch=queries.watch,
+        on_context=lambda subset, split, audit: job.keep_audit(job.file_name(task.metadata.name, subset, split), audit),
         candidates=None if job.stage is None else job.stage.name,
     )
     if job.stage is not None:
@@ -114,12 +115,19 @@ def _evaluate(job: Job, subject: TaskSubject, task: Any, directory: Path) -> lis
                 type=task.metadata.type,
                 group=subject.group,
                 metrics=_metrics(row, scores, f"{task.metadata.name} ({subset}, {split})"),
-                audit=model.audits.get((task.metadata.name, subset, split), {}),
+                audit=_audit(job, model, task, subset, split),
                 seconds=seconds,
                 scores=scores,
             )
             cells.append(job.keep(job.file_name(task.metadata.name, subset, split), cell))
     return cells
+
+
+def _audit(job: Job, model: MTEBModel, task: Any, subset: str, split: str) -> dict[str, Any]:
+    """What a context was made of, in this run or in an earlier one that was killed."""
+    name = task.metadata.name
+    made = model.audits.get((name, subset, split))
+    return job.kept_audit(job.file_name(name, subset, split)) if made is None else made
 
 
 class _Queries:

@@ -104,6 +104,18 @@ def test_a_killed_mteb_task_resumes_after_its_last_subset(tmp_path, make_words, 
     assert json.loads(native.read_text())["task_name"] == "SciFact"
 
 
+def test_a_killed_task_keeps_what_its_context_was_made_of(tmp_path, make_toy):
+    pytest.importorskip("mteb")
+    folder = write_beir(make_toy(), tmp_path / "SciFact")
+    [first] = evaluate({"tiny": tiny_model()}, folder, out=tmp_path / "out", **SMALL).cells
+    [cell] = (tmp_path / "out").rglob("SciFact.test.json")
+    cell.unlink()
+    [again] = evaluate({"tiny": tiny_model()}, folder, out=tmp_path / "out", **SMALL).cells
+    assert again.audit == first.audit
+    assert first.audit["documents"] == 4
+    assert len(Results.load(tmp_path / "out")) == 1
+
+
 def test_other_models_contexts_and_data_are_refused(make_words, make_toy, toy, tmp_path):
     out = tmp_path / "out"
     evaluate({"m": make_words()}, toy, out=out, **SMALL)
