@@ -7,6 +7,7 @@ still comes from the whole corpus: the candidates were chosen by queries.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -131,6 +132,9 @@ def first_stage(model: Model, dataset: Dataset, depth: int = PAPER_DEPTH, *, dty
 
     if is_contextual(model):
         raise InputError("the first stage of a truncated evaluation must be a model without context.")
-    with index_corpus(model, ContextSetting("none", "own"), dataset.corpus, dtype) as retriever:
+    with (
+        tempfile.TemporaryDirectory(prefix="first-stage-") as directory,
+        index_corpus(model, ContextSetting("none", "own"), dataset.corpus, dtype, directory) as retriever,
+    ):
         blocks = search_blocks(retriever, dataset.queries, depth)
         return {query: list(hits) for block in blocks for query, hits in block.items()}
