@@ -68,13 +68,15 @@ def find_sources(names: Sequence[str | Path]) -> list[Source]:
     """Turn files, folders, ``data_config.json`` files and ``hub:`` names into sources.
 
     A folder gives its ``data_config.json``, or where it has none every ``.jsonl``, ``.jsonl.gz`` and ``.parquet`` file,
-    by name. ``hub:bge-full-data`` and the like are fetched first, see :mod:`~cderetrieval.training.hub_data`.
+    by name. ``hub:bge-full-data`` and the like are fetched first, see :mod:`~cderetrieval.training.hub_data`;
+    ``pydocs:numpy,pandas`` are docstrings, see :mod:`~cderetrieval.training.docstring_pairs`.
 
     Raises
     ------
     InputError
         If a name is nothing of these, or a folder holds no such file.
     """
+    from .docstring_pairs import docstring_sources
     from .hub_data import hub_sources
 
     sources: list[Source] = []
@@ -82,6 +84,8 @@ def find_sources(names: Sequence[str | Path]) -> list[Source]:
         path = Path(name).expanduser()
         if name.startswith("hub:"):
             sources += hub_sources(name.removeprefix("hub:"))
+        elif name.startswith("pydocs:"):
+            sources += docstring_sources(name.removeprefix("pydocs:"))
         elif path.is_dir():
             sources += _folder(path)
         elif path.name == CONFIG:

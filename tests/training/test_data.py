@@ -176,3 +176,13 @@ def test_of_several_processes_one_builds(tmp_path):
         found = pool.map(_build, [(tmp_path / "cache", tmp_path / "log")] * 8)
     assert len(set(found)) == 1
     assert (tmp_path / "log").read_text() == "x"
+
+
+def test_docstrings_are_pairs_for_whoever_has_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDE_CACHE", str(tmp_path / "docs"))
+    data = load_pairs(["pydocs:tqdm"], tmp_path / "cache")
+    assert data.domain_names == ["pydocs-tqdm/tqdm"]
+    assert len(data) >= 3
+    assert data[0]["query"] not in data[0]["document"]
+    with pytest.raises(InputError, match="no_such_package"):
+        find_sources(["pydocs:no_such_package"])

@@ -154,6 +154,45 @@ def test_checkpointing_inside_the_backbone_changes_nothing():
     assert_same(step(model, Caching(12, 9, "float32")), plain)
 
 
+class Saved:
+    """A tensor that a graph keeps for its backward pass; counts the bytes that live at once."""
+
+    live = peak = 0
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        Saved.live += tensor.nbytes
+        Saved.peak = max(Saved.peak, Saved.live)
+
+    def __del__(self):
+        Saved.live -= self.tensor.nbytes
+
+
+def activations(model, copies, caching):
+    """Most bytes that graphs hold during a step on so many copies of the texts."""
+
+    def repeated(name):
+        return {key: value.repeat(copies, 1) for key, value in tokens(model, name).items()}
+
+    Saved.live = Saved.peak = 0
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
+    keep = lambda tensor: tensor if tensor.data_ptr() in weights else Saved(tensor)  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor if isinstance(kept, Saved) else kept):
+        columns = [repeated("query"), repeated("document")]
+        contextual_step(model, columns, tokens(model, "context"), contrast, caching).backward()
+    model.zero_grad()
+    return Saved.peak
+
+
+@pytest.mark.parametrize("attention", ["cached", "joint"])
+def test_memory_does_not_grow_with_the_batch(attention):
+    model = tiny_model(attention=attention).train()
+    small, large = (activations(model, copies, Caching(128, 128, "float32")) for copies in (8, 32))
+    assert large < 1.1 * small
+    whole = activations(model, 32, Caching(None, None, "float32"))
+    assert large < whole / 8
+
+
 def golden():
     """The loader of the parity tests, so that the map of names exists once."""
     path = Path(__file__).parent.parent / "models" / "test_golden.py"
