@@ -1,8 +1,7 @@
 """What a context of 512 documents costs a text: cached (two forms) and joint, against the encoder without context.
 
 One thread, random token ids without padding. The peer is transformers' own BERT with its sdpa attention and a mean
-pool. Texts come in batches as the encoder makes them (`TOKENS` tokens) and, for the forms without a bar, alone, as a
-query does. The floor is the arithmetic: of 12 h^2 multiplications a token and layer, attention to J vectors adds 2 J h.
+pool. Texts come alone, as a query does, and in batches as the encoder makes them (`TOKENS` tokens). The floor is the arithmetic: of 12 h^2 multiplications a token and layer, attention to J vectors adds 2 J h.
 
     python benchmarks/context_cost.py [--quick]
 """
@@ -123,8 +122,8 @@ def main() -> None:
                 for texts in (1,) if quick else (1, TOKENS // length):
                     row = measure(embed, length, texts, 3 if quick else 15 if name == "MiniLM" else 7)
                     rows.append({"shape": name, "floor": floor(width), **row})
-                    if texts > 1:
-                        bars.append(bar(f"{name}, {length} tokens, gated", row["gated"]["median"], most, at_most=True))
+                    label = f"{name}, {length} tokens, {texts} texts, gated"
+                    bars.append(bar(label, row["gated"]["median"], most, at_most=True))
     settings = {"context": CONTEXT, "threads": 1, "shapes": SHAPES, "clock": "CPU time of the process"}
     finish("context_cost", settings=settings, rows=rows, bars=bars, quick=quick)
 
