@@ -1,7 +1,8 @@
 """What a context of 512 documents costs a text: cached (two forms) and joint, against the encoder without context.
 
 One thread, random token ids without padding. The peer is transformers' own BERT with its sdpa attention and a mean
-pool. Texts come alone, as a query does, and in batches as the encoder makes them (`TOKENS` tokens). The floor is the arithmetic: of 12 h^2 multiplications a token and layer, attention to J vectors adds 2 J h.
+pool. Texts come alone, as a query does, and in batches as the encoder makes them (`TOKENS` tokens). The floor is the
+arithmetic: to 12 h^2 multiplications a token and layer, attention to J vectors adds 2 J h.
 
     python benchmarks/context_cost.py [--quick]
 """

@@ -81,7 +81,7 @@ def main() -> None:
         encoder = DenseEncoder(source, dtype=kind, device="cpu")
         supported = kind == "float32" or supports_bfloat16(torch.device("cpu"))
         used = texts if supported else texts[:: max(1, len(texts) // EMULATED)]
-        row = measure(encoder, peer, used, 1 if quick else 3)
+        row = measure(encoder, peer, used, 1 if quick else 5)
         rows.append({**row, "support": "yes" if supported else "not supported here, emulated"})
         if supported:
             bars.append(bar(f"{kind} against {PEER}.encode", row["speed"]["median"], wanted))
