@@ -10,9 +10,8 @@ from cderetrieval.files import atomic_write, read_json, read_tensors, write_json
 def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "note"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
+        temporary.write_text(f"half of it, then {1 / 0}")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["note"]
 
