@@ -96,7 +96,9 @@ def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
     if not isinstance(queries, Iterable):
         raise InputError(f"queries is {type(queries).__name__}; pass a string, a list of them, or vectors.")
     query_ids = list(queries) if isinstance(queries, Mapping) else None
-    texts = [queries] if isinstance(queries, str) else list(queries.values() if query_ids is not None else queries)
+    texts = (
+        [queries] if isinstance(queries, str) else list(queries.values() if isinstance(queries, Mapping) else queries)
+    )
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             what = "is empty" if isinstance(text, str) else f"is {type(text).__name__}, not a string"
