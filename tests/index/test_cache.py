@@ -111,7 +111,7 @@ def test_files_of_two_saves_do_not_mix(clustered, saved, tmp_path):
 
 
 def test_a_folder_without_a_cache_is_no_warning(tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="cderetrieval"):
         assert load(tmp_path) is None
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
