@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint types check clean
 
 demo: $(INSTALLED)
-	$(BIN)/python run_eval.py --max-documents 400 --ask-in pandas --ask \
+	$(BIN)/python run_eval.py --max-documents 150 --ask-in pandas --ask \
 	  "merge two tables on a column" \
 	  "fill missing values with the previous one" \
 	  "turn text into dates"
