@@ -25,7 +25,7 @@ T = TypeVar("T")
 # 4,096, 14.0 with 8,192, 16.0 with 16,384, as activations leave the caches. Two threads on two cores that others load
 # wait for each other in every batch: there, 200 docstrings took 27 to 33 s with 1,024 and 12 s with 4,096. The numbers
 # for cuda and mps are reasoned, not measured.
-TOKEN_BUDGET = {"cpu": 1_024, "cuda": 131_072, "mps": 16_384}
+TOKEN_BUDGET = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 MAX_BATCH = 1_024
 
 
