@@ -1,12 +1,15 @@
 """Records and protocols that the parts of the package share.
 
-`Encoder` is what everything downstream of a model sees: text to vectors. `Hits` is what a retriever answers with: a
-list of lists of dictionaries, best first, that can also become a pandas frame or a TREC run.
+`Encoder` is what everything downstream of a model sees: text to vectors. Vectors are a matrix (dense), a scipy
+`csr_array` over a vocabulary (sparse), or `TermEmbeddings`, which adds an embedding to each of its terms. `Hits` is
+what a retriever answers with: a list of lists of dictionaries, best first, that can also become a pandas frame or a
+TREC run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -17,6 +20,7 @@ from .files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 DocumentId = Hashable
 Document = Mapping[str, Any]
@@ -66,6 +70,83 @@ class ContextualModel(Protocol):
 
     def in_context(self, embeddings: np.ndarray | None, digest: str = "", *, dtype: str = "auto") -> Encoder:
         """Second stage under these context embeddings; `None` is the null context."""
+
+
+@dataclass(frozen=True, eq=False)
+class TermEmbeddings:
+    """Sparse vectors whose every term carries an embedding: what a SparseEmbed encoder makes of n texts.
+
+    Attributes
+    ----------
+    weights
+        Term weights, scipy csr_array of shape (n, V), float32, columns ascending in each row and no zeros stored.
+    embeddings
+        Shape (weights.nnz, D), float32; row i belongs to ``weights.data[i]``.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> weights = csr_array(np.array([[0, 2, 1], [3, 0, 0]], dtype=np.float32))
+    >>> vectors = TermEmbeddings(weights, np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32))
+    >>> len(vectors), vectors.shape, vectors.take([1]).embeddings.tolist()
+    (2, (2, 3), [[1.0, 1.0]])
+    >>> TermEmbeddings.concatenate([vectors, vectors.take([0])]).shape
+    (3, 3)
+    """
+
+    weights: csr_array
+    embeddings: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) != self.weights.nnz:
+            raise InputError(
+                f"embeddings have shape {self.embeddings.shape}; ({self.weights.nnz}, D) is expected, one row for each "
+                "stored weight."
+            )
+
+    def __len__(self) -> int:
+        return int(self.weights.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Texts and size of the vocabulary, as of ``weights``."""
+        rows, columns = self.weights.shape
+        return int(rows), int(columns)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> TermEmbeddings:
+        """Those rows, in that order; positions, or one boolean for each row."""
+        from scipy.sparse import csr_array
+
+        wanted = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.empty(0, dtype=np.int64)
+        starts = self.weights.indptr[wanted].astype(np.int64)
+        counts = self.weights.indptr[wanted + 1] - starts
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        entries = np.repeat(starts - indptr[:-1], counts) + np.arange(indptr[-1])
+        weights = csr_array(
+            (self.weights.data[entries], self.weights.indices[entries], indptr.astype(self.weights.indptr.dtype)),
+            shape=(len(wanted), self.shape[1]),
+        )
+        return TermEmbeddings(weights, self.embeddings[entries])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[TermEmbeddings]) -> TermEmbeddings:
+        """All rows of all parts, which share a vocabulary and a size of embedding.
+
+        Raises
+        ------
+        InputError
+            If there is no part, or they differ in either.
+        """
+        from scipy.sparse import vstack
+
+        sizes = sorted({(part.shape[1], part.embeddings.shape[1]) for part in parts})
+        if len(sizes) != 1:
+            raise InputError(
+                f"term embeddings of {len(sizes)} shapes (vocabulary, size) cannot be joined: {sizes}; make them with "
+                "one encoder."
+            )
+        weights = vstack([part.weights for part in parts], format="csr")
+        return cls(weights, np.concatenate([part.embeddings for part in parts]))
 
 
 class Hits(list[list[dict[str, Any]]]):

@@ -1,7 +1,44 @@
+import numpy as np
 import pytest
+from scipy.sparse import csr_array, random_array
 
 from cderetrieval.errors import InputError
-from cderetrieval.types import Hits
+from cderetrieval.types import Hits, TermEmbeddings
+
+
+def term_embeddings(rows: int, seed: int = 0, vocabulary: int = 12, size: int = 3) -> TermEmbeddings:
+    rng = np.random.default_rng(seed)
+    weights = csr_array(random_array((rows, vocabulary), density=0.3, rng=rng, format="csr", dtype=np.float32))
+    return TermEmbeddings(weights, rng.random((weights.nnz, size), dtype=np.float32))
+
+
+def test_term_embeddings_are_taken_by_position_and_by_mask():
+    vectors = term_embeddings(6)
+    starts = vectors.weights.indptr
+    for rows, positions in (([4, 4, -1, 0], [4, 4, 5, 0]), ([True, False] * 3, [0, 2, 4]), ([], [])):
+        taken = vectors.take(rows)
+        expected = [vectors.embeddings[starts[p] : starts[p + 1]] for p in positions]
+        assert np.array_equal(taken.embeddings, np.concatenate([vectors.embeddings[:0], *expected]))
+        assert np.array_equal(taken.weights.toarray(), vectors.weights.toarray()[positions])
+        assert len(taken) == len(positions)
+        assert taken.shape == (len(positions), 12)
+
+
+def test_term_embeddings_are_joined_in_order():
+    parts = [term_embeddings(3), term_embeddings(0), term_embeddings(2, seed=1)]
+    whole = TermEmbeddings.concatenate(parts)
+    assert len(whole) == 5
+    assert whole.weights.dtype == np.float32
+    assert np.array_equal(whole.take([3, 4]).embeddings, parts[2].embeddings)
+
+
+def test_term_embeddings_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="one row for each stored weight"):
+        TermEmbeddings(csr_array(np.eye(3, dtype=np.float32)), np.zeros((2, 4), dtype=np.float32))
+    with pytest.raises(InputError, match="2 shapes"):
+        TermEmbeddings.concatenate([term_embeddings(1), term_embeddings(1, vocabulary=13)])
+    with pytest.raises(InputError, match="0 shapes"):
+        TermEmbeddings.concatenate([])
 
 
 def test_a_trec_run_refuses_ids_with_white_space(tmp_path):
