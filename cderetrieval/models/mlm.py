@@ -1,0 +1,77 @@
+"""A masked language model in two parts: the backbone that gives token states, and the head that gives logits.
+
+The head of a masked language model (states to one logit for each vocabulary term) costs about as much as a small
+backbone, and its output is by far the largest tensor: 4,096 tokens of 30,522 terms are 500 MB. So the head is fed only
+the rows of real tokens, a few texts at a time:
+
+    backbone -> states (b, t, h) -> rows of real tokens (n, h) -> a few texts -> head -> logits (rows, v) -> pooled
+
+Every family of transformers names its head otherwise (``cls``, ``lm_head``, ``vocab_projector``, ...). None is named
+here: the head is the model itself with its backbone replaced by one that hands its input on.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+# Rows of tokens that the head is given at once: their logits (31 MB each 256 rows of 30,522 float32) stay near the core.
+CPU_ROWS = 256
+GPU_ROWS = 8_192
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+class _HandOn(nn.Module):
+    """In the place of a backbone: the given states are its output."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutput:
+        """Hand on the states."""
+        return BaseModelOutput(last_hidden_state=inputs_embeds)
+
+
+def mlm_head(model: Any) -> nn.Module:
+    """The head of a masked language model: states ``inputs_embeds`` (b, t, h) to ``.logits`` (b, t, v).
+
+    It shares all parameters with the model, so gradients flow and training changes both.
+    """
+    head = copy.copy(model)
+    head.__dict__["_modules"] = {**model._modules, model.base_model_prefix: _HandOn()}
+    return head
+
+
+def token_states(model: Any, features: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:
+    """Final hidden states of all real tokens, one text after the other, shape (n, h), and each text's token count."""
+    mask = features["attention_mask"].bool()
+    inputs = {name: features[name] for name in _INPUTS if name in features}
+    states = model.base_model(**inputs, return_dict=True).last_hidden_state
+    return states[mask], mask.sum(dim=1).tolist()
+
+
+def logits_of_texts(model: Any, rows: Tensor, lengths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """Position of each text and its logits, shape (its tokens, v); a text without tokens has a row of zeros.
+
+    Parameters
+    ----------
+    model
+        A masked language model.
+    rows, lengths
+        From :func:`token_states`.
+    """
+    head = mlm_head(model)
+    most = CPU_ROWS if rows.device.type == "cpu" else GPU_ROWS
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    text = 0
+    while text < len(lengths):
+        end = text + 1
+        while end < len(lengths) and starts[end + 1] - starts[text] <= most:
+            end += 1
+        logits = head(inputs_embeds=rows[None, starts[text] : starts[end]]).logits[0]
+        for position, part in enumerate(logits.split(lengths[text:end]), start=text):
+            yield position, part if len(part) else logits.new_zeros(1, logits.shape[1])
+        text = end
