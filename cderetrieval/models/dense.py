@@ -7,8 +7,6 @@ at a token budget, where `SentenceTransformer.encode` sorts by characters and cu
 from __future__ import annotations
 
 import dataclasses
-import math
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,33 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError
 from ..runtime import pick_device
 from .encoder import EncodingSettings, TextEncoder, check_finite, check_texts, tensors_digest
+from .loading import length_limit, load_quietly, prompts_of
 from .weights import unique_tensors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Names under which models keep the prompt of a document, in the order of preference of sentence-transformers.
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
-
-def _load_quietly(name: str, device: torch.device) -> SentenceTransformer:
-    """Load a model; transformers' bar over its tensors shows on a terminal only, like every other."""
+def _load(name: str, device: torch.device) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
 
-    shown = transformers_logging.is_progress_bar_enabled()
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    try:
-        return SentenceTransformer(name, device=str(device))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{name} cannot be loaded as a sentence-transformers model ({error}).") from error
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
+    return load_quietly(lambda: SentenceTransformer(name, device=str(device)), name)
 
 
 class DenseEncoder(TextEncoder):
@@ -77,7 +62,7 @@ class DenseEncoder(TextEncoder):
         prompts: Mapping[str, str] | None = None,
     ) -> None:
         if isinstance(model, str):
-            model = _load_quietly(model, pick_device(device))
+            model = _load(model, pick_device(device))
         elif device is not None:
             model = model.to(pick_device(device))
         if model.similarity_fn_name not in ("cosine", "dot"):
@@ -87,13 +72,9 @@ class DenseEncoder(TextEncoder):
             )
         model.eval()
         self.model = model
-        own = {name: text for name, text in model.prompts.items() if text}
-        document = next((own[name] for name in DOCUMENT_PROMPTS if name in own), "")
-        limit = model.max_seq_length or 512
         settings = EncodingSettings(
-            # Static embeddings have no limit.
-            max_length=int(limit) if math.isfinite(limit) else sys.maxsize,
-            prompts={"query": "", **own, "document": document, **(prompts or {})},
+            max_length=length_limit(model),
+            prompts=prompts_of(model, prompts),
             dtype=dtype,
             normalize=model.similarity_fn_name == "cosine",
         )

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,16 +113,40 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-def encode_texts(
+def token_batches(
     texts: Sequence[str],
     tokenizer: Any,
-    forward: Forward,
     settings: EncodingSettings,
     device: torch.device,
     *,
     prompt: str = "",
     description: str = "encoding",
     show_progress: bool = False,
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Tokenize texts and cut them into batches of similar length.
+
+    Yields
+    ------
+    tuple
+        Positions of the batch's texts, their token ids (b, t) and their mask (b, t), on the device.
+    """
+    rows = tokenize([prompt + text for text in check_texts(texts)], tokenizer, settings.max_length)
+    budget = settings.token_budget or token_budget_for(device)
+    pad_id = tokenizer.pad_token_id or 0
+    with progress(range(len(rows)), description, show=show_progress) as bar:
+        for batch in length_batches([len(row) for row in rows], budget):
+            ids, mask = pad([rows[i] for i in batch], pad_id)
+            yield batch, ids.to(device), mask.to(device)
+            bar.update(len(batch))
+
+
+def encode_texts(
+    texts: Sequence[str],
+    tokenizer: Any,
+    forward: Forward,
+    settings: EncodingSettings,
+    device: torch.device,
+    **batches: Any,
 ) -> np.ndarray:
     """Encode texts with `forward`, in order, float32.
 
@@ -138,10 +162,8 @@ def encode_texts(
         Length limit, number format, normalisation.
     device
         Where to compute.
-    prompt
-        Put before each text.
-    description, show_progress
-        Of the progress bar.
+    batches
+        ``prompt``, ``description``, ``show_progress`` of :func:`token_batches`.
 
     Raises
     ------
@@ -150,21 +172,16 @@ def encode_texts(
     ModelError
         If a vector is not finite; the message names the text.
     """
-    rows = tokenize([prompt + text for text in check_texts(texts)], tokenizer, settings.max_length)
-    budget = settings.token_budget or token_budget_for(device)
     vectors: np.ndarray | None = None
-    pad_id = tokenizer.pad_token_id or 0
-    with progress(range(len(rows)), description, show=show_progress) as bar, torch.inference_mode():
-        for batch in length_batches([len(row) for row in rows], budget):
-            ids, mask = pad([rows[i] for i in batch], pad_id)
+    for batch, ids, mask in token_batches(texts, tokenizer, settings, device, **batches):
+        with torch.inference_mode():
             with autocast(device, settings.dtype):
-                output = forward(ids.to(device), mask.to(device)).float()
+                output = forward(ids, mask).float()
             if settings.normalize:
                 output = torch.nn.functional.normalize(output, dim=-1)
-            if vectors is None:
-                vectors = np.empty((len(rows), *output.shape[1:]), dtype=np.float32)
-            vectors[batch] = output.cpu().numpy()
-            bar.update(len(batch))
+        if vectors is None:
+            vectors = np.empty((len(texts), *output.shape[1:]), dtype=np.float32)
+        vectors[batch] = output.cpu().numpy()
     if vectors is None:
         return np.empty((0, 0), dtype=np.float32)
     check_finite(vectors)
