@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..runtime import pick_device
 from .encoder import EncodingSettings, TextEncoder, check_finite, check_texts, tensors_digest
-from .loading import length_limit, load_quietly, prompts_of
+from .loading import length_limit, loading, prompts_of
 from .weights import unique_tensors
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def _load(name: str, device: torch.device) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
-    return load_quietly(lambda: SentenceTransformer(name, device=str(device)), name)
+    with loading(name):
+        return SentenceTransformer(name, device=str(device))
 
 
 class DenseEncoder(TextEncoder):

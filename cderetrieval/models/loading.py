@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..errors import CDEError, ModelError, WeightsError
-
-Model = TypeVar("Model")
 
 # Names under which models keep the prompt of a document, in the order of preference of sentence-transformers.
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
-def load_quietly(build: Callable[[], Model], name: str) -> Model:
-    """Load a model; transformers' bar over its tensors shows on a terminal only, like every other.
-
-    Raises
-    ------
-    WeightsError
-        If a tensor has another shape than the configuration says.
-    ModelError
-        If it cannot be loaded for another reason.
-    """
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Show transformers' bars over tensors on a terminal only, as every other."""
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     try:
-        return build()
-    except RuntimeError as error:
-        if "size" not in str(error):
-            raise
-        raise WeightsError(
-            f"the weights of {name} do not fit its configuration ({error}). Fetch both again."
-        ) from error
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        if isinstance(error, CDEError):
-            raise
-        raise ModelError(f"{name} cannot be loaded as a sentence-transformers model ({error}).") from error
+        yield
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Load a model in this block, quietly and with named errors.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor has another shape than the configuration says.
+    ModelError
+        If the model cannot be loaded for another reason.
+    """
+    try:
+        with quiet():
+            yield
+    except CDEError:
+        raise
+    except RuntimeError as error:
+        if "size" not in str(error):
+            raise
+        raise WeightsError(f"the weights of {name} do not fit its configuration ({error}). Fetch both anew.") from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{name} cannot be loaded as a sentence-transformers model ({error}).") from error
 
 
 def prompts_of(model: Any, replaced: Mapping[str, str] | None) -> dict[str, str]:

@@ -136,8 +136,8 @@ def masked_lm(bias: float = -6.0) -> tuple[Any, Any]:
     """A masked language model to start sparse training from, and its tokenizer; without a network.
 
     all-MiniLM-L6-v2 has no masked-language-model head. Its encoder gets one whose output layer is tied to the word
-    embeddings and whose transform starts as the identity: GELU(x + c) - c is x where c is large against x, and the layer
-    norm behind it removes c. Its logits name a text's own tokens and words near them.
+    embeddings and whose transform starts as the identity: GELU(x + c) is x + c where c is large against x, and the
+    layer norm behind it removes c. Its logits name a text's own tokens and words near them.
 
     Parameters
     ----------

@@ -150,7 +150,7 @@ def read_saved(directory: Path) -> dict[str, Any]:
         return {"weight": _only_tensor(directory / CONVERTED, "weight")}
     if (directory / PICKLED).is_file():
         raise ModelError(
-            f"{directory / PICKLED} is a pickle, which can run code, and is not read. If you trust it, convert it once: "
+            f"{directory / PICKLED} is a pickle, which can run code, and is not read. If you trust it, convert it: "
             f'weight = torch.load("{PICKLED}", weights_only=True)["weight"]; '
             f'safetensors.torch.save_file({{"weight": weight}}, "{CONVERTED}")'
         )

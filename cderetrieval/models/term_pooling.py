@@ -84,7 +84,9 @@ def pairwise_scores(queries: Terms, documents: Terms) -> Tensor:
     rows = torch.arange(batch, device=queries.ids.device)[:, None]
     # A number for each (row, term): only terms of the same row are then equal.
     stride = int(max(queries.ids.max(), documents.ids.max())) + 1 if batch else 1
-    left, right = _matches(queries.ids + rows * stride, queries.weights, documents.ids + rows * stride, documents.weights)
+    left, right = _matches(
+        queries.ids + rows * stride, queries.weights, documents.ids + rows * stride, documents.weights
+    )
     scores = queries.embeddings.new_zeros(batch)
     return scores.index_add(0, left // queries.ids.shape[1], _products(queries, documents, left, right))
 
