@@ -22,6 +22,8 @@ _PUBLIC = {
     "ContextualTransformer": ".models.contextual",
     "ContextualConfig": ".models.config",
     "DenseEncoder": ".models.dense",
+    "Splade": ".models.splade",
+    "SparseEmbed": ".models.sparse_embed",
     "evaluate": ".evaluation.runner",
     "context_gain": ".evaluation.gain",
     "Results": ".evaluation.results",

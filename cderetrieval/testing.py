@@ -1,6 +1,7 @@
 """Tiny deterministic models for tests and examples: no network, no files but those they write.
 
-Their vectors are meaningless but stable. The vocabulary is single characters, so every text has tokens.
+Their vectors are meaningless but stable. The vocabulary is single characters, for sparse models pairs of letters as
+well, so every text has tokens.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .models.contextual import ContextualTransformer
+    from .models.sparse_embed import SparseEmbed
+    from .models.splade import Splade
 
 _SHAPE = {
     "vocab_size": 128,
@@ -43,8 +46,14 @@ BACKBONES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def tiny_tokenizer() -> Any:
-    """Build a tokenizer of single characters, lower-cased, with BERT's special tokens."""
+def tiny_tokenizer(*, pairs: bool = False) -> Any:
+    """Build a tokenizer of single characters, lower-cased, with BERT's special tokens.
+
+    Parameters
+    ----------
+    pairs
+        Pairs of letters are tokens too, so that texts of equal letters differ.
+    """
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
     from transformers import PreTrainedTokenizerFast
@@ -52,6 +61,9 @@ def tiny_tokenizer() -> Any:
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     characters = string.ascii_lowercase + string.digits + string.punctuation
     pieces = special + list(characters) + ["##" + c for c in string.ascii_lowercase + string.digits]
+    if pairs:
+        two = [a + b for a in string.ascii_lowercase for b in string.ascii_lowercase]
+        pieces += two + ["##" + pair for pair in two]
     tokenizer = Tokenizer(WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -111,6 +123,65 @@ def tiny_model_directory() -> str:
     """Write :func:`tiny_model` into a temporary directory; the same one for the life of the process."""
     directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-")
     tiny_model().save_pretrained(directory)
+    return directory
+
+
+def tiny_masked_lm(*, seed: int = 0) -> tuple[Any, Any]:
+    """Build a masked language model of 32 dimensions, and its tokenizer of 1,461 letters and pairs of letters.
+
+    Its logits name a text's own tokens and, since embeddings are random, a few others.
+    """
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    tokenizer = tiny_tokenizer(pairs=True)
+    settings = {**BACKBONES["bert"], "vocab_size": len(tokenizer)}
+    settings.pop("model_type")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(BertConfig(**settings))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                # Large embeddings outweigh what the layers add to them, small ones would all but vanish in it.
+                scale = 1.0 if "word_embeddings" in name else 0.1
+                parameter.add_(torch.randn_like(parameter) * scale)
+            head = model.cls.predictions
+            head.transform.dense.weight.copy_(torch.eye(settings["hidden_size"]))
+            head.bias.fill_(-15.0)
+            head.bias[tokenizer.all_special_ids] = -100.0
+    return model.eval(), tokenizer
+
+
+def tiny_splade(*, seed: int = 0, **settings: Any) -> Splade:
+    """Build a SPLADE model on :func:`tiny_masked_lm`; `settings` are those of :class:`~.models.splade.Splade`."""
+    from .models.splade import Splade
+
+    model, tokenizer = tiny_masked_lm(seed=seed)
+    return Splade(model=model, tokenizer=tokenizer, device="cpu", **settings)
+
+
+def tiny_sparse_embed(*, seed: int = 0, **settings: Any) -> SparseEmbed:
+    """Build a SparseEmbed model on :func:`tiny_masked_lm`, of 8 dimensions a term if `settings` say nothing else."""
+    from .models.sparse_embed import SparseEmbed
+
+    model, tokenizer = tiny_masked_lm(seed=seed)
+    defaults = {"embedding_size": 8, "k_tokens": 32}
+    return SparseEmbed(model=model, tokenizer=tokenizer, device="cpu", **{**defaults, **settings})
+
+
+@lru_cache(maxsize=1)
+def tiny_splade_directory() -> str:
+    """Write :func:`tiny_splade` into a temporary directory; the same one for the life of the process."""
+    directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-splade-")
+    tiny_splade().save_pretrained(directory)
+    return directory
+
+
+@lru_cache(maxsize=1)
+def tiny_sparse_embed_directory() -> str:
+    """Write :func:`tiny_sparse_embed` into a temporary directory; the same one for the life of the process."""
+    directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-sparse-embed-")
+    tiny_sparse_embed().save_pretrained(directory)
     return directory
 
 
