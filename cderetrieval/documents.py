@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .vectors import is_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
     InputError
         If a query is empty or no string; the message names it.
     """
-    if isinstance(queries, np.ndarray) and queries.dtype.kind in "fiu":
+    if is_vectors(queries):
         return None, None
     if not isinstance(queries, Iterable):
         raise InputError(f"queries is {type(queries).__name__}; pass a string, a list of them, or vectors.")

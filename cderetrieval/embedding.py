@@ -6,6 +6,7 @@ that were made in it, together with the encoder's fingerprint. Any other encoder
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,13 @@ from .context.sample import Sampler
 from .errors import ConfigError, ContextError, InputError, MismatchError, ModelError
 from .runtime import progress
 from .store import Store
-from .types import ContextualModel, Encoder
+from .types import ContextualModel, Encoder, Vectors
+from .vectors import DENSE, Layout, checked, is_vectors, weights_of
+
+logger = logging.getLogger(__name__)
 
 Model = ContextualModel | Encoder
+UNLIKE = "weights, tokenizer, prompts or length limit differ"
 ContextSpec = Context | Sequence[str] | str | Path | None
 
 
@@ -62,11 +67,41 @@ def is_contextual(model: Any) -> TypeGuard[ContextualModel]:
     return hasattr(model, "in_context")
 
 
-def _mismatch(name: str | None, stored: str, given: str) -> str:
+def _layout(encoder: Encoder) -> Layout:
+    return Layout(encoder.kind, encoder.dimension, getattr(encoder, "embedding_size", 0))
+
+
+def _report_empty(terms: np.ndarray, first: int) -> None:
+    """Say which documents no query can find, since no term of theirs has a weight.
+
+    A few such texts (a row of dashes, a language that the model has never seen) must not end a job of hours, so they
+    are stored, warned of, and never found. Where a call begins with nothing else, the model has collapsed: an error.
+
+    Raises
+    ------
+    InputError
+        If no document has a term.
+    """
+    empty = np.flatnonzero(terms == 0)
+    if not len(empty):
+        return
+    if len(empty) == len(terms) and first == 0:
+        raise InputError(
+            f"the sparse vectors of documents {first} to {first + len(terms) - 1} are all zero: no query could find "
+            "one. Check that the model was trained as a sparse encoder and knows the language of these texts."
+        )
+    logger.warning(
+        "%d of %d documents have an all-zero sparse vector, the first is document %d: no query will find them.",
+        len(empty),
+        len(terms),
+        first + int(empty[0]),
+    )
+
+
+def _mismatch(name: str | None, stored: str, given: str, why: str = UNLIKE) -> str:
     return (
         f"this index was built by model {name or 'given as an object'} with fingerprint {stored[:12]}, not "
-        f"{given[:12]}: weights, tokenizer, prompts or length limit differ. Open it with the model that built it, or "
-        "build a new index."
+        f"{given[:12]}: {why}. Open it with the model that built it, or build a new index."
     )
 
 
@@ -155,7 +190,9 @@ class CorpusEmbedder:
             encoder = self._build(context)
             stored = self._store.get_setting("fingerprint")
             if stored is not None and stored != encoder.fingerprint:
-                raise MismatchError(_mismatch(self._settings.model, stored, encoder.fingerprint))
+                raise MismatchError(
+                    _mismatch(self._settings.model, stored, encoder.fingerprint, self._difference(encoder))
+                )
             self._encoder = encoder
         return self._encoder
 
@@ -168,6 +205,14 @@ class CorpusEmbedder:
         if context.model != model.fingerprint:
             raise MismatchError(_mismatch(self._settings.model, context.model, model.fingerprint))
         return context.encoder(model, dtype=self._dtype)
+
+    def _difference(self, encoder: Encoder) -> str:
+        """What differs from the encoder of the stored vectors, as plainly as can be said."""
+        layout = self._store.layout
+        given = _layout(encoder)
+        if layout in (None, given):
+            return UNLIKE
+        return f"it holds {layout}, and {type(encoder).__name__} makes {given}"
 
     def forget(self, spec: ContextSpec = "own") -> None:
         """Drop what is held in memory; the store says what is true. `spec` is for the next :meth:`decide`."""
@@ -236,19 +281,17 @@ class CorpusEmbedder:
                 done += len(texts)
                 bar.update(len(texts))
 
-    def checked(self, vectors: np.ndarray, count: int, first: int = 0) -> np.ndarray:
-        """Check the shape and the numbers of document vectors before they are stored; `first` is the first's row."""
-        matrix = np.asarray(vectors)
-        if matrix.shape != (count, self.encoder.dimension):
-            raise InputError(
-                f"vectors have shape {matrix.shape}; {count} documents of this encoder need "
-                f"({count}, {self.encoder.dimension})."
-            )
-        finite = np.isfinite(matrix).all(axis=1)
-        if not finite.all():
-            row, bad = first + int(np.argmin(finite)), int((~finite).sum())
-            raise InputError(f"the vector of document {row} is not finite ({bad} such vectors).")
-        return matrix
+    def checked(self, vectors: Any, count: int, first: int = 0) -> Vectors:
+        """Check the kind, shape and numbers of document vectors before they are stored; `first` is the first's row."""
+        layout = _layout(self.encoder)
+        given = vectors if is_vectors(vectors) else np.asarray(vectors)
+        expected = (count, layout.dimension)
+        if given.shape[:1] != expected[:1] or (layout.kind == DENSE and given.shape != expected):
+            raise InputError(f"vectors have shape {given.shape}; {count} documents of this encoder need {expected}.")
+        found = checked(given, layout, "document", first)
+        if layout.kind != DENSE:
+            _report_empty(np.diff(weights_of(found).indptr), first)
+        return found
 
     def report(self, seed: int) -> dict[str, Any]:
         """What the context is, what it costs, and whether the corpus has moved away from it."""

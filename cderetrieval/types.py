@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DocumentId = Hashable
 Document = Mapping[str, Any]
+# A float32 matrix (dense), or a row of weights over a vocabulary for each text (sparse), or those with embeddings.
+Vectors: TypeAlias = "np.ndarray | csr_array | TermEmbeddings"
 
 
 @runtime_checkable
@@ -32,7 +34,7 @@ class Encoder(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Length of a vector."""
+        """Length of a vector; of a sparse one the size of its vocabulary."""
 
     @property
     def kind(self) -> str:
@@ -42,11 +44,11 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """Digest of all that determines a vector: weights, tokenizer, prompts, length limit and context."""
 
-    def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Vectors of queries, shape (n, dimension), float32."""
+    def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> Any:
+        """Vectors of queries (`Vectors` of this encoder's kind), shape (n, dimension), float32."""
 
-    def encode_document(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Vectors of documents, shape (n, dimension), float32."""
+    def encode_document(self, texts: Sequence[str], *, show_progress: bool = False) -> Any:
+        """Vectors of documents (`Vectors` of this encoder's kind), shape (n, dimension), float32."""
 
 
 @runtime_checkable
@@ -81,7 +83,7 @@ class TermEmbeddings:
     weights
         Term weights, scipy csr_array of shape (n, V), float32, columns ascending in each row and no zeros stored.
     embeddings
-        Shape (weights.nnz, D), float32; row i belongs to ``weights.data[i]``.
+        Shape (weights.nnz, D), float32 (a store gives float16 back); row i belongs to ``weights.data[i]``.
 
     Examples
     --------
@@ -117,11 +119,13 @@ class TermEmbeddings:
         """Those rows, in that order; positions, or one boolean for each row."""
         from scipy.sparse import csr_array
 
+        from .vectors import spans
+
         wanted = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.empty(0, dtype=np.int64)
         starts = self.weights.indptr[wanted].astype(np.int64)
         counts = self.weights.indptr[wanted + 1] - starts
         indptr = np.concatenate([[0], np.cumsum(counts)])
-        entries = np.repeat(starts - indptr[:-1], counts) + np.arange(indptr[-1])
+        entries = spans(starts, counts)
         weights = csr_array(
             (self.weights.data[entries], self.weights.indices[entries], indptr.astype(self.weights.indptr.dtype)),
             shape=(len(wanted), self.shape[1]),

@@ -6,18 +6,18 @@ answers to tune against are found while filling. Samples depend on the seed alon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import faiss
 import numpy as np
 
-from ..errors import InputError, StoreError
+from ..vectors import dense_rows
 from .exact import exact_stream
+from .stream import Chunks, select
 from .tune import DEPTH, SAMPLE, Breadth, tune
-
-Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
 
 # k-means wants at least 39 vectors for each list (FAISS warns below); 64 are used where there are as many.
 LEAST_PER_LIST = 39
@@ -54,19 +54,20 @@ def fill(
         If `vectors` lacks one of `seqs`.
     """
     tuned = not isinstance(index, faiss.IndexFlat)
+    check = partial(dense_rows, dimension=index.d, what="document")
     own = np.empty(0, dtype=np.int64)
     queries = np.empty((0, index.d), dtype=np.float32)
     if tuned:
         own = _sample(len(seqs), SAMPLE, (seed, 0))
         size = 0 if index.is_trained else max(TRAIN_CODES, TRAIN_PER_LIST * lists(index))
-        training, queries = _rows(select(vectors(), seqs, index.d), _sample(len(seqs), size, (seed, 1)), own)
+        training, queries = _rows(select(vectors(), seqs, check), _sample(len(seqs), size, (seed, 1)), own)
         if size:
             index.train(training)
     longest_seen = 0.0
 
     def filling() -> Chunks:
         nonlocal longest_seen
-        for _, matrix in select(vectors(), seqs, index.d):
+        for _, matrix in select(vectors(), seqs, check):
             start = index.ntotal
             index.add(matrix)
             longest_seen = max(longest_seen, longest(matrix))
@@ -96,47 +97,6 @@ def lists(index: Any) -> int:
 def longest(matrix: np.ndarray) -> float:
     """Norm of the longest row."""
     return float(np.sqrt(np.einsum("nd,nd->n", matrix, matrix).max(initial=0.0)))
-
-
-def checked(vectors: np.ndarray, dimension: int, name: str) -> np.ndarray:
-    """The vectors as contiguous float32.
-
-    Raises
-    ------
-    InputError
-        If one is not finite, or the shape is not (n, dimension); the message names the row.
-    """
-    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
-    if matrix.ndim != 2 or matrix.shape[1] != dimension:
-        raise InputError(f"{name} array has shape {matrix.shape}; (n, {dimension}) is expected.")
-    finite = np.isfinite(matrix).all(axis=1)
-    if not finite.all():
-        raise InputError(f"{name} row {int(finite.argmin())} holds NaN or infinity.")
-    return matrix
-
-
-def select(chunks: Chunks, seqs: np.ndarray, dimension: int) -> Chunks:
-    """Those rows of the chunks whose numbers are in `seqs`; all of `seqs` must turn up, in order."""
-    seen = 0
-    for numbers, vectors in chunks:
-        matrix = checked(vectors, dimension, "vector")
-        if not len(numbers):
-            continue
-        expected = seqs[seen : np.searchsorted(seqs, numbers[-1], side="right")]
-        if len(expected) < len(numbers):  # rows that the index is not to hold
-            wanted = np.isin(numbers, expected, assume_unique=True)
-            numbers, matrix = numbers[wanted], matrix[wanted]
-        if not np.array_equal(numbers, expected):
-            raise _missing(np.setdiff1d(expected, numbers))
-        seen += len(numbers)
-        if len(numbers):
-            yield numbers, matrix
-    if seen != len(seqs):
-        raise _missing(seqs[seen:])
-
-
-def _missing(numbers: np.ndarray) -> StoreError:
-    return StoreError(f"document number {numbers[0]} has no vector ({len(numbers)} or more lack one). Add it again.")
 
 
 def _sample(n: int, size: int, seed: tuple[int, int]) -> np.ndarray:

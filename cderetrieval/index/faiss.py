@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import faiss
 import numpy as np
 
 from ..errors import ConfigError, InputError
-from .build import Chunks, checked, fill, longest, select, training_needed
+from ..vectors import dense_rows
+from .build import fill, longest, training_needed
 from .choice import choose_factory
 from .exact import DECIMALS, METRICS, best_first
 from .flat import flat_search
 from .gpu import LARGEST_K, to_gpu, use_gpu
+from .stream import Chunks, rising, select
 from .tune import Breadth, search_parameters, widest
 
 logger = logging.getLogger(__name__)
@@ -31,7 +34,6 @@ logger = logging.getLogger(__name__)
 MOST_DEAD = 0.2
 # A trained index serves up to this many times the vectors it was trained on.
 GROWTH = 2.0
-EXTRA = 4
 
 
 class FaissIndex:
@@ -171,14 +173,8 @@ class FaissIndex:
         InputError
             If a vector is not finite or has another dimension, or the numbers do not grow. Nothing is then added.
         """
-        numbers = np.asarray(seqs, dtype=np.int64)
-        matrix = checked(vectors, self.dimension, "vector")
-        if numbers.shape != (len(matrix),):
-            raise InputError(f"{len(matrix)} vectors were given with numbers of shape {numbers.shape}.")
-        last = self._seqs[-1:] if len(self._seqs) else np.array([-1], dtype=np.int64)
-        falling = np.flatnonzero(np.diff(np.concatenate([last, numbers])) <= 0)
-        if len(falling):
-            raise InputError(f"row {falling[0]}: number {numbers[falling[0]]} is not above the one before it.")
+        matrix = dense_rows(vectors, self.dimension, "document")
+        numbers = rising(seqs, len(matrix), int(self._seqs[-1]) if len(self._seqs) else -1)
         if not len(self._seqs):
             self._build(numbers, lambda: iter([(numbers, matrix)]))
         elif len(numbers):
@@ -231,7 +227,8 @@ class FaissIndex:
         last = int(self._seqs[-1])
         self._bury(~np.isin(self._seqs, live, assume_unique=True))
         fresh = live[live > last]
-        for numbers, matrix in select(vectors_after(last), fresh, self.dimension) if len(fresh) else ():
+        check = partial(dense_rows, dimension=self.dimension, what="document")
+        for numbers, matrix in select(vectors_after(last), fresh, check) if len(fresh) else ():
             self._append(numbers, matrix)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -255,7 +252,7 @@ class FaissIndex:
         InputError
             If k is not positive, or a query is not finite or has another dimension.
         """
-        matrix = checked(queries, self.dimension, "query")
+        matrix = dense_rows(queries, self.dimension, "query")
         if k <= 0:
             raise InputError(f"k={k} must be 1 or more.")
         k = min(k, self.count)
@@ -279,17 +276,15 @@ class FaissIndex:
         )
 
     def _search_tuned(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        fetch = min(self.count, k + EXTRA)
         engine = (None if self._dead else self._gpu_copy(k)) or self._index
         width, limit = self._breadth.width, widest(self._index) or 0
         rows = np.arange(len(queries))
-        scores = np.full((len(queries), fetch), -np.inf)
-        found = np.full((len(queries), fetch), -1, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf)
+        found = np.full((len(queries), k), -1, dtype=np.int64)
         while len(rows):
-            # The few extra candidates cost no extra re-ranking.
-            breadth = Breadth(width, max(1.0, self._breadth.k_factor * k / fetch))
-            parameters = search_parameters(self._index, breadth, self._selector(), fetch)
-            raw, positions = engine.search(queries[rows], fetch, params=parameters)
+            breadth = Breadth(width, self._breadth.k_factor)
+            parameters = search_parameters(self._index, breadth, self._selector(), k)
+            raw, positions = engine.search(queries[rows], k, params=parameters)
             similar = np.where(positions < 0, -np.inf, raw if self.metric == "ip" else -raw)
             scores[rows], found[rows] = np.round(similar.astype(np.float64), DECIMALS), positions
             # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.

@@ -1,4 +1,4 @@
-"""What a row of the store looks like: JSON text and little-endian float32, each with a checksum.
+"""What a row of the store looks like: JSON text with a checksum (vectors: see :mod:`.blobs`).
 
 SQLite finds a torn page but not a flipped bit inside a value. Each value therefore carries a crc32 that starts from the
 row's number: it finds the flipped bit, and also a good value that turns up in a wrong row. JSON is written as ASCII, so
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any
 from zlib import crc32
@@ -89,22 +89,3 @@ def decode(text: str, expected: int, seq: int, key: str = "") -> Any:
 def decode_ids(texts: Sequence[str]) -> list[Hashable]:
     """Many ids at once, in one call of the JSON parser: ten times faster than one by one."""
     return list(json.loads(f"[{','.join(texts)}]"))
-
-
-def vector_rows(seqs: Sequence[int], matrix: np.ndarray) -> Iterator[tuple[int, memoryview, int]]:
-    """Rows (seq, blob, checksum) of a float32 matrix."""
-    data = np.ascontiguousarray(matrix, dtype="<f4").data.cast("B")
-    stride = 4 * matrix.shape[1]
-    blobs = [data[start : start + stride] for start in range(0, len(data), stride)]
-    return zip(seqs, blobs, map(crc32, blobs, seqs), strict=True)
-
-
-def decode_vectors(rows: Sequence[tuple[int, bytes, int]], dimension: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers, shape (n,), int64, and vectors, shape (n, dimension), float32, of rows (seq, blob, checksum)."""
-    numbers, blobs, expected = zip(*rows, strict=True)
-    found = tuple(map(crc32, blobs, numbers))
-    if found != expected:
-        wrong = next(i for i in range(len(rows)) if found[i] != expected[i])
-        raise StoreError(f"the vector of row {numbers[wrong]} does not match its checksum")
-    vectors = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(rows), dimension)
-    return np.array(numbers, dtype=np.int64), vectors.astype(np.float32, copy=False)

@@ -22,7 +22,7 @@ from .lock import WriterLock
 from .schema import damaged, open_database, translated
 
 # Settings that the store keeps by itself; "epoch" is readable and writable, see `Store.clear_vectors`.
-RESERVED = frozenset({"generation", "live", "next_seq", "dimension"})
+RESERVED = frozenset({"generation", "live", "next_seq", "dimension", "layout"})
 
 
 class Database:

@@ -1,8 +1,9 @@
 """Create and open the SQLite file, check what stands in it, and put SQLite's errors into ours.
 
 A new file is made whole under a temporary name and then renamed, so a file that exists always holds the schema: an
-empty or foreign file is damage or another program's, never "a new store". Opening compares the version, the table
-definitions, and (up to 512 MB, 0.07 s for 100,000 documents of 384 dimensions) the structure of every page.
+empty or foreign file is damage or another program's, never "a new store". Opening compares the version (1, or 2 once
+sparse vectors stand in it, which programs that know only version 1 would misread), the table definitions, and (up to
+512 MB, 0.07 s for 100,000 documents of 384 dimensions) the structure of every page.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from ..files import atomic_write
 from .lock import WriterLock
 
 APPLICATION_ID = 0x43444552  # "CDER"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+DENSE_VERSION = 1
 # 16 KiB pages hold ten vectors of 384 dimensions; SQLite's 4 KiB hold two and waste a quarter (217 MB against 176).
 PAGE_SIZE = 16_384
 # Structure checks read the whole file: 0.4 s a GB from memory, far more from a cold disk.
@@ -139,7 +141,7 @@ def _define(connection: sqlite3.Connection) -> None:
     for statement in SCHEMA.values():
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute(f"PRAGMA user_version = {DENSE_VERSION}")
     connection.execute("COMMIT")
 
 
@@ -163,7 +165,7 @@ def _verify(connection: sqlite3.Connection, path: Path) -> None:
             "Upgrade it: pip install -U cderetrieval"
         )
     found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
-    if version < SCHEMA_VERSION or found != SCHEMA:
+    if version < DENSE_VERSION or found != SCHEMA:
         raise damaged(path, "its tables are not those of a store")
     if path.stat().st_size <= CHECK_LIMIT:
         check_structure(connection, path)

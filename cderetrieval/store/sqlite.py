@@ -1,8 +1,9 @@
 """The store: documents, their vectors and their contexts in one SQLite file, the one source of truth.
 
-Everything else (an index, a cache) is made from it and can be thrown away. Vectors are little-endian float32, one blob
-a row; inside one ``epoch`` the vector of a number never changes, so whatever an index has read stays right. To embed
-anew is to clear all vectors, which starts the next epoch, and to put the new ones in the same transaction.
+Everything else (an index, a cache) is made from it and can be thrown away. Vectors are of one of three kinds, one blob
+a row (:mod:`.blobs`); inside one ``epoch`` the vector of a number never changes, so whatever an index has read stays
+right. To embed anew is to clear all vectors, which starts the next epoch, and to put the new ones in the same
+transaction.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ import numpy as np
 
 from ..errors import InputError, StoreError
 from ..files import atomic_write
-from .codec import checksum, decode, decode_vectors, encode_json, vector_rows
+from ..types import Vectors
+from ..vectors import DENSE, Layout, checked, is_vectors
+from .blobs import decode as decode_vectors
+from .blobs import encode as encode_vectors
+from .codec import checksum, decode, encode_json
 from .documents import Documents, _marks, _numbers, _slices
 from .lock import WriterLock
-from .schema import check_structure, translated
+from .schema import SCHEMA_VERSION, check_structure, translated
 
 # 8,192 vectors of 384 dimensions are 12 MB.
 VECTORS = 8_192
@@ -54,19 +59,29 @@ class Store(Documents):
     """
 
     @property
-    def dimension(self) -> int | None:
-        """Length of the vectors; `None` before there are any."""
-        return self.get_setting("dimension")
+    def layout(self) -> Layout | None:
+        """Kind and dimension of the vectors; `None` before there are any."""
+        dimension = self.get_setting("dimension")
+        if dimension is None:
+            return None
+        with self._decoding():
+            return Layout(**self.get_setting("layout", {"kind": DENSE, "dimension": dimension}))
 
-    def put_vectors(self, seqs: Sequence[int] | np.ndarray, matrix: np.ndarray) -> None:
+    @property
+    def dimension(self) -> int | None:
+        """Length of the vectors, or size of their vocabulary; `None` before there are any."""
+        layout = self.layout
+        return None if layout is None else layout.dimension
+
+    def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors) -> None:
         """Store the vectors of documents that have none.
 
         Parameters
         ----------
         seqs
             Numbers of documents, n of them.
-        matrix
-            Their vectors, shape (n, dimension), stored as float32.
+        vectors
+            Their vectors of any one kind, shape (n, dimension), stored as float32, embeddings of terms as float16.
 
         Raises
         ------
@@ -74,38 +89,39 @@ class Store(Documents):
             If a vector is not finite, the shape is wrong, a document is not there or has its vector already.
         """
         numbers = _numbers(seqs)
-        matrix = np.asarray(matrix, dtype=np.float32)
-        if matrix.ndim != 2 or len(matrix) != len(numbers):
-            raise InputError(f"vectors have shape {matrix.shape}; {len(numbers)} rows of one length are expected.")
+        given = vectors if is_vectors(vectors) else np.asarray(vectors, dtype=np.float32)
+        if len(given.shape) != 2 or given.shape[0] != len(numbers):
+            raise InputError(f"vectors have shape {given.shape}; {len(numbers)} rows of one length are expected.")
         if not numbers:
             return
-        finite = np.isfinite(matrix).all(axis=1)
-        if not finite.all():
-            row = int(finite.argmin())
-            raise InputError(f"vector row {row} (document number {numbers[row]}) holds NaN or infinity.")
+        layout = Layout.of(given)
+        given = checked(given, layout, "document")
         with self.transaction():
-            self._check_target(numbers, matrix.shape[1])
+            self._check_target(numbers, layout)
             try:
-                self._execute_many("INSERT INTO vectors VALUES (?, ?, ?)", vector_rows(numbers, matrix))
+                self._execute_many("INSERT INTO vectors VALUES (?, ?, ?)", encode_vectors(layout, numbers, given))
             except StoreError as error:
                 if isinstance(error.__cause__, sqlite3.IntegrityError):
                     raise InputError("a document has its vector already; clear_vectors() starts over.") from error
                 raise
 
-    def _check_target(self, numbers: list[int], dimension: int) -> None:
-        known = self.dimension
+    def _check_target(self, numbers: list[int], layout: Layout) -> None:
+        known = self.layout
         if known is None:
-            self._set("dimension", dimension)
-        elif known != dimension:
-            raise InputError(f"vectors have {dimension} dimensions; those in the store have {known}.")
+            self._set("dimension", layout.dimension)
+            if layout.kind != DENSE:
+                self._set("layout", layout.to_dict())
+                self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif known != layout:
+            raise InputError(f"these are {layout}; the store holds {known}.")
         for chunk in _slices(numbers):
             rows = self._execute(f"SELECT seq FROM documents WHERE seq IN ({_marks(chunk)})", chunk)
             if len(rows) != len(chunk):
                 absent = sorted(set(chunk) - {seq for (seq,) in rows})
                 raise InputError(f"document numbers {absent[:3] or 'given twice'} are not those of documents here.")
 
-    def iter_vectors(self, after_seq: int = 0, chunk: int = VECTORS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Numbers, shape (n,), int64, and vectors, shape (n, dimension), float32, in order of insertion.
+    def iter_vectors(self, after_seq: int = 0, chunk: int = VECTORS) -> Iterator[tuple[np.ndarray, Vectors]]:
+        """Numbers, shape (n,), int64, and vectors, shape (n, dimension), in order of insertion.
 
         Parameters
         ----------
@@ -115,18 +131,18 @@ class Store(Documents):
             Vectors at a time. Hold `snapshot` around the whole walk where another process may write.
         """
         statement = "SELECT seq, vector, checksum FROM vectors WHERE seq > ? ORDER BY seq LIMIT ?"
-        dimension = self.dimension or 0
+        layout = self.layout or Layout(DENSE, 0)
         while rows := self._execute(statement, (after_seq, chunk)):
             with self._decoding():
-                seqs, matrix = decode_vectors(rows, dimension)
+                seqs, vectors = decode_vectors(layout, rows)
             after_seq = int(seqs[-1])
-            yield seqs, matrix
+            yield seqs, vectors
 
     def clear_vectors(self) -> None:
         """Drop all vectors and start the next epoch; every document is then pending."""
         with self.transaction():
             self._execute("DELETE FROM vectors")
-            self._execute("DELETE FROM settings WHERE key = 'dimension'")
+            self._execute("DELETE FROM settings WHERE key IN ('dimension', 'layout')")
             self._set("epoch", self.epoch + 1)
 
     def put_context(self, digest: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:

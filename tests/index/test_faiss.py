@@ -270,13 +270,13 @@ def test_bad_input_names_the_row_and_changes_nothing(clustered):
     index.add([1, 2], matrix[:2])
     bad = matrix[:3].copy()
     bad[1, 4] = np.inf
-    with pytest.raises(InputError, match="vector row 1 holds NaN"):
+    with pytest.raises(InputError, match="vector of document 1 is not finite"):
         index.add([3, 4, 5], bad)
-    with pytest.raises(InputError, match="query row 1 holds NaN"):
+    with pytest.raises(InputError, match="vector of query 1 is not finite"):
         index.search(bad, 3)
-    with pytest.raises(InputError, match=r"query array has shape \(2, 31\)"):
+    with pytest.raises(InputError, match=r"query vectors have shape \(2, 31\)"):
         index.search(matrix[:2, 1:], 3)
-    with pytest.raises(InputError, match="vector array has shape"):
+    with pytest.raises(InputError, match="document vectors have shape"):
         index.add([3], matrix[0])
     with pytest.raises(InputError, match="row 1: number 3 is not above"):
         index.add([3, 3], matrix[:2])
