@@ -6,8 +6,9 @@ A name is looked up in this order, and no later place is asked once an earlier o
 2. the names that work without a network: ``cde-minilm`` and ``all-MiniLM-L6-v2``;
 3. the Hugging Face hub (only configuration, tokenizer and safetensors are fetched, never code).
 
-What a directory holds is told by its ``config.json``: this package's own layout, the published CDE layout, or anything
-that sentence-transformers reads.
+What a directory holds is told by its files: a contextual model in this package's own or in the published CDE layout,
+SparseEmbed, SPLADE (a SparseEncoder), or a dense model, which is anything else that sentence-transformers reads. A
+masked language model can be more than one of these: ``"splade:DIRECTORY"`` says which it is to be.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..runtime import pick_device
 if TYPE_CHECKING:
     from .contextual import ContextualTransformer
     from .dense import DenseEncoder
+    from .splade import Splade
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ ALIASES = {
     "multi-qa-distilbert-cos-v1": "sentence-transformers/multi-qa-distilbert-cos-v1",
 }
 DEFAULT_MODEL = "cde-minilm"
+# What a name can begin with, before a colon.
+FAMILIES = ("dense", "splade", "sparse-embed")
 # What is fetched from a hub: no code, no pickles.
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
 # The published checkpoints ship no tokenizer; these are the ones they were trained with.
@@ -47,25 +51,26 @@ def load(
     revision: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
-) -> ContextualTransformer | DenseEncoder:
+) -> ContextualTransformer | DenseEncoder | Splade:
     """Load a model by name.
 
     Parameters
     ----------
     name
         ``"cde-minilm"`` (the default, works without a network), ``"all-MiniLM-L6-v2"``, ``"cde-small-v1"``,
-        ``"cde-small-v2"``, a local directory, or a hub name.
+        ``"cde-small-v2"``, a local directory, or a hub name. ``"splade:"``, ``"sparse-embed:"`` or ``"dense:"`` before
+        a directory or hub name says as what to load it, where its files do not.
     revision
         Hub revision.
     device
         Where to put it; None: the best there is.
     dtype
-        Number format of a dense encoder's computation; contextual models take it with their context.
+        Number format of an encoder's computation; contextual models take it with their context.
 
     Returns
     -------
-    ContextualTransformer or DenseEncoder
-        A contextual model becomes an encoder through ``model.in_context(...)``; a dense model is one.
+    ContextualTransformer, DenseEncoder, Splade or SparseEmbed
+        A contextual model becomes an encoder through ``model.in_context(...)``; the others are encoders.
 
     Raises
     ------
@@ -78,18 +83,49 @@ def load(
     >>> model = load(tiny_model_directory())
     >>> model.config.attention, model.context_size
     ('cached', 4)
+    >>> from cderetrieval.testing import tiny_splade_directory
+    >>> load(tiny_splade_directory()).kind, load(f"sparse-embed:{tiny_splade_directory()}").kind
+    ('sparse', 'sparse-embed')
     """
     name = os.fspath(name)
     if name == DEFAULT_MODEL:
         from .minilm import load_default
 
         return load_default(device)
-    directory = find(name, revision)
-    if is_contextual(directory):
+    asked, _, rest = name.partition(":")
+    named = asked in FAMILIES and rest != ""
+    directory = find(rest if named else name, revision)
+    family = asked if named else family_of(directory)
+    if family == "contextual":
         return load_contextual(str(directory), device=device)
+    if family == "splade":
+        from .splade import Splade
+
+        return Splade(directory, device=device, dtype=dtype)
+    if family == "sparse-embed":
+        from .sparse_embed import SparseEmbed
+
+        return SparseEmbed(directory, device=device, dtype=dtype)
     from .dense import DenseEncoder
 
     return DenseEncoder(str(directory), device=device, dtype=dtype)
+
+
+def family_of(directory: Path) -> str:
+    """What a directory holds: ``"contextual"``, ``"sparse-embed"``, ``"splade"`` or ``"dense"``."""
+    from .sparse_embed_model import CONVERTED, FOLDER, PICKLED
+
+    if is_contextual(directory):
+        return "contextual"
+    if any((directory / name).exists() for name in (FOLDER, CONVERTED, PICKLED)):
+        return "sparse-embed"
+    settings = directory / "config_sentence_transformers.json"
+    modules = directory / "modules.json"
+    if settings.is_file() and read_json(settings).get("model_type") == "SparseEncoder":
+        return "splade"
+    # Before release 5.4 the settings did not say.
+    pooled = modules.is_file() and any(entry["type"].endswith("SpladePooling") for entry in read_json(modules))
+    return "splade" if pooled else "dense"
 
 
 def find(name: str, revision: str | None = None) -> Path:

@@ -22,7 +22,7 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from ..errors import InputError, ModelError
-from .encoder import EncodingSettings, TextEncoder, check_texts, logger, tensors_digest, token_batches
+from .encoder import EncodingSettings, TextEncoder, check_texts, tensors_digest, token_batches
 from .loading import length_limit, prompts_of, quiet
 from .splade_model import SpladeModel, check_k_tokens, term_weights
 from .splade_parts import build, check, parts_of, route_queries, set_max_length
@@ -307,8 +307,7 @@ def check_terms(weights: csr_array, *, required: bool) -> None:
     Raises
     ------
     ModelError
-        If a weight is not finite, or, where terms are `required`, no text has one. Texts without terms beside others
-        that have some are counted in the log.
+        If a weight is not finite, or, where terms are `required`, no text has one.
     """
     finite = np.isfinite(weights.data)
     if not finite.all():
@@ -317,17 +316,8 @@ def check_terms(weights: csr_array, *, required: bool) -> None:
             f"the model gave a weight that is not finite for text {row}. Its weights are damaged, or its activations "
             "overflow: try dtype='float32'."
         )
-    empty = np.flatnonzero(np.diff(weights.indptr) == 0)
-    if not len(empty):
-        return
-    if required and weights.nnz == 0:
+    if required and weights.shape[0] and not weights.nnz:
         raise ModelError(
-            f"the model activates no term for any of {len(empty)} texts: it has collapsed, or its head was never "
+            f"the model activates no term for any of {weights.shape[0]} texts: it has collapsed, or its head was never "
             "trained. Train it again with smaller FLOPS weights or a slower ramp, or use another model."
         )
-    logger.warning(
-        "%d of %d texts activate no term, the first is text %d: they match nothing.",
-        len(empty),
-        weights.shape[0],
-        empty[0],
-    )
