@@ -1,4 +1,4 @@
-"""Device, number format, progress, and the order in which texts are computed.
+"""Device, number format, progress, what counts as a text, and the order in which texts are computed.
 
 A batch costs as many tokens as its longest text times its size. Texts are therefore sorted by token count after
 truncation and cut into batches of at most `token_budget` tokens: on text of mixed length, padding falls from about 2.8
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import ConfigError
+from .errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,23 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
 
     wanted = os.environ.get("CDE_PROGRESS", "1" if sys.stderr.isatty() else "0") != "0"
     return tqdm(items, desc=description, total=total, disable=not (show and wanted), leave=False)
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    r"""Check that all are strings; replace lone surrogates, which no tokenizer takes, by the replacement character.
+
+    >>> check_texts(["na\u00efve", "half a pair: \ud83d"])
+    ['naïve', 'half a pair: �']
+    """
+    if isinstance(texts, str):
+        raise InputError("texts is one string; pass a list of strings.")
+    checked = list(texts)
+    for row, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise InputError(f"text {row} is {type(text).__name__}, not a string.")
+        if not text.isascii():
+            checked[row] = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return checked
 
 
 def pick_device(device: str | None = None) -> torch.device:

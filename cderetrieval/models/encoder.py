@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, InputError, ModelError
-from ..runtime import autocast, length_batches, progress, token_budget_for
+from ..runtime import autocast, check_texts, length_batches, progress, token_budget_for
 
 logger = logging.getLogger(__name__)
 
@@ -58,23 +58,6 @@ class EncodingSettings:
             raise ConfigError(f"max_length={self.max_length!r} must be at least 1.")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} is unknown; use 'auto', 'float32' or 'bfloat16'.")
-
-
-def check_texts(texts: Sequence[str]) -> list[str]:
-    r"""Check that all are strings; replace lone surrogates, which no tokenizer takes, by the replacement character.
-
-    >>> check_texts(["na\u00efve", "half a pair: \ud83d"])
-    ['naïve', 'half a pair: �']
-    """
-    if isinstance(texts, str):
-        raise InputError("texts is one string; pass a list of strings.")
-    checked = list(texts)
-    for row, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise InputError(f"text {row} is {type(text).__name__}, not a string.")
-        if not text.isascii():
-            checked[row] = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return checked
 
 
 def tokenize(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
