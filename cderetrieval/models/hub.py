@@ -3,7 +3,7 @@
 A name is looked up in this order, and no later place is asked once an earlier one answers:
 
 1. a local directory;
-2. the names that work without a network: ``cde-minilm`` and ``all-MiniLM-L6-v2``;
+2. the names that work without a network: ``cde-minilm``, ``all-MiniLM-L6-v2`` and ``bm25``;
 3. the Hugging Face hub (only configuration, tokenizer and safetensors are fetched, never code).
 
 What a directory holds is told by its files: a contextual model in this package's own or in the published CDE layout,
@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ModelError, WeightsError
 from ..files import read_json
 from ..runtime import pick_device
+from . import bm25
 
 if TYPE_CHECKING:
+    from .bm25 import BM25
     from .contextual import ContextualTransformer
     from .dense import DenseEncoder
     from .splade import Splade
@@ -51,7 +53,7 @@ def load(
     revision: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
-) -> ContextualTransformer | DenseEncoder | Splade:
+) -> ContextualTransformer | DenseEncoder | Splade | BM25:
     """Load a model by name.
 
     Parameters
@@ -59,7 +61,8 @@ def load(
     name
         ``"cde-minilm"`` (the default, works without a network), ``"all-MiniLM-L6-v2"``, ``"cde-small-v1"``,
         ``"cde-small-v2"``, a local directory, or a hub name. ``"splade:"``, ``"sparse-embed:"`` or ``"dense:"`` before
-        a directory or hub name says as what to load it, where its files do not.
+        a directory or hub name says as what to load it, where its files do not. ``"bm25"`` is words and how rare
+        they are, in English; ``"bm25:german"`` and so on other languages, ``"bm25:none"`` takes words as they stand.
     revision
         Hub revision.
     device
@@ -69,7 +72,7 @@ def load(
 
     Returns
     -------
-    ContextualTransformer, DenseEncoder, Splade or SparseEmbed
+    ContextualTransformer, DenseEncoder, Splade, SparseEmbed or BM25
         A contextual model becomes an encoder through ``model.in_context(...)``; the others are encoders.
 
     Raises
@@ -92,6 +95,8 @@ def load(
         from .minilm import load_default
 
         return load_default(device)
+    if (lexical := bm25.named(name)) is not None:
+        return lexical
     asked, _, rest = name.partition(":")
     named = asked in FAMILIES and rest != ""
     directory = find(rest if named else name, revision)

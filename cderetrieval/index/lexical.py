@@ -1,0 +1,178 @@
+"""The lexical index: BM25 over the words of all documents, by the library bm25s, made from the store's texts.
+
+What a word is worth depends on how many documents hold it, so one more document changes every weight, and bm25s cannot
+add. What is kept are therefore the words of each document, as numbers into a vocabulary: a change cuts only the new
+texts into words, and the next search weighs all of them anew. Documents that share no word with a query are never
+returned; equal scores stand in order of insertion, as in every index.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import InputError, StoreError
+from .exact import DECIMALS
+
+logger = logging.getLogger(__name__)
+
+Texts = Iterator[tuple[np.ndarray, list[str]]]
+
+
+class WordModel(Protocol):
+    """What the index asks of a model: :class:`~cderetrieval.models.bm25.BM25`."""
+
+    def encode_document(self, texts: Sequence[str], *, show_progress: bool = False) -> list[list[str]]:
+        """Words of each text."""
+
+    def scorer(self) -> Any:
+        """An empty index of the library, with the model's parameters."""
+
+
+class LexicalIndex:
+    """BM25 of the documents of a store, by number.
+
+    Parameters
+    ----------
+    model
+        Cuts texts into words and says how they are weighed.
+
+    Examples
+    --------
+    >>> from cderetrieval.models.bm25 import BM25
+    >>> index = LexicalIndex(BM25())
+    >>> texts = ["Owls hunt at night.", "Bees make honey.", "A bee may sting."]
+    >>> index.sync(np.array([1, 2, 5]), lambda after: iter([(np.array([1, 2, 5]), texts)]))
+    >>> index.search([["bee", "honey"]], k=10)[1]
+    array([[ 2,  5, -1]])
+    """
+
+    def __init__(self, model: WordModel) -> None:
+        self._model = model
+        self._seqs = np.empty(0, dtype=np.int64)
+        self._bounds = np.zeros(1, dtype=np.int64)
+        self._words = np.empty(0, dtype=np.int32)
+        self._vocabulary: dict[str, int] = {}
+        self._weights: Any = None
+
+    @property
+    def count(self) -> int:
+        """Documents that can be found."""
+        return len(self._seqs)
+
+    def sync(self, live_seqs: np.ndarray, texts_after: Callable[[int], Texts]) -> None:
+        """Make the index hold exactly these numbers, with as little work as possible.
+
+        Parameters
+        ----------
+        live_seqs
+            All numbers of the store, ascending.
+        texts_after
+            Gives the texts above a number, in order, in chunks of (numbers, texts); -1 for all of them.
+
+        Raises
+        ------
+        StoreError
+            If a live number has no text.
+        """
+        live = np.asarray(live_seqs, dtype=np.int64)
+        known = live[: np.searchsorted(live, self._last, side="right")]
+        kept = np.isin(self._seqs, live, assume_unique=True)
+        if kept.sum() < len(known):
+            logger.warning("The index lacks texts that the store has had for longer; it is built again.")
+            kept = np.zeros(len(kept), dtype=bool)
+        if not kept.all():
+            self._keep(kept)
+        fresh = live[np.searchsorted(live, self._last, side="right") :]
+        if len(fresh):
+            self._append(fresh, texts_after(self._last))
+
+    def search(self, queries: Sequence[Sequence[str]], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Best documents of each query.
+
+        Parameters
+        ----------
+        queries
+            The words of each.
+        k
+            Answers wanted for each; more than there are is fine.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Scores, float32, and numbers, int64, of shape (q, min(k, count)), best first. Where fewer documents share a
+            word with a query, its row ends in -inf and -1.
+
+        Raises
+        ------
+        InputError
+            If k is not positive.
+        """
+        if k <= 0:
+            raise InputError(f"k={k} must be 1 or more.")
+        shape = (len(queries), min(k, self.count))
+        scores = np.full(shape, -np.inf, dtype=np.float32)
+        seqs = np.full(shape, -1, dtype=np.int64)
+        weights = self.weights()
+        for row, words in enumerate(queries):
+            known = [word for word in words if word in self._vocabulary]
+            if known and weights is not None:
+                values, places = _best(weights.get_scores(known), k)
+                scores[row, : len(values)], seqs[row, : len(values)] = values, self._seqs[places]
+        return scores, seqs
+
+    def weights(self) -> Any:
+        """The library's index of all documents; None where they hold no words."""
+        if self._weights is None and len(self._words):
+            words = self._words.tolist()
+            rows = [words[start:end] for start, end in pairwise(self._bounds.tolist())]
+            weights = self._model.scorer()
+            weights.index((rows, dict(self._vocabulary)), show_progress=False)
+            self._weights = weights
+            logger.info("Weighed %d words of %d documents.", len(words), self.count)
+        return self._weights
+
+    @property
+    def _last(self) -> int:
+        return int(self._seqs[-1]) if len(self._seqs) else -1
+
+    def _keep(self, kept: np.ndarray) -> None:
+        """Drop the documents that are not to be kept; the vocabulary stays."""
+        lengths = np.diff(self._bounds)
+        self._words = self._words[np.repeat(kept, lengths)]
+        self._bounds = np.concatenate([[0], np.cumsum(lengths[kept])])
+        self._seqs = self._seqs[kept]
+        self._weights = None
+
+    def _append(self, fresh: np.ndarray, chunks: Texts) -> None:
+        seqs, lengths, words = [self._seqs], [np.diff(self._bounds)], [self._words]
+        number = self._vocabulary.setdefault
+        for numbers, texts in chunks:
+            rows = self._model.encode_document(texts)
+            seqs.append(numbers)
+            lengths.append(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
+            found = (number(word, len(self._vocabulary)) for row in rows for word in row)
+            words.append(np.fromiter(found, dtype=np.int32))
+        together = np.concatenate(seqs)
+        if not np.array_equal(together[self.count :], fresh):
+            raise StoreError(f"the texts of {len(fresh)} documents were asked for and others given; open it again.")
+        self._seqs, self._words = together, np.concatenate(words)
+        self._bounds = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        self._weights = None
+
+
+def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best scores above 0, rounded, and their places; equal ones in order of place.
+
+    >>> _best(np.array([0.0, 2.0, 1.0, 2.0]), k=2)
+    (array([2., 2.]), array([1, 3]))
+    """
+    rounded = np.round(scores.astype(np.float64), DECIMALS)
+    least = np.partition(rounded, -k)[-k] if k < len(rounded) else 0.0
+    places = np.flatnonzero((rounded >= least) & (rounded > 0))
+    order = np.lexsort((places, -rounded[places]))[:k]
+    return rounded[places[order]], places[order]
