@@ -197,8 +197,9 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 
 def _development(folders: Sequence[str]) -> Any:
-    """The evaluation that training is handed: nDCG@10 of each folder in its own context and in the null context."""
+    """The evaluation that training is handed: nDCG@10 of each folder, of contextual models in own and null context."""
     from .corpora.beir_folder import read_beir
+    from .embedding import is_contextual
     from .evaluation.retrieval import evaluate_retrieval
 
     datasets = []
@@ -209,11 +210,12 @@ def _development(folders: Sequence[str]) -> Any:
     def evaluate(model: Any, step: int) -> dict[str, float]:
         scores = {}
         for dataset in datasets:
-            for context in ("own", None):
+            for context in ("own", None) if is_contextual(model) else ("own",):
                 evaluation = evaluate_retrieval(
                     model, dataset, name=f"step {step}", context=context, show_progress=False
                 )
-                scores[f"{dataset.name}_{context or 'null'}"] = evaluation.scores.mean()["ndcg@10"]
+                name = f"{dataset.name}_{context or 'null'}" if is_contextual(model) else dataset.name
+                scores[name] = evaluation.scores.mean()["ndcg@10"]
         return scores
 
     return evaluate

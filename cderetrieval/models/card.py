@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .config import ContextualConfig
 
@@ -11,14 +12,13 @@ library_name: cderetrieval
 pipeline_tag: sentence-similarity
 license: {license}
 {base_line}tags:
-- contextual-document-embeddings
+- {tag}
 - sentence-transformers
 - retrieval
 ---
 # {name}
 
-A two-stage contextual encoder: the first stage embeds a sample of the corpus, the second stage embeds queries and
-documents in that context (Morris & Rush 2024, [arXiv 2410.02525](https://arxiv.org/abs/2410.02525)).
+{about}
 
 | setting | value |
 |---|---|
@@ -34,24 +34,71 @@ retriever.add(documents)
 retriever(["a question"], k=10)
 ```
 {sections}"""
+_CONTEXTUAL = """A two-stage contextual encoder: the first stage embeds a sample of the corpus, the second stage embeds
+queries and documents in that context (Morris & Rush 2024, [arXiv 2410.02525](https://arxiv.org/abs/2410.02525))."""
+# Kind of encoder to its tag and what it is.
+_KINDS = {
+    "dense": ("dense", "A dense encoder: one vector for each text, compared by {similarity}."),
+    "sparse": (
+        "splade",
+        "SPLADE: one weight for each term of the vocabulary (Formal et al. 2021, "
+        "[arXiv 2109.10086](https://arxiv.org/abs/2109.10086)).",
+    ),
+    "sparse-embed": (
+        "sparse-embed",
+        "SparseEmbed: a text's heaviest terms, each with a contextual embedding (Kong et al. 2023, SIGIR). The folder "
+        "is also a SPLADE model to sentence-transformers' `SparseEncoder`.",
+    ),
+}
 
 
-def model_card(
-    config: ContextualConfig,
+def model_card(config: ContextualConfig, *, name: str = "contextual-encoder", **fields: Any) -> str:
+    """Write the card of a contextual model as Markdown; `fields` are those of :func:`write_card`."""
+    settings = {
+        "backbone": f"{config.family}, width {config.hidden_size}",
+        "attention": config.attention if config.attention == "joint" else f"cached, {config.cached_form}",
+        "context documents": config.context_size,
+        "first stage": config.first_stage,
+        "tokens of a text": config.max_length,
+        "prompts": _prompts(config.prompts),
+    }
+    return write_card("contextual-document-embeddings", _CONTEXTUAL, settings, name=name, **fields)
+
+
+def encoder_card(encoder: Any, *, name: str = "encoder", **fields: Any) -> str:
+    """Write the card of a dense, SPLADE or SparseEmbed encoder; `fields` are those of :func:`write_card`."""
+    tag, about = _KINDS[encoder.kind]
+    settings = {
+        "dimensions": encoder.dimension,
+        "tokens of a text": encoder.settings.max_length,
+        "prompts": _prompts(encoder.settings.prompts),
+    }
+    similarity = "cosine" if encoder.settings.normalize else "inner product"
+    return write_card(tag, about.format(similarity=similarity), settings, name=name, **fields)
+
+
+def _prompts(prompts: Mapping[str, str]) -> str:
+    return ", ".join(f"`{name}`: `{text}`" for name, text in prompts.items() if text) or "none"
+
+
+def write_card(
+    tag: str,
+    about: str,
+    settings: Mapping[str, Any],
     *,
-    name: str = "contextual-encoder",
+    name: str,
     license: str = "apache-2.0",
     base_model: str | None = None,
     training_data: Sequence[str] = (),
     recipe: str = "",
     results: Mapping[str, float] | None = None,
 ) -> str:
-    """Write the card of a contextual model as Markdown.
+    """Write a model card as Markdown.
 
     Parameters
     ----------
-    config
-        The model's settings.
+    tag, about, settings
+        What kind of model it is, in a word and in a sentence, and its settings.
     name, license, base_model
         Of the model and of what it was trained from.
     training_data
@@ -61,14 +108,6 @@ def model_card(
     results
         Measure to value.
     """
-    shown = {
-        "backbone": f"{config.family}, width {config.hidden_size}",
-        "attention": config.attention if config.attention == "joint" else f"cached, {config.cached_form}",
-        "context documents": config.context_size,
-        "first stage": config.first_stage,
-        "tokens of a text": config.max_length,
-        "prompts": ", ".join(f"`{name}`: `{text}`" for name, text in config.prompts.items() if text) or "none",
-    }
     sections = ""
     if training_data:
         sections += "\n## Training data\n\n" + "".join(f"- {entry}\n" for entry in training_data)
@@ -81,6 +120,8 @@ def model_card(
         name=name,
         license=license,
         base_line=f"base_model: {base_model}\n" if base_model else "",
-        settings="\n".join(f"| {key} | {value} |" for key, value in shown.items()),
+        tag=tag,
+        about=about,
+        settings="\n".join(f"| {key} | {value} |" for key, value in settings.items()),
         sections=sections,
     )

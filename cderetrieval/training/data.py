@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,8 +24,10 @@ from .sources import Row, Source, find_sources, read_rows
 
 logger = logging.getLogger(__name__)
 
-# Whole numbers kept for each row.
-_NUMBERS = {"dataset": "<i4", "domain": "<i4", "line": "<i8", "negatives_end": "<i8"}
+# Numbers kept for each row; NaN where a row has no teacher's score.
+_NUMBERS = {"dataset": "<i4", "domain": "<i4", "line": "<i8", "negatives_end": "<i8", "score": "<f4"}
+# Raised when the files of a directory change; it is no part of the fingerprint, which runs are resumed by.
+_LAYOUT = 2
 SMALL_DOMAINS = ("error", "skip", "merge")
 
 
@@ -65,7 +68,8 @@ class PairData:
         self.mined = TextColumn(directory, "negative", info["mined"])
         arrays = {name: map_array(directory / f"{name}.raw", dtype, (rows,)) for name, dtype in _NUMBERS.items()}
         self.dataset, self.domain = arrays["dataset"], arrays["domain"]
-        self._line, self._negatives_end = arrays["line"], arrays["negatives_end"]
+        self._line, self._negatives_end, self._score = arrays["line"], arrays["negatives_end"], arrays["score"]
+        self._mined_scores = map_array(directory / "mined_score.raw", "<f4", (info["mined"],))
         self._prompts: list[list[str] | None] = info["prompts"]
 
     def __len__(self) -> int:
@@ -86,6 +90,33 @@ class PairData:
         """Positions of a row's negatives in :attr:`mined`, at most :attr:`negatives` of them."""
         start = int(self._negatives_end[row - 1]) if row else 0
         return range(start, min(int(self._negatives_end[row]), start + self.negatives))
+
+    def scores(self, row: int) -> list[float]:
+        """The teacher's scores of a row's document and negatives; NaN where there are none."""
+        mined = self.negatives_of(row)
+        return [float(self._score[row]), *self._mined_scores[mined.start : mined.stop].tolist()]
+
+    def check_scored(self) -> None:
+        """Check that every row can be distilled from.
+
+        Raises
+        ------
+        InputError
+            If a row has fewer mined negatives than are used, or no scores; the message names file and line.
+        """
+        if self.negatives < 1:
+            raise ConfigError("distillation compares a document with mined negatives: set negatives to 1 or more.")
+        ends = np.asarray(self._negatives_end)
+        counts = np.diff(ends, prepend=0)
+        for wrong, what in (
+            (counts < self.negatives, f"fewer than {self.negatives} negatives"),
+            (np.isnan(self._score), "no 'scores' of a teacher"),
+        ):
+            if wrong.any():
+                raise InputError(
+                    f"{self.where(int(wrong.argmax()))} has {what}, as {int(wrong.sum())} of {len(self)} rows: "
+                    "distillation needs both in every row. Leave such rows out, or use fewer negatives."
+                )
 
     def where(self, row: int) -> str:
         """File and line that a row came from."""
@@ -119,7 +150,8 @@ def load_pairs(names: Sequence[str | Path | Source], cache: str | Path, *, negat
     if not sources:
         raise InputError("no training data: name a file, a folder, or a hub data set.")
     key = {"sources": [_describe(source) for source in sources]}
-    directory = cached_directory(cache, "pairs", key, lambda path: _write(path, sources, digest_of(key)))
+    layout = {**key, "layout": _LAYOUT}
+    directory = cached_directory(cache, "pairs", layout, lambda path: _write(path, sources, digest_of(key)))
     return PairData(directory, negatives)
 
 
@@ -127,7 +159,10 @@ def _describe(source: Source) -> dict[str, Any]:
     path = Path(source.path)
     if not path.is_file():
         raise InputError(f"training data {source.path!r}: there is no such file.")
-    return {**dataclasses.asdict(source), "path": path.name, "sha256": sha256_file(path)}
+    described = {**dataclasses.asdict(source), "path": path.name, "sha256": sha256_file(path)}
+    if source.scores == "scores":
+        del described["scores"]  # fingerprints of data without a teacher stay what they were
+    return described
 
 
 class _Numbers:
@@ -148,7 +183,8 @@ def _write(directory: Path, sources: Sequence[Source], fingerprint: str) -> dict
     datasets, domains = _Numbers(), _Numbers()
     prompts: list[Sequence[str] | None] = []
     weights: list[float | None] = []
-    files = {name: open(directory / f"{name}.raw", "wb") for name in _NUMBERS}  # noqa: SIM115 - closed below
+    names = [*_NUMBERS, "mined_score"]
+    files = {name: open(directory / f"{name}.raw", "wb") for name in names}  # noqa: SIM115 - closed below
     try:
         with (
             TextWriter(directory, "query") as queries,
@@ -162,10 +198,12 @@ def _write(directory: Path, sources: Sequence[Source], fingerprint: str) -> dict
                 before = queries.count
                 for line, row in read_rows(source):
                     _append(row, queries, documents, mined)
+                    score, *mined_scores = row.scores or [math.nan] * (1 + len(row.negatives))
                     domain = domains.code(f"{source.name}/{row.domain}")
                     if domain == len(prompts):
                         prompts.append(source.prompts.get(row.domain, source.prompts.get("*")))
-                    _append_numbers(files, dataset, domain, line, mined.count)
+                    _append_numbers(files, dataset, domain, line, mined.count, score)
+                    files["mined_score"].write(np.array(mined_scores, dtype="<f4").tobytes())
                 if queries.count == before:
                     raise InputError(f"{source.path} holds no pair.")
                 logger.info("%s: %d pairs.", source.name, queries.count - before)
@@ -191,7 +229,7 @@ def _append(row: Row, queries: TextWriter, documents: TextWriter, mined: TextWri
         mined.append(text)
 
 
-def _append_numbers(files: Mapping[str, BinaryIO], *values: int) -> None:
+def _append_numbers(files: Mapping[str, BinaryIO], *values: float) -> None:
     for (name, dtype), value in zip(_NUMBERS.items(), values, strict=True):
         files[name].write(np.array([value], dtype=dtype).tobytes())
 

@@ -3,7 +3,9 @@
     load_recipe("minilm").replace(data=("pairs/",), learning_rate=1e-5)
 
 The package brings ``paper-large-v1`` and ``paper-large-v2`` (how cde-small-v1 and -v2 were made), ``paper-small`` (the
-paper's ablations: six layers, 64 tokens, 64 context documents) and ``minilm`` (the default model).
+paper's ablations: six layers, 64 tokens, 64 context documents) and ``minilm`` (the default model); ``splade``,
+``splade-distil``, ``sparse-embed`` and ``multi-qa`` (dense) from a masked language model; and the small
+``splade-minilm`` and ``sparse-embed-minilm``, which need no hub and learn on a CPU in minutes.
 """
 
 from __future__ import annotations
@@ -20,8 +22,13 @@ from ..files import read_json
 from .data import SMALL_DOMAINS
 from .packing import PACKINGS
 
+CONTEXTUAL = ("biencoder", "joint", "cached")
+SPARSE = ("splade", "sparse-embed")
+DISTILLATION = ("none", "margin-mse", "kl")
+
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "architecture": ("biencoder", "joint", "cached"),
+    "architecture": (*CONTEXTUAL, "dense", *SPARSE),
+    "distillation": DISTILLATION,
     "first_stage": ("trained", "frozen", "tied"),
     "small_domains": SMALL_DOMAINS,
     "packing": PACKINGS,
@@ -48,7 +55,21 @@ _LEAST = {
     "keep": 2,
     "workers": 0,
 }
-_AT_LEAST_0 = ("learning_rate", "weight_decay", "clip", "epochs", "filter_margin")
+_AT_LEAST_0 = (
+    *("learning_rate", "weight_decay", "clip", "epochs", "filter_margin"),
+    *("query_flops", "document_flops", "sparse_weight"),
+)
+_ABOVE_0 = ("scale", "flops_ramp", "distillation_temperature")
+_SHARES = ("sequence_dropout", "null_probability", "flops_ramp")
+# Fields that only some architectures know, and the value that says nothing.
+_ONLY: dict[str, tuple[tuple[str, ...], Any]] = {
+    "filter": (CONTEXTUAL, "off"),
+    "sequence_dropout": (CONTEXTUAL, 0.0),
+    "null_probability": (CONTEXTUAL, 0.0),
+    "query_flops": (SPARSE, 0.0),
+    "document_flops": (SPARSE, 0.0),
+    "distillation": (SPARSE, "none"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +84,10 @@ class Recipe:
         What the model starts from: a backbone or a contextual model, as a directory, hub name, or installed name.
     architecture
         ``"biencoder"``: no context; ``"joint"``, ``"cached"``: see
-        :class:`~cderetrieval.models.config.ContextualConfig`.
+        :class:`~cderetrieval.models.config.ContextualConfig`. ``"dense"``: any sentence-transformers model;
+        ``"splade"``; ``"sparse-embed"``.
     model
-        Further fields of that configuration.
+        Further fields of that configuration; for the other architectures, see :mod:`~cderetrieval.training.families`.
     first_stage
         ``"trained"``; ``"frozen"``: as it starts; ``"tied"``: the second stage's backbone, trained with it.
     max_length
@@ -90,7 +112,15 @@ class Recipe:
     sequence_dropout, null_probability
         How often one context document, or a step's whole context, is null.
     scale, symmetric, share_negatives
-        See :class:`~cderetrieval.training.losses.ContextualLoss`.
+        See :class:`~cderetrieval.training.losses.ContextualLoss`; the other architectures have the same.
+    query_flops, document_flops, flops_ramp
+        Weights of the FLOPS regularisers of a sparse model's queries and documents; they rise from 0 with the square
+        of the step over this share of the run.
+    sparse_weight
+        Weight of SparseEmbed's sparse loss; that of its dense loss is 1.
+    distillation, distillation_temperature
+        In place of the contrastive loss, learn the margins (``"margin-mse"``) or the distribution (``"kl"``, at this
+        temperature) of a teacher's scores, which stand in the data's ``scores``.
     chunk_tokens, first_chunk_tokens, dtype
         See :class:`~cderetrieval.training.gradcache.Caching`.
     checkpointing, compile
@@ -133,6 +163,12 @@ class Recipe:
     scale: float = 50.0
     symmetric: bool = False
     share_negatives: bool = False
+    query_flops: float = 0.0
+    document_flops: float = 0.0
+    flops_ramp: float = 1 / 3
+    sparse_weight: float = 0.1
+    distillation: str = "none"
+    distillation_temperature: float = 1.0
     chunk_tokens: int | None = 16_384
     first_chunk_tokens: int | None = None
     dtype: str = "auto"
@@ -167,6 +203,14 @@ class Recipe:
         self._check_numbers()
         if self.architecture == "biencoder" and self.null_probability > 0:
             raise ConfigError("architecture='biencoder' has no context: null_probability must be 0.")
+        for name, (architectures, nothing) in _ONLY.items():
+            if self.architecture not in architectures and getattr(self, name) != nothing:
+                raise ConfigError(
+                    f"architecture={self.architecture!r} has no {name}: set it to {nothing!r}, not "
+                    f"{getattr(self, name)!r}."
+                )
+        if self.distillation != "none" and self.negatives < 1:
+            raise ConfigError(f"distillation={self.distillation!r} compares documents: set negatives to 1 or more.")
 
     def _check_numbers(self) -> None:
         optional = {entry.name for entry in dataclasses.fields(self) if "None" in str(entry.type)}
@@ -176,13 +220,16 @@ class Recipe:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
-        for name in (*_AT_LEAST_0, "sequence_dropout", "null_probability"):
+        for name in (*_AT_LEAST_0, *_SHARES, *_ABOVE_0):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
                 raise ConfigError(f"{name}={value!r} must be a number of at least 0.")
-        for name in ("sequence_dropout", "null_probability"):
+        for name in _SHARES:
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must lie in [0, 1].")
+        for name in _ABOVE_0:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be above 0.")
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with some fields changed, validated again; an unknown field is an error that names it."""
@@ -192,6 +239,12 @@ class Recipe:
         """Return all fields as JSON values."""
         values = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def directions(self) -> dict[str, Any]:
+        """`symmetric` in the words of sentence-transformers' contrastive losses."""
+        if not self.symmetric:
+            return {}
+        return {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -209,7 +262,8 @@ def recipe_names() -> list[str]:
     """Names of the recipes that the package brings.
 
     >>> recipe_names()
-    ['minilm', 'paper-large-v1', 'paper-large-v2', 'paper-small']
+    ['minilm', 'multi-qa', 'paper-large-v1', 'paper-large-v2', 'paper-small', 'sparse-embed', 'sparse-embed-minilm',
+     'splade', 'splade-distil', 'splade-minilm']
     """
     folder = files("cderetrieval.training") / "recipes"
     return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))

@@ -11,23 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 
 from ..errors import ConfigError, StoreError, missing_dependency
 from ..files import write_json
-from ..models.contextual import ContextualTransformer
-from ..models.sentence_transformer import ContextualModule
+from ..runtime import supports_bfloat16
 from .checkpoints import check_same_run, last_checkpoint, run_record
 from .cluster import Clusters, ClusterSettings, cluster_pairs, difficulty
 from .data import PairData, load_pairs, usable_domains
-from .false_negatives import FalseNegativeFilter
-from .gradcache import Caching
-from .losses import ContextualLoss
+from .distinct import TextNumbers, text_numbers
+from .families import family_of
+from .families.base import Family
 from .recipes import Recipe
 from .samplers import ClusteredBatchSampler, Groups
-from .start import start_model
-from .surrogate import FreshVectors, StoredVectors, load_surrogate, store_vectors
-from .trainer import ContextualTrainer, Evaluate
+from .surrogate import StoredVectors, load_surrogate, store_vectors
+from .trainer import Evaluate, PairTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +46,8 @@ class Prepared:
         Domains and clusters.
     vectors
         Surrogate vectors; None where neither clusters nor a stored filter need them.
+    texts
+        Keeps texts from standing twice in a batch; None where the loss masks them.
     report
         Sizes of clusters and difficulty of batches.
     """
@@ -56,6 +55,7 @@ class Prepared:
     data: PairData
     groups: Groups
     vectors: StoredVectors | None
+    texts: TextNumbers | None
     report: dict[str, float]
 
 
@@ -74,6 +74,8 @@ def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: st
         Where the surrogate computes.
     """
     data = load_pairs(recipe.data, cache, negatives=recipe.negatives)
+    if recipe.distillation != "none":
+        data.check_scored()
     ranks = processes if recipe.share_negatives else 1
     rows = recipe.batch_size * ranks
     domain = usable_domains(data, rows, recipe.small_domains)
@@ -81,22 +83,23 @@ def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: st
     vectors = None
     if recipe.clusters or recipe.filter == "stored":
         name = f"{recipe.surrogate}:{recipe.surrogate_length}"
-        vectors = store_vectors(data, lambda: _surrogate(recipe, device), name, cache)
+        length = recipe.surrogate_length
+        vectors = store_vectors(
+            data, lambda: load_surrogate(recipe.surrogate, max_length=length, device=device), name, cache
+        )
     if recipe.clusters and vectors is not None:
         clusters = _clusters(recipe, data, vectors, domain, rows, cache)
         groups = Groups.from_clusters(domain, clusters, np.asarray(data.dataset), weights)
         report = clusters.report()
     else:
         groups, report = Groups.without_clusters(domain, np.asarray(data.dataset), weights), {}
+    texts = text_numbers(data, cache) if family_of(recipe.architecture).distinct else None
+    prepared = Prepared(data, groups, vectors, texts, report)
     if vectors is not None:
-        sampler = batch_sampler(recipe, data, groups, ranks)
+        sampler = batch_sampler(recipe, prepared, ranks)
         report |= difficulty(vectors, list(sampler.plan(0)[:MEASURED_BATCHES]))
     logger.info("%d pairs; %s", len(data), ", ".join(f"{name} {value:.4g}" for name, value in report.items()))
-    return Prepared(data, groups, vectors, report)
-
-
-def _surrogate(recipe: Recipe, device: str | None) -> Any:
-    return load_surrogate(recipe.surrogate, max_length=recipe.surrogate_length, device=device)
+    return prepared
 
 
 def _clusters(
@@ -107,39 +110,23 @@ def _clusters(
     return cluster_pairs(vectors, domain, settings, cache, {**key, "length": recipe.surrogate_length})
 
 
-def batch_sampler(recipe: Recipe, data: PairData, groups: Groups, ranks: int) -> ClusteredBatchSampler:
+def batch_sampler(recipe: Recipe, prepared: Prepared, ranks: int) -> ClusteredBatchSampler:
     """The recipe's batches."""
     return ClusteredBatchSampler(
-        data, recipe.batch_size, seed=recipe.seed, groups=groups, packing=recipe.packing, ranks=ranks
+        prepared.data,
+        recipe.batch_size,
+        seed=recipe.seed,
+        groups=prepared.groups,
+        packing=recipe.packing,
+        ranks=ranks,
+        texts=prepared.texts,
     )
 
 
-def make_loss(recipe: Recipe, model: SentenceTransformer, prepared: Prepared, device: str | None) -> ContextualLoss:
-    """The recipe's loss."""
-    found = None
-    if recipe.filter == "stored" and prepared.vectors is not None:
-        found = FalseNegativeFilter(prepared.vectors, recipe.filter_margin)
-    elif recipe.filter == "fresh":
-        fresh = FreshVectors(prepared.data, _surrogate(recipe, device))
-        found = FalseNegativeFilter(fresh, recipe.filter_margin)
-    return ContextualLoss(
-        model,
-        scale=recipe.scale,
-        context_size=0 if recipe.architecture == "biencoder" else recipe.context_size,
-        null_probability=recipe.null_probability,
-        symmetric=recipe.symmetric,
-        share_negatives=recipe.share_negatives,
-        caching=Caching(
-            recipe.chunk_tokens, recipe.first_chunk_tokens, recipe.dtype, train_first=recipe.first_stage != "frozen"
-        ),
-        false_negatives=found,
-    )
-
-
-def training_arguments(recipe: Recipe, output: Path, evaluated: bool) -> SentenceTransformerTrainingArguments:
+def training_arguments(recipe: Recipe, family: Family, output: Path, evaluated: bool) -> Any:
     """The recipe in the words of transformers."""
     steps = recipe.evaluate_steps if evaluated else None
-    return SentenceTransformerTrainingArguments(
+    return family.trainer.training_args_class(
         output_dir=str(output),
         per_device_train_batch_size=recipe.batch_size,
         num_train_epochs=recipe.epochs,
@@ -164,29 +151,15 @@ def training_arguments(recipe: Recipe, output: Path, evaluated: bool) -> Sentenc
         dataloader_pin_memory=torch.cuda.is_available(),
         dataloader_drop_last=True,
         use_cpu=not torch.cuda.is_available(),
+        bf16=family.casts and _bfloat16(recipe.dtype),
         disable_tqdm=True,
     )
 
 
-def build(recipe: Recipe) -> SentenceTransformer:
-    """The model that a recipe starts from, ready to be trained."""
-    contextual = start_model(recipe)
-    if recipe.first_stage == "frozen":
-        contextual.first_stage_model.requires_grad_(False)
-    backbones = [contextual.second_stage_model.backbone]
-    if contextual.config.first_stage == "own":
-        backbones.append(contextual.first_stage_model.backbone)
-    for backbone in backbones:
-        if recipe.checkpointing:
-            backbone.gradient_checkpointing_enable({"use_reentrant": False})
-        if recipe.compile:
-            backbone.compile(dynamic=True)
-    return SentenceTransformer(
-        modules=[ContextualModule(contextual)],
-        device="cpu",
-        prompts=dict(contextual.config.prompts),
-        similarity_fn_name="cosine",
-    )
+def _bfloat16(dtype: str) -> bool:
+    if dtype == "auto":
+        return torch.cuda.is_available() and supports_bfloat16(torch.device("cuda"))
+    return dtype == "bfloat16"
 
 
 def train(
@@ -197,8 +170,8 @@ def train(
     resume: bool = False,
     evaluate: Evaluate | None = None,
     license: str = "apache-2.0",
-    on_ready: Callable[[ContextualTrainer], None] | None = None,
-) -> ContextualTransformer:
+    on_ready: Callable[[PairTrainer], None] | None = None,
+) -> Any:
     """Train a model, alone or as one of the processes that ``torchrun`` started.
 
     Parameters
@@ -212,8 +185,8 @@ def train(
     resume
         Go on from the last checkpoint in `output`; where there is none, start.
     evaluate
-        Called every `recipe.evaluate_steps` with the model and the step; its numbers are logged and, the last of
-        them, written on the model card.
+        Called every `recipe.evaluate_steps` with the model (a contextual model or an encoder) and the step; its
+        numbers are logged and, the last of them, written on the model card.
     license
         Of the trained model.
     on_ready
@@ -221,7 +194,7 @@ def train(
 
     Returns
     -------
-    ContextualTransformer
+    ContextualTransformer, DenseEncoder, Splade or SparseEmbed
         The trained model, as it was written to ``<output>/model``.
 
     Raises
@@ -233,7 +206,7 @@ def train(
     StoreError
         If `output` holds a run and `resume` is off, or the disk is full.
     TrainingError
-        If the loss or a gradient is not finite; the last checkpoint stays.
+        If the loss or a gradient is not finite, or a sparse model has collapsed; the last checkpoint stays.
     """
     for package in ("accelerate", "datasets"):
         if find_spec(package) is None:
@@ -244,23 +217,26 @@ def train(
     checkpoint = last_checkpoint(output)
     if checkpoint is not None and not resume:
         raise StoreError(f"{output} holds a run up to {checkpoint.name}: resume it, or choose another directory.")
-    model = build(recipe)
-    arguments = training_arguments(recipe, output, evaluate is not None)
+    family = family_of(recipe.architecture)
+    model = family.build(recipe)
+    arguments = training_arguments(recipe, family, output, evaluate is not None)
     processes = arguments.world_size
     device = str(arguments.device)
     prepared = prepare(recipe, cache or output / "cache", processes=processes, device=device)
-    record = run_record(prepared.data.fingerprint, recipe.to_dict(), model[0].config.to_dict(), processes)
+    record = run_record(prepared.data.fingerprint, recipe.to_dict(), family.settings(model), processes)
     if checkpoint is not None:
         check_same_run(checkpoint, _as_json(record))
     card = model_card_fields(recipe, prepared, license)
-    trainer = ContextualTrainer(
-        model=model.to(arguments.device),
+    loss = family.loss(recipe, model.to(arguments.device), prepared, device)
+    trainer = family.trainer(
+        family=family,
+        model=model,
         args=arguments,
-        loss=make_loss(recipe, model, prepared, device),
+        loss=loss,
         data=prepared.data,
-        batches=lambda: batch_sampler(
-            recipe, prepared.data, prepared.groups, processes if recipe.share_negatives else 1
-        ),
+        data_collator=family.collator(recipe, model, prepared.data),
+        callbacks=family.callbacks(recipe, loss),
+        batches=lambda: batch_sampler(recipe, prepared, processes if recipe.share_negatives else 1),
         record=record,
         card=card,
         evaluate=evaluate,
@@ -296,10 +272,8 @@ def model_card_fields(recipe: Recipe, prepared: Prepared, license: str) -> dict[
     }
 
 
-def _finish(trainer: ContextualTrainer, output: Path, card: dict[str, Any]) -> ContextualTransformer:
-    contextual: ContextualTransformer = trainer.model[0].model
-    contextual.eval()
-    contextual.__dict__.pop("fingerprint", None)
+def _finish(trainer: PairTrainer, output: Path, card: dict[str, Any]) -> Any:
+    trainer.model.eval()
     evaluated = [entry for entry in trainer.state.log_history if any(name.startswith("eval_") for name in entry)]
     results = {
         name.removeprefix("eval_"): float(value)
@@ -307,6 +281,6 @@ def _finish(trainer: ContextualTrainer, output: Path, card: dict[str, Any]) -> C
         if name.startswith("eval_") and name not in SPEEDS
     }
     if trainer.is_world_process_zero():
-        contextual.save_pretrained(str(output / "model"), **card, results=results or None)
+        trainer.family.save(trainer.model, str(output / "model"), {**card, "results": results or None})
     trainer.accelerator.wait_for_everyone()
-    return contextual
+    return trainer.family.encoder(trainer.model)

@@ -18,6 +18,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ..errors import ConfigError
 from .cluster import Clusters
+from .distinct import TextNumbers, distinct_batches
 from .packing import pack
 
 
@@ -84,6 +85,8 @@ class ClusteredBatchSampler(DefaultBatchSampler):
     ranks
         Processes that share their negatives: so many consecutive batches are cut from one, so that what each process
         takes in turn is of the same domain and region.
+    texts
+        Keep texts from standing twice in what was cut as one; None: the loss masks them.
 
     Raises
     ------
@@ -103,6 +106,7 @@ class ClusteredBatchSampler(DefaultBatchSampler):
         groups: Groups,
         packing: str = "tour",
         ranks: int = 1,
+        texts: TextNumbers | None = None,
     ) -> None:
         super().__init__(dataset, batch_size, True, valid_label_columns, generator, seed)
         if len(groups.domain) != len(dataset):
@@ -110,10 +114,15 @@ class ClusteredBatchSampler(DefaultBatchSampler):
         self.packing = packing
         self.ranks = ranks
         self._groups = groups
+        self._texts = texts
         self._domains = self._split()
-        self._count = sum(len(rows) // (batch_size * ranks) for rows, *_ in self._domains)
+        self._counts = [self._batches_of(number) for number in range(len(self._domains))]
+        self._count = sum(self._counts)
         if not self._count:
-            raise ConfigError(f"no domain has {batch_size * ranks} rows, one batch. Take smaller batches or more data.")
+            distinct = " without repeated texts" if texts is not None else ""
+            raise ConfigError(
+                f"no domain has {batch_size * ranks} rows{distinct}, one batch. Take smaller batches or more data."
+            )
         self._plan: tuple[int, np.ndarray] | None = None
 
     def _split(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
@@ -129,6 +138,12 @@ class ClusteredBatchSampler(DefaultBatchSampler):
                 dataset = 0 if groups.dataset is None else int(groups.dataset[rows[0]])
                 domains.append((rows, cluster, np.asarray(groups.centres)[names], dataset))
         return domains
+
+    def _batches_of(self, number: int) -> int:
+        """Batches of a domain in an epoch: all that fit, or what its repeated texts let the first packing find."""
+        if self._texts is None:
+            return len(self._domains[number][0]) // self._rows
+        return len(self._pack(number, 0))
 
     def __len__(self) -> int:
         return self._count * self.ranks
@@ -146,14 +161,21 @@ class ClusteredBatchSampler(DefaultBatchSampler):
         return self._plan[1]
 
     def _plan_all(self, epoch: int) -> np.ndarray:
-        batches = [self._pack(number, epoch) for number in range(len(self._domains))]
+        batches = [self._filled(number, epoch) for number in range(len(self._domains))]
         return np.concatenate(batches)[self._rng(epoch).permutation(self._count)]
+
+    def _filled(self, number: int, epoch: int, turn: int = 0) -> np.ndarray:
+        """As many batches of a domain as every epoch has; where repeated texts leave fewer, some of the first epoch."""
+        packed = self._pack(number, epoch, turn)
+        if len(packed) < self._counts[number]:
+            packed = np.concatenate([packed, self._pack(number, 0)])
+        return packed[: self._counts[number]]
 
     def _plan_weighted(self, epoch: int) -> np.ndarray:
         """Draw the data set of each batch; a data set that runs out is packed anew."""
         weights = np.array(self._groups.weights, dtype=float)
         for code in range(len(weights)):
-            if not any(dataset == code and len(rows) >= self._rows for rows, _, _, dataset in self._domains):
+            if not any(domain[3] == code and count for domain, count in zip(self._domains, self._counts, strict=True)):
                 weights[code] = 0.0
         if not weights.any():
             raise ConfigError("every data set that holds a batch has weight 0.")
@@ -163,10 +185,10 @@ class ClusteredBatchSampler(DefaultBatchSampler):
 
     def _stream(self, dataset: int, epoch: int) -> Iterator[np.ndarray]:
         """Batches of one data set without end."""
-        numbers = [number for number, entry in enumerate(self._domains) if entry[3] == dataset]
+        numbers = [n for n, entry in enumerate(self._domains) if entry[3] == dataset and self._counts[n]]
         turn = 0
         while True:
-            batches = np.concatenate([self._pack(number, epoch, turn) for number in numbers])
+            batches = np.concatenate([self._filled(number, epoch, turn) for number in numbers])
             yield from batches[self._rng(epoch, dataset, turn).permutation(len(batches))]
             turn += 1
 
@@ -176,7 +198,8 @@ class ClusteredBatchSampler(DefaultBatchSampler):
 
     def _pack(self, number: int, epoch: int, turn: int = 0) -> np.ndarray:
         rows, cluster, centres, _ = self._domains[number]
-        return pack(rows, cluster, centres, self._rows, self.packing, self._rng(epoch, number, turn, 1))
+        packed = pack(rows, cluster, centres, self._rows, self.packing, self._rng(epoch, number, turn, 1))
+        return packed if self._texts is None else distinct_batches(packed.reshape(-1), self._rows, self._texts)
 
     def _rng(self, *path: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *path])

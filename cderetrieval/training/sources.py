@@ -1,14 +1,15 @@
 """Where training pairs come from: files of JSON lines or Parquet, folders of them, and data sets of the hub.
 
-A line is ``{"query", "document", "domain"?, "negatives"?}``, or, as in the files that multi-qa and the all-* models
-were trained on, a list ``[query, document, negative...]`` or ``{"texts": [...]}``. A ``data_config.json`` as those
-models ship it lists files with weights: a batch comes from a file with probability weight / sum of weights, whatever
-its size.
+A line is ``{"query", "document", "domain"?, "negatives"?, "scores"?}``, or, as in the files that multi-qa and the all-*
+models were trained on, a list ``[query, document, negative...]`` or ``{"texts": [...]}``. ``scores`` are those of a
+teacher, for distillation: the document's, then one for each negative. A ``data_config.json`` as those models ship it
+lists files with weights: a batch comes from a file with probability weight / sum of weights, whatever its size.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     document: str
     negatives: tuple[str, ...]
     domain: str
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Source:
         Name of the data set; also the domain of rows that name none.
     weight
         Share of batches, relative to the other sources; None: by size.
-    query, document, negatives, domain
+    query, document, negatives, domain, scores
         Names of the fields.
     prompts
         Domain to the prompts of its queries and documents; ``"*"`` serves all others. None: the model's own.
@@ -58,6 +60,7 @@ class Source:
     negatives: str = "negatives"
     domain: str = "domain"
     prompts: Prompts = field(default_factory=dict)
+    scores: str = "scores"
 
     def __post_init__(self) -> None:
         if self.weight is not None and not self.weight > 0:
@@ -163,7 +166,7 @@ def _parquet_rows(source: Source) -> Iterator[tuple[int, Any]]:
         file = parquet.ParquetFile(source.path)
     except (OSError, ArrowInvalid) as error:
         raise InputError(f"{source.path} is no Parquet file ({error}).") from error
-    wanted = {source.query, source.document, source.negatives, source.domain}
+    wanted = {source.query, source.document, source.negatives, source.domain, source.scores}
     columns = [name for name in file.schema_arrow.names if name in wanted]
     number = 0
     for batch in file.iter_batches(columns=columns):
@@ -181,11 +184,13 @@ def _row(source: Source, values: Any, where: str) -> Row:
         values = {source.query: values[0], source.document: values[1], source.negatives: values[2:]}
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected an object or a list of texts, found {str(values)[:60]!r}.")
+    negatives = _negatives(values.get(source.negatives), source.negatives, where)
     return Row(
         _text(values, source.query, where),
         _text(values, source.document, where),
-        _negatives(values.get(source.negatives), source.negatives, where),
+        negatives,
         _domain(values, source, where),
+        _scores(values.get(source.scores), len(negatives), source.scores, where),
     )
 
 
@@ -205,6 +210,20 @@ def _negatives(value: Any, name: str, where: str) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise InputError(f"{where}: field {name!r} must be a list of texts that are not empty.")
     return tuple(texts)
+
+
+def _scores(value: Any, negatives: int, name: str, where: str) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    numbers = isinstance(value, list) and all(
+        isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score) for score in value
+    )
+    if not numbers or len(value) != 1 + negatives:
+        raise InputError(
+            f"{where}: field {name!r} must list the teacher's scores of the document and of its {negatives} negatives, "
+            f"{1 + negatives} numbers; found {str(value)[:60]}."
+        )
+    return tuple(map(float, value))
 
 
 def _domain(values: Mapping[str, Any], source: Source, where: str) -> str:

@@ -1,8 +1,8 @@
-"""sentence-transformers' trainer, with our data, batches, loss, checkpoints and log.
+"""sentence-transformers' trainers, with our data, batches, losses, checkpoints and log.
 
-What is ours is only what the trainer cannot know: rows come from mapped columns and not from `datasets`; batches are
-clustered; checkpoints are whole or do not count, and are written without pickled arguments; a loss that is not finite
-stops the run and names its batch.
+What is ours is only what these trainers cannot know: rows come from mapped columns and not from `datasets`; batches are
+clustered; checkpoints are whole or do not count, and are written without pickled arguments; a loss that is not finite,
+or a sparse model that has collapsed, stops the run and names its batch.
 """
 
 from __future__ import annotations
@@ -11,53 +11,57 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.trainer import BaseTrainer
+from sentence_transformers.sparse_encoder import SparseEncoderTrainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import StoreError, TrainingError
 from ..files import atomic_write
-from ..models.contextual import ContextualTransformer
+from ..models.loading import quiet
 from .checkpoints import mark_whole
-from .collator import PairCollator
 from .data import PairData
-from .losses import ContextualLoss
 from .samplers import ClusteredBatchSampler
+
+if TYPE_CHECKING:
+    from .families.base import Family
 
 logger = logging.getLogger(__name__)
 
-# A model in training and its step to named numbers.
-Evaluate = Callable[[ContextualTransformer, int], Mapping[str, float]]
+# A contextual model or an encoder in training, and its step, to named numbers.
+Evaluate = Callable[[Any, int], Mapping[str, float]]
 
 
 class CallableEvaluator(BaseEvaluator):
-    """A callable as sentence-transformers' trainer wants its evaluators.
+    """A callable as sentence-transformers' trainers want their evaluators.
 
     Parameters
     ----------
     evaluate
-        The model and the step to named numbers.
+        What the family gives of a model, and the step, to named numbers.
+    family
+        Of the model.
     """
 
-    def __init__(self, evaluate: Evaluate) -> None:
+    def __init__(self, evaluate: Evaluate, family: Family) -> None:
         super().__init__()
         self._evaluate = evaluate
+        self._family = family
 
     def __call__(
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """Evaluate, without touching the random numbers of the training."""
-        contextual = model[0].model
-        contextual.__dict__.pop("fingerprint", None)  # the weights have changed since it was computed
         with torch.random.fork_rng(), torch.no_grad():
-            return dict(self._evaluate(contextual, steps))
+            return dict(self._evaluate(self._family.encoder(model), steps))
 
 
 class JsonLog(TrainerCallback):
@@ -104,13 +108,15 @@ class FiniteGradients(TrainerCallback):
             )
 
 
-class ContextualTrainer(SentenceTransformerTrainer):
-    """The trainer of contextual models.
+class PairTrainer(BaseTrainer):
+    """What all trainers have in common: to be derived from before one of sentence-transformers' trainers.
 
     Parameters
     ----------
-    model, args, loss
-        As for `SentenceTransformerTrainer`; the loss is a :class:`~cderetrieval.training.losses.ContextualLoss`.
+    family
+        Of the model.
+    model, args, loss, data_collator, callbacks
+        As for sentence-transformers' trainers.
     data
         The pairs.
     batches
@@ -126,15 +132,19 @@ class ContextualTrainer(SentenceTransformerTrainer):
     def __init__(
         self,
         *,
-        model: SentenceTransformer,
+        family: Family,
+        model: Any,
         args: Any,
-        loss: ContextualLoss,
+        loss: nn.Module,
         data: PairData,
+        data_collator: Any,
+        callbacks: Sequence[TrainerCallback],
         batches: Callable[[], ClusteredBatchSampler],
         record: Mapping[str, Any],
         card: Mapping[str, Any],
         evaluate: Evaluate | None = None,
     ) -> None:
+        self.family = family
         self._batches = batches
         self._record = dict(record)
         self._card = dict(card)
@@ -144,9 +154,9 @@ class ContextualTrainer(SentenceTransformerTrainer):
             args=args,
             train_dataset=data,
             loss=loss,
-            evaluator=None if evaluate is None else CallableEvaluator(evaluate),
-            data_collator=PairCollator(model.preprocess, data, dict(model[0].config.prompts)),
-            callbacks=[JsonLog(Path(args.output_dir) / "log.jsonl"), FiniteGradients()],
+            evaluator=None if evaluate is None else CallableEvaluator(evaluate, family),
+            data_collator=data_collator,
+            callbacks=[*callbacks, JsonLog(Path(args.output_dir) / "log.jsonl"), FiniteGradients()],
         )
         self.remove_callback(PrinterCallback)
 
@@ -173,8 +183,8 @@ class ContextualTrainer(SentenceTransformerTrainer):
         super()._run_epoch(epoch=epoch, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One step; a loss that is not finite stops the run before the weights change."""
-        rows = inputs["label"].tolist()
+        """One step; a loss that is not finite, or a collapse, stops the run before the weights change."""
+        rows = inputs["row"].tolist()
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             shown = ", ".join(str(row) for row in rows[:8])
@@ -183,12 +193,14 @@ class ContextualTrainer(SentenceTransformerTrainer):
                 f"({self.train_dataset.where(rows[0])} and others). Nothing was changed: look at these rows, or resume "
                 "from the last checkpoint with a smaller learning rate or dtype='float32'."
             )
+        if hasattr(self.loss, "check"):
+            self.loss.check(self.state.global_step + 1)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the loss counted, as means over all processes, and the seconds of a step."""
-        counted = self.loss.drain() if "loss" in logs else {}
-        if counted:
+        if "loss" in logs:
+            counted = self.loss.drain() if hasattr(self.loss, "drain") else {}
             names = sorted(counted)
             values = torch.tensor([counted[name] for name in names], dtype=torch.float64)
             means = self.accelerator.reduce(values.to(self.args.device), reduction="mean").tolist()
@@ -200,7 +212,11 @@ class ContextualTrainer(SentenceTransformerTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the model with its card, and no pickled arguments."""
-        self.model[0].model.save_pretrained(output_dir or self.args.output_dir, **self._card)
+        self.family.save(self.model, output_dir or self.args.output_dir, self._card)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        with quiet():
+            super()._load_from_checkpoint(checkpoint_path)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint that counts only when it is whole."""
@@ -217,3 +233,11 @@ class ContextualTrainer(SentenceTransformerTrainer):
                 f"the checkpoint {path} could not be written ({error}). Is the disk full? Earlier checkpoints are as "
                 "they were: free some space and resume."
             ) from error
+
+
+class DenseTrainer(PairTrainer, SentenceTransformerTrainer):
+    """The trainer of dense and contextual models."""
+
+
+class SparseTrainer(PairTrainer, SparseEncoderTrainer):
+    """The trainer of sparse models."""

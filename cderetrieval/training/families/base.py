@@ -1,0 +1,85 @@
+"""What differs between kinds of models in training; everything else is one path for all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ConfigError
+from ..collator import PairCollator
+from ..recipes import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import PairData
+    from ..run import Prepared
+    from ..trainer import PairTrainer
+
+
+class Family(ABC):
+    """One kind of model in training.
+
+    Attributes
+    ----------
+    trainer
+        Its trainer.
+    distinct
+        Whether batches must not repeat a text, because the loss does not mask repetitions.
+    casts
+        Whether the trainer computes in the recipe's number format; the contextual loss does so itself.
+    """
+
+    trainer: type[PairTrainer]
+    distinct = True
+    casts = True
+
+    @abstractmethod
+    def build(self, recipe: Recipe) -> Any:
+        """The model that a recipe starts from, on the CPU: one of sentence-transformers' models."""
+
+    @abstractmethod
+    def settings(self, model: Any) -> Mapping[str, Any]:
+        """What a run is resumed by, as JSON values: a checkpoint of other settings is refused."""
+
+    @abstractmethod
+    def loss(self, recipe: Recipe, model: Any, prepared: Prepared, device: str | None) -> nn.Module:
+        """The recipe's loss; its ``drain()`` and ``check(step)``, where it has them, are for log and emergency."""
+
+    @abstractmethod
+    def encoder(self, model: Any) -> Any:
+        """What evaluation and the caller are given: a contextual model or an encoder."""
+
+    @abstractmethod
+    def save(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
+        """Write the model with its card into a directory."""
+
+    def collator(self, recipe: Recipe, model: Any, data: PairData) -> PairCollator:
+        """Rows to a batch of token ids."""
+        del recipe
+        return PairCollator(model.preprocess, data, dict(model.prompts))
+
+    def callbacks(self, recipe: Recipe, loss: nn.Module) -> list[Any]:
+        """Further callbacks of the trainer."""
+        del recipe, loss
+        return []
+
+
+def switch_on(recipe: Recipe, backbones: list[Any]) -> None:
+    """Recompute activations, compile: as the recipe says."""
+    for backbone in backbones:
+        if recipe.checkpointing:
+            backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        if recipe.compile:
+            backbone.compile(dynamic=True)
+
+
+def known_settings(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Any]:
+    """The recipe's `model`, checked for unknown names."""
+    if unknown := sorted(set(recipe.model) - set(names)):
+        raise ConfigError(
+            f"recipe: model has unknown settings {', '.join(unknown)}; architecture={recipe.architecture!r} has "
+            f"{', '.join(names)}."
+        )
+    return dict(recipe.model)

@@ -1,0 +1,108 @@
+"""Dense models: sentence-transformers' contrastive loss, as multi-qa and the all-* models were trained.
+
+A recipe's `model` may hold ``pooling`` ("mean", "cls", "lasttoken") and ``normalize``: then the base is taken as a bare
+backbone. Without them the base is used as it is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from sentence_transformers.util import cos_sim, dot_score
+
+from ...errors import ConfigError
+from ...files import atomic_write
+from ...models.card import encoder_card
+from ...models.dense import DenseEncoder
+from ...models.hub import find, is_contextual
+from ...models.loading import loading, quiet
+from ..collator import ColumnCollator
+from ..recipes import Recipe
+from ..trainer import DenseTrainer
+from .base import Family, known_settings, switch_on
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import PairData
+    from ..run import Prepared
+
+
+class DenseFamily(Family):
+    """One vector for each text, compared by cosine or inner product."""
+
+    trainer = DenseTrainer
+
+    def build(self, recipe: Recipe) -> SentenceTransformer:
+        """Any sentence-transformers model, or a backbone with the recipe's pooling."""
+        directory = find(recipe.base)
+        if is_contextual(directory):
+            raise ConfigError(f"{recipe.base} is a contextual model: architecture='dense' would ignore its context.")
+        settings = known_settings(recipe, ("pooling", "normalize"))
+        with loading(recipe.base):
+            model = _model(str(directory), settings)
+        model.max_seq_length = recipe.max_length
+        switch_on(recipe, [module.model for module in model if isinstance(module, Transformer)])
+        return model
+
+    def settings(self, model: SentenceTransformer) -> Mapping[str, Any]:
+        """Modules and lengths."""
+        return {
+            "modules": [type(module).__name__ for module in model],
+            "dimension": model.get_embedding_dimension(),
+            "max_length": model.max_seq_length,
+            "similarity": model.similarity_fn_name,
+        }
+
+    def loss(self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared, device: str | None) -> nn.Module:
+        """The contrastive loss over all documents of the batch, gradient-cached where the recipe has chunks."""
+        del prepared, device
+        settings = {
+            "scale": recipe.scale,
+            "similarity_fct": dot_score if model.similarity_fn_name == "dot" else cos_sim,
+            "gather_across_devices": recipe.share_negatives,
+            **recipe.directions(),
+        }
+        if recipe.chunk_tokens is None:
+            return MultipleNegativesRankingLoss(model, **settings)
+        return CachedMultipleNegativesRankingLoss(model, mini_batch_num_tokens=recipe.chunk_tokens, **settings)
+
+    def encoder(self, model: SentenceTransformer) -> DenseEncoder:
+        """The model as an encoder, with the weights of now."""
+        return DenseEncoder(model)
+
+    def save(self, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
+        """Write a directory that `load` and `SentenceTransformer` read."""
+        save_with_card(model, self.encoder(model), path, card)
+
+    def collator(self, recipe: Recipe, model: SentenceTransformer, data: PairData) -> ColumnCollator:
+        """Columns as sentence-transformers' losses take them."""
+        del recipe
+        return ColumnCollator(model.preprocess, data, DenseEncoder(model).settings.prompts)
+
+
+def _model(directory: str, settings: Mapping[str, Any]) -> SentenceTransformer:
+    if not settings:
+        return SentenceTransformer(directory, device="cpu")
+    transformer = Transformer(directory)
+    try:
+        pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=settings.get("pooling", "mean"))
+    except ValueError as error:
+        raise ConfigError(f"recipe: model.pooling={settings['pooling']!r} is unknown ({error}).") from error
+    modules = [transformer, pooling, *([Normalize()] if settings.get("normalize") else [])]
+    return SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine")
+
+
+def save_with_card(model: Any, encoder: Any, path: str, card: Mapping[str, Any]) -> None:
+    """Write a model of sentence-transformers with a card of ours."""
+    with quiet():
+        model.save_pretrained(path, create_model_card=False)
+    with atomic_write(f"{path}/README.md") as temporary:
+        temporary.write_text(encoder_card(encoder, **card), encoding="utf-8")

@@ -1,0 +1,83 @@
+"""SPLADE: sentence-transformers' sparse trainer and losses on a masked language model.
+
+A recipe's `model` may hold ``pooling`` ("max", "sum"), ``k_tokens``, the most terms of a text once it is trained, and
+``inference_free``: queries are looked up, only documents are learned (SPLADE-doc). The base is a SPLADE model or a
+masked language model; ``"all-MiniLM-L6-v2"``, which is neither, gets its word embeddings as output layer, see
+:func:`~cderetrieval.models.minilm.masked_lm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...models.hub import ALIASES
+from ...models.minilm import masked_lm
+from ...models.splade import Splade
+from ...models.splade_parts import parts_of
+from ..collator import ColumnCollator
+from ..recipes import Recipe
+from ..sparse_losses import CountedSpladeLoss, ramp, regularised, splade_ranking
+from ..trainer import SparseTrainer
+from .base import Family, known_settings, switch_on
+from .dense import save_with_card
+
+if TYPE_CHECKING:
+    from ..data import PairData
+    from ..run import Prepared
+
+MINILM = "all-MiniLM-L6-v2"
+
+
+class SpladeFamily(Family):
+    """Weights over the vocabulary."""
+
+    trainer = SparseTrainer
+    kind: type[Splade] = Splade
+    known: tuple[str, ...] = ("pooling", "k_tokens", "inference_free")
+
+    def build(self, recipe: Recipe) -> Any:
+        """A `SparseEncoder` on the CPU."""
+        settings = {**known_settings(recipe, self.known), "max_length": recipe.max_length, "device": "cpu"}
+        inference_free = settings.pop("inference_free", False)
+        if recipe.base in (MINILM, ALIASES[MINILM]):
+            mlm, tokenizer = masked_lm()
+            encoder = self.kind(model=mlm, tokenizer=tokenizer, **settings)
+        else:
+            encoder = self.kind(recipe.base, **settings)
+        switch_on(recipe, [parts_of(encoder.model).transformer.model])
+        return encoder.inference_free().model if inference_free else encoder.model
+
+    def settings(self, model: Any) -> Mapping[str, Any]:
+        """What it is, and its numbers of terms."""
+        encoder = self.encoder(model)
+        return {
+            "kind": encoder.kind,
+            "dimension": encoder.dimension,
+            "max_length": encoder.settings.max_length,
+            "pooling": parts_of(model).pooling.pooling_strategy,
+            "modules": [type(module).__name__ for module in model],
+            "k_tokens": encoder.k_tokens,
+        }
+
+    def loss(self, recipe: Recipe, model: Any, prepared: Prepared, device: str | None) -> CountedSpladeLoss:
+        """Ranking and regularisers."""
+        del prepared, device
+        return regularised(recipe, model, splade_ranking(recipe, model))
+
+    def callbacks(self, recipe: Recipe, loss: Any) -> list[Any]:
+        """The ramp of the regularisers' weights."""
+        return [ramp(recipe, loss)]
+
+    def encoder(self, model: Any) -> Splade:
+        """The model as an encoder, with the weights of now."""
+        return self.kind(model=model)
+
+    def save(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
+        """Write a directory that `load` and `SparseEncoder` read."""
+        save_with_card(model, self.encoder(model), path, card)
+
+    def collator(self, recipe: Recipe, model: Any, data: PairData) -> ColumnCollator:
+        """Columns as sentence-transformers' losses take them, with the teacher's scores for a distillation."""
+        prompts = self.encoder(model).settings.prompts
+        return ColumnCollator(model.preprocess, data, prompts, tasks=True, scored=recipe.distillation != "none")
