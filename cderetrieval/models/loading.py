@@ -53,7 +53,7 @@ def loading(name: str) -> Iterator[None]:
         raise ModelError(f"{name} cannot be loaded as a sentence-transformers model ({error}).") from error
 
 
-def prompts_of(model: Any, replaced: Mapping[str, str] | None) -> dict[str, str]:
+def prompts_of(model: Any, replaced: Mapping[str, str] | None = None) -> dict[str, str]:
     """Prompts of a model, ``"query"`` and ``"document"`` among them; `replaced` come in their place."""
     own = {name: text for name, text in model.prompts.items() if text}
     document = next((own[name] for name in DOCUMENT_PROMPTS if name in own), "")

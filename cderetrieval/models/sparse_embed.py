@@ -65,6 +65,8 @@ class SparseEmbed(Splade):
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
     ) -> None:
+        if embedding_size is not None and embedding_size < 1:
+            raise ConfigError(f"embedding_size={embedding_size!r} must be at least 1.")
         built = build(
             SparseEmbedModel, model_name_or_path, model, tokenizer, pooling, device, embedding_size=embedding_size
         )

@@ -52,7 +52,7 @@ class Splade(TextEncoder):
     device
         Where to compute; None: the best there is, or where a given model is.
     prompts
-        Replace the model's prompts, by name.
+        Replace the model's prompts, by name; saved with the model.
 
     Attributes
     ----------
@@ -107,7 +107,8 @@ class Splade(TextEncoder):
         dimension = check(model, self._parts)
         if max_length is not None:
             set_max_length(model, self._parts, max_length)
-        settings = EncodingSettings(length_limit(model), prompts_of(model, prompts), dtype, normalize=False)
+        model.prompts.update(prompts or {})
+        settings = EncodingSettings(length_limit(model), prompts_of(model), dtype, normalize=False)
         super().__init__(self._parts.transformer.tokenizer, settings, model.device, dimension)
 
     @property

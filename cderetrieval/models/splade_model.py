@@ -73,5 +73,5 @@ class SpladeModel(SparseEncoder):
         modules = list(self.children())
         if not is_splade(modules) or "cu_seq_lens_q" in input:
             return super().forward(input, **kwargs)
-        input["sentence_embedding"] = term_weights(*modules, input)
+        input["sentence_embedding"] = term_weights(modules[0], modules[1], input)
         return input
