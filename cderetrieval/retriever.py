@@ -214,26 +214,30 @@ class Retriever:
         InputError
             If a document lacks a field, has an empty text, or shares its id with another of this call.
         """
-        embedder = self._embedder
         with self._changing():
-            next_id = self._store.get_setting("next_id", 0)
             settings = self._settings
+            next_id = self._store.get_setting("next_id", 0)
             rows = document_rows(documents, settings.key, settings.on, next_id, skip_empty=skip_empty)
-            rows = self._numbered(rows, next_id)
-            sampler = embedder.sampler()
-            if sampler is not None and vectors is not None:
-                raise ContextError(
-                    "ready vectors were made in some context, and this retriever has none yet: pass it to "
-                    "Retriever(context=...)."
-                )
-            first, count = self._store.put_documents(rows if sampler is None else sampler.watch(rows))
-            embedder.decide(sampler, show_progress)
-            self._view.check(self.encoder.dimension)
-            if vectors is None:
-                embedder.embed(self._store.pending(CHUNK, after_seq=first - 1), count, show_progress)
-            else:
-                self._store.put_vectors(np.arange(first, first + count), embedder.checked(vectors, count))
+            self._put(rows, vectors, show_progress)
         return self
+
+    def _put(self, rows: Iterable[Row], vectors: Any = None, show_progress: bool = False) -> None:
+        """Store checked documents and their vectors, inside :meth:`_changing`."""
+        embedder = self._embedder
+        rows = self._numbered(rows, self._store.get_setting("next_id", 0))
+        sampler = embedder.sampler()
+        if sampler is not None and vectors is not None:
+            raise ContextError(
+                "ready vectors were made in some context, and this retriever has none yet: pass it to "
+                "Retriever(context=...)."
+            )
+        first, count = self._store.put_documents(rows if sampler is None else sampler.watch(rows))
+        embedder.decide(sampler, show_progress)
+        self._view.check(self.encoder.dimension)
+        if vectors is None:
+            embedder.embed(self._store.pending(CHUNK, after_seq=first - 1), count, show_progress)
+        else:
+            self._store.put_vectors(np.arange(first, first + count), embedder.checked(vectors, count))
 
     def _numbered(self, rows: Iterable[Row], next_id: int) -> Iterator[Row]:
         """Pass rows through; the next string gets a number above all whole-number ids, or it would replace one."""

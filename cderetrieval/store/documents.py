@@ -164,6 +164,22 @@ class Documents(Database):
             after = decoded[-1][0]
             yield from decoded
 
+    def rows(self, after_seq: int = 0, chunk: int = TEXTS) -> Iterator[Row]:
+        """Id, text and payload of each document above a number, in order, as `put_documents` takes them."""
+        statement = (
+            "SELECT seq, id, text, text_checksum, payload, payload_checksum FROM documents WHERE seq > ? "
+            "ORDER BY seq LIMIT ?"
+        )
+        while found := self._execute(statement, (after_seq, chunk)):
+            with self._decoding():
+                ids = decode_ids([row[1] for row in found])
+                decoded = [
+                    (i, decode(text, text_sum, seq), decode(payload, payload_sum, seq))
+                    for i, (seq, _, text, text_sum, payload, payload_sum) in zip(ids, found, strict=True)
+                ]
+            after_seq = found[-1][0]
+            yield from decoded
+
     def pending(self, chunk: int = TEXTS, after_seq: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Numbers and texts of documents that have no vector yet, in chunks; vectors may be put between two chunks.
 

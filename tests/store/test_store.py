@@ -271,3 +271,14 @@ def test_ids_are_stored_as_ascii_json(tmp_path):
     (row,) = sqlite3.connect(tmp_path / "s.sqlite").execute("SELECT id FROM documents").fetchall()
     assert row == ('"\\u00e9"',)
     assert json.loads(row[0]) == "é"
+
+
+def test_rows_come_back_as_they_were_put():
+    store = Store()
+    rows = [(f"d{i}", f"text {i} \ud83d", {"n": i}) for i in range(7)] + [(1.0, "one", {}), (True, "two", {"a": None})]
+    store.put_documents(rows)
+    assert [repr(row) for row in store.rows(chunk=3)] == [repr(row) for row in rows]
+    assert list(store.rows(after_seq=8)) == rows[8:]
+    other = Store()
+    other.put_documents(store.rows())
+    assert other.live()[1] == store.live()[1]
