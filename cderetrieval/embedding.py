@@ -26,6 +26,8 @@ from .vectors import DENSE, Layout, checked, is_vectors, weights_of
 logger = logging.getLogger(__name__)
 
 Model = ContextualModel | Encoder
+# Models that have no vectors: their index is made from the texts.
+LEXICAL = "lexical"
 UNLIKE = "weights, tokenizer, prompts or length limit differ"
 ContextSpec = Context | Sequence[str] | str | Path | None
 
@@ -269,7 +271,9 @@ class CorpusEmbedder:
         self._store.set_setting("context", context.digest)
 
     def embed(self, chunks: Iterable[tuple[np.ndarray, list[str]]], total: int, show_progress: bool) -> None:
-        """Embed stored texts, chunk by chunk, and store their vectors."""
+        """Embed stored texts, chunk by chunk, and store their vectors; a lexical model has none."""
+        if self.encoder.kind == LEXICAL:
+            return
         done = 0
         with progress(range(total), "embedding documents", show=show_progress) as bar:
             for seqs, texts in chunks:
@@ -283,6 +287,8 @@ class CorpusEmbedder:
 
     def checked(self, vectors: Any, count: int, first: int = 0) -> Vectors:
         """Check the kind, shape and numbers of document vectors before they are stored; `first` is the first's row."""
+        if self.encoder.kind == LEXICAL:
+            raise InputError(f"{type(self.encoder).__name__} has no vectors: leave out vectors=.")
         layout = _layout(self.encoder)
         given = vectors if is_vectors(vectors) else np.asarray(vectors)
         expected = (count, layout.dimension)

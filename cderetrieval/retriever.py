@@ -111,8 +111,8 @@ class Retriever:
         self.path = directory
         self._settings = settings
         self._store = Store() if store is None else store
-        self._embedder = CorpusEmbedder(self._store, settings, given, context, device, dtype)
-        self._view = IndexView(self._store, settings.index, directory)
+        embedder = self._embedder = CorpusEmbedder(self._store, settings, given, context, device, dtype)
+        self._view = IndexView(self._store, settings.index, directory, lambda: embedder.encoder)
 
     @classmethod
     def load(
@@ -305,7 +305,7 @@ class Retriever:
                 raise InputError("the index is empty: add documents first.")
             # Inside one snapshot: another process may refresh the context between the queries and the search.
             vectors = queries if texts is None else self.encoder.encode_query(texts, show_progress=show_progress)
-            hits, seqs = self._view.search(np.asarray(vectors), int(k))
+            hits, seqs = self._view.search(vectors, int(k))
             if documents:
                 payloads = iter(self._store.documents(seqs))
                 for ranking in hits:

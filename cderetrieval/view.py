@@ -7,16 +7,20 @@ another process has committed, and an index file is trusted only as far as the s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from .errors import ConfigError
 from .store import Store
+from .types import Encoder
 
 if TYPE_CHECKING:
     from .index.faiss import FaissIndex
+    from .index.lexical import LexicalIndex
 
 
 CACHE_SETTING = "index_cache"
@@ -33,13 +37,18 @@ class IndexView:
         ``"auto"`` or a FAISS factory string.
     directory
         Where the index cache lies; None: nowhere.
+    encoder
+        Gives the encoder; asked for only where documents have words and no vectors.
     """
 
-    def __init__(self, store: Store, factory: str, directory: Path | None) -> None:
+    def __init__(
+        self, store: Store, factory: str, directory: Path | None, encoder: Callable[[], Encoder] | None = None
+    ) -> None:
         self._store = store
+        self._encoder = encoder
         self._factory = factory
         self._directory = directory
-        self._index: FaissIndex | None = None
+        self._index: FaissIndex | LexicalIndex | None = None
         self._generation = -1
         self._epoch = -1
         self._seqs = np.empty(0, dtype=np.int64)
@@ -47,12 +56,24 @@ class IndexView:
 
     def check(self, dimension: int) -> None:
         """Refuse a factory string that FAISS cannot build, before documents are embedded for it."""
+        if self._factory != "auto" and not dimension:
+            raise ConfigError(f"index={self._factory!r} is a FAISS index, and this model has no vectors: use 'auto'.")
         if self._factory != "auto" and self._store.dimension is None:
             from .index.faiss import FaissIndex
 
             FaissIndex(dimension, self._factory)
 
-    def index(self) -> FaissIndex:
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of all documents at the last search, an object array of shape (n,), in order of insertion."""
+        return self._ids
+
+    @property
+    def seqs(self) -> np.ndarray:
+        """Numbers of the same documents, shape (n,), int64."""
+        return self._seqs
+
+    def index(self) -> FaissIndex | LexicalIndex:
         """The index, as of the store's last commit."""
         with self._store.snapshot():
             generation, epoch = self._store.generation, self._store.epoch
@@ -63,17 +84,27 @@ class IndexView:
                 self._seqs, ids = self._store.live()
                 self._ids = np.empty(len(ids), dtype=object)
                 self._ids[:] = ids
-                self._index.sync(self._seqs, self._store.iter_vectors)
+                self._index.sync(self._seqs, self._source())
                 self._generation = generation
         return self._index
 
-    def _open(self, epoch: int) -> FaissIndex:
+    def _source(self) -> Callable[[int], Iterator[Any]]:
+        """What an index is made from: vectors, or texts where there are none."""
+        if self._store.layout is not None:
+            return self._store.iter_vectors
+        return lambda after: self._store.pending(after_seq=after)
+
+    def _open(self, epoch: int) -> FaissIndex | LexicalIndex:
         """The cached index where it fits the store, else an empty one."""
+        dimension = self._store.dimension
+        if dimension is None:
+            from .index.lexical import LexicalIndex
+
+            assert self._encoder is not None, "a store with documents has vectors"
+            return LexicalIndex(cast("Any", self._encoder()))
         from .index import cache
         from .index.faiss import FaissIndex
 
-        dimension = self._store.dimension
-        assert dimension is not None, "a store with documents has vectors"
         if self._directory is not None:
             cached = cache.load(
                 self._directory,
@@ -87,13 +118,21 @@ class IndexView:
                 return cached
         return FaissIndex(dimension, self._factory)
 
-    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[dict[str, Any]]], np.ndarray]:
-        """Nearest documents of each query vector.
+    def nearest(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores, and rows of `ids` and `seqs`, both of shape (n, at most k), best first; -1 where there are fewer."""
+        scores, seqs = self.index().search(queries, k)
+        found = seqs >= 0
+        rows = np.full(seqs.shape, -1, dtype=np.int64)
+        rows[found] = self._positions(seqs[found])
+        return scores, rows
+
+    def search(self, queries: Any, k: int) -> tuple[list[list[dict[str, Any]]], np.ndarray]:
+        """Nearest documents of each query.
 
         Parameters
         ----------
-        vectors
-            Shape (n, dimension).
+        queries
+            What the encoder makes of n queries: vectors of shape (n, dimension), or words.
         k
             Most hits for each.
 
@@ -102,7 +141,7 @@ class IndexView:
         tuple
             For each query its hits, ``{"id", "similarity"}``, best first; and the numbers of all hits, in that order.
         """
-        scores, seqs = self.index().search(vectors, k)
+        scores, seqs = self.index().search(queries, k)
         found = seqs >= 0
         numbers = seqs[found]
         ids = self._ids[self._positions(numbers)].tolist()
@@ -129,6 +168,8 @@ class IndexView:
             The store that lies there, this view's own or its copy; it learns the digest of the cache.
         """
         if self._store.count() == 0:
+            return
+        if self._store.layout is None:
             return
         from .index import cache
 

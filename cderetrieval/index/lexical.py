@@ -110,10 +110,12 @@ class LexicalIndex:
         Raises
         ------
         InputError
-            If k is not positive.
+            If k is not positive, or queries are vectors.
         """
         if k <= 0:
             raise InputError(f"k={k} must be 1 or more.")
+        if not isinstance(queries, list):
+            raise InputError(f"queries are {type(queries).__name__}; a lexical index has no vectors: pass texts.")
         shape = (len(queries), min(k, self.count))
         scores = np.full(shape, -np.inf, dtype=np.float32)
         seqs = np.full(shape, -1, dtype=np.int64)
