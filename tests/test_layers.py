@@ -28,6 +28,7 @@ ALLOWED |= {
     "training": {*BELOW_THE_TOP},
     "distributed": {*BELOW_THE_TOP},
     "testing": {"leaves", "models"},
+    "sparsembed": {*BELOW_THE_TOP, "evaluation", "training"},
     "cli": {*BELOW_THE_TOP, "evaluation", "training", "distributed"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -189,6 +189,7 @@ class Splade(TextEncoder):
         return csr_array((found.values().float().numpy(), (rows, columns.astype(np.int32))), shape=shape)
 
     def _encode_batches(self, texts: Sequence[str], prompt_name: str, limit: int | None, show_progress: bool) -> Any:
+        self.model.eval()  # training may have gone on since this encoder was made
         positions: list[int] = []
         parts: list[Any] = []
         batches = token_batches(

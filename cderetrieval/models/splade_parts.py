@@ -127,8 +127,8 @@ def _check_head(directory: Path, model: Any) -> None:
     head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
     if stored and not stored & head:
         raise ModelError(
-            f"{directory} has no weights of the masked-language-model head ({', '.join(sorted(head))}): this is a plain "
-            "encoder. Use a checkpoint that has them, or load it as a dense model."
+            f"{directory} has no weights of the masked-language-model head ({', '.join(sorted(head))}): this is a "
+            "plain encoder. Use a checkpoint that has them, or load it as a dense model."
         )
 
 

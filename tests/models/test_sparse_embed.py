@@ -176,7 +176,7 @@ class TestBadInput:
             SparseEmbed(tmp_path)
 
     def test_queries_without_inference(self):
-        with pytest.raises(ModelError, match="SparseEmbed needs a masked language model .*Router"):
+        with pytest.raises(ModelError, match=r"SparseEmbed needs a masked language model .*Router"):
             SparseEmbed(model=tiny_splade().inference_free().model)
 
     def test_a_model_that_is_saved_with_another_size(self):
@@ -192,14 +192,14 @@ class TestBadInput:
         with pytest.raises(WeightsError, match=r"linear.weight is \(8, 31\), the model has \(8, 32\)"):
             load(tmp_path / "model")
         save_file({"weight": torch.zeros(8, 32)}, path)
-        with pytest.raises(WeightsError, match="no tensor 'linear.weight'; it has weight"):
+        with pytest.raises(WeightsError, match=r"no tensor 'linear\.weight'; it has weight"):
             load(tmp_path / "model")
 
     def test_a_newer_format(self, tmp_path):
         shutil.copytree(tiny_sparse_embed_directory(), tmp_path / "model")
         path = tmp_path / "model" / "2_SparseEmbed" / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
-        with pytest.raises(ModelError, match="format 99.*upgrade"):
+        with pytest.raises(ModelError, match=r"format 99.*upgrade"):
             load(tmp_path / "model")
 
     def test_pickled_weights_are_not_read_but_can_be_converted(self, tmp_path):

@@ -60,11 +60,8 @@ def test_terms_without_weight_score_nothing():
 
 
 def test_no_texts_give_no_scores():
-    none, some = (
-        Terms(torch.empty(0, 3, dtype=torch.int64), torch.empty(0, 3), torch.empty(0, 3, 2).double()),
-        terms(2, 3, 2, 0),
-    )
-    assert all_pairs_scores(none, some).shape == (0, 2)
+    none = Terms(torch.empty(0, 3, dtype=torch.int64), torch.empty(0, 3), torch.empty(0, 3, 2).double())
+    assert all_pairs_scores(none, terms(2, 3, 2, 0)).shape == (0, 2)
     assert pairwise_scores(none, none).shape == (0,)
 
 
