@@ -25,7 +25,7 @@ from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextu
 from .errors import ContextError, InputError, StoreError
 from .store import Store
 from .types import Encoder, Hits
-from .view import IndexView
+from .view import IndexView, check_k
 
 STORE_FILE = "store.sqlite"
 # Documents that are embedded together: enough to sort by length, 10 MB of text at 1,000 characters each.
@@ -297,15 +297,14 @@ class Retriever:
         InputError
             If the index is empty, k is not positive, or a query is empty or no string.
         """
-        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-            raise InputError(f"k={k!r} must be a whole number of at least 1.")
+        k = check_k(k)
         query_ids, texts = query_texts(queries)
         with self._store.snapshot():
             if len(self) == 0:
                 raise InputError("the index is empty: add documents first.")
             # Inside one snapshot: another process may refresh the context between the queries and the search.
             vectors = queries if texts is None else self.encoder.encode_query(texts, show_progress=show_progress)
-            hits, seqs = self._view.search(vectors, int(k))
+            hits, seqs = self._view.search(vectors, k)
             if documents:
                 payloads = iter(self._store.documents(seqs))
                 for ranking in hits:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .errors import ConfigError
+from .errors import ConfigError, InputError
 from .store import Store
 from .types import Encoder
 
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
 
 CACHE_SETTING = "index_cache"
+
+
+def check_k(k: Any) -> int:
+    """The number of hits that was asked for.
+
+    Raises
+    ------
+    InputError
+        If it is not a whole number of at least 1.
+    """
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise InputError(f"k={k!r} must be a whole number of at least 1.")
+    return int(k)
 
 
 class IndexView:
@@ -173,9 +186,8 @@ class IndexView:
             return
         from .index import cache
 
-        index = self.index()
         digest = cache.save(
-            index,
+            cast("FaissIndex", self.index()),
             directory,
             epoch=self._epoch,
             generation=self._generation,

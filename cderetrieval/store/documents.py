@@ -164,7 +164,7 @@ class Documents(Database):
             after = decoded[-1][0]
             yield from decoded
 
-    def rows(self, after_seq: int = 0, chunk: int = TEXTS) -> Iterator[Row]:
+    def rows(self, after_seq: int = 0, chunk: int = TEXTS) -> Iterator[tuple[Hashable, str, dict[str, Any]]]:
         """Id, text and payload of each document above a number, in order, as `put_documents` takes them."""
         statement = (
             "SELECT seq, id, text, text_checksum, payload, payload_checksum FROM documents WHERE seq > ? "

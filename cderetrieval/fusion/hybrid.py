@@ -1,0 +1,390 @@
+"""Several retrievers over the same documents as one: one add, one remove, one call, one directory.
+
+    hybrid = Hybrid(["cde-minilm", "bm25"], key="id", on=["title", "text"])
+    hybrid.add(documents)
+    hybrid("a question", k=10)                   # rankings fused by reciprocal rank
+    hybrid.tune(queries, qrels)                  # chooses the weights on a development set
+    hybrid.save("index/"); Hybrid.load("index/")
+
+Each part is a whole :class:`~cderetrieval.retriever.Retriever` with a store of its own, so documents are stored once
+for each part. A change is one transaction in every part: an error in one leaves all as they were, and what a killed
+process has left half-committed is completed at the next use (:mod:`.together`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..context.context import Context
+from ..documents import query_texts
+from ..embedding import ContextSpec, Model, is_contextual
+from ..errors import ContextError, InputError
+from ..retriever import STORE_FILE, Retriever
+from ..store import Store
+from ..types import Hits
+from ..view import check_k
+from .manifest import Manifest, claim, part_directory
+from .parts import Part, fill, give_context, make_parts, named_parts, open_parts
+from .scores import Fusion
+from .search import Search, grades_by_row, judged_queries
+from .together import STAMP, Together, next_number
+from .tuning import Tuned, search_weights
+
+
+class Hybrid:
+    """Retrieval by several models at once, their rankings fused.
+
+    Parameters
+    ----------
+    parts
+        Models, names of models (see :func:`cderetrieval.load`) or retrievers; or a dictionary of names to these.
+        Retrievers stay where they are; those without documents are filled from the first that has some.
+    fusion
+        ``"rrf"`` (reciprocal ranks), ``"weighted"`` (normalised scores), or a :class:`~.scores.Fusion`.
+    weights, normalization, rrf_k, depth
+        See :class:`~.scores.Fusion`.
+    key, on
+        As for a retriever; the same in all parts.
+    context, context_size
+        Of contextual parts.
+    index
+        ``"auto"``, or a FAISS factory string for dense parts.
+    path
+        Directory to keep everything in; each change is then on disk when its call returns. None: in memory, or where
+        the given retrievers live.
+    device, dtype, seed
+        As for a retriever.
+
+    Raises
+    ------
+    InputError
+        If there are no parts, or retrievers of different keys, fields or documents.
+    ConfigError
+        If the fusion is unknown, or weights are negative or not one for each part.
+
+    Examples
+    --------
+    >>> from cderetrieval.testing import HashEncoder, tiny_model
+    >>> hybrid = Hybrid({"contextual": tiny_model(), "hash": HashEncoder()}, on="text")
+    >>> hybrid.add([{"id": "a", "text": "owls hunt at night"}, {"id": "b", "text": "bees make honey"}])
+    Hybrid(2 documents, parts=['contextual', 'hash'], fusion='rrf')
+    >>> hybrid("bees make honey", k=1)
+    [[{'id': 'b', 'similarity': 0.032787}]]
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part] | Mapping[str, Part],
+        *,
+        fusion: str | Fusion = "rrf",
+        weights: Sequence[float] | None = None,
+        normalization: str = "min-max",
+        rrf_k: int = 60,
+        depth: int = 1_000,
+        key: str | None = None,
+        on: str | Sequence[str] | None = None,
+        context: ContextSpec = "own",
+        context_size: int | None = None,
+        index: str = "auto",
+        path: str | Path | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        named = named_parts(parts)
+        if not isinstance(fusion, Fusion):
+            fusion = Fusion(fusion, None if weights is None else tuple(weights), normalization, rrf_k, depth)
+        fusion.vector(len(named))
+        directory = None if path is None else claim(Path(path), len(named))
+        retrievers = make_parts(
+            named,
+            directory,
+            key=key,
+            on=on,
+            context_size=context_size,
+            index=index,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+        )
+        give_context(retrievers.values(), context)
+        fill(retrievers)
+        self._open(directory, retrievers, fusion)
+        if directory is not None:
+            self._manifest().write(directory)
+
+    def _open(self, directory: Path | None, retrievers: dict[str, Retriever], fusion: Fusion) -> None:
+        self.path = directory
+        self._retrievers = retrievers
+        self._parts = list(retrievers.values())
+        self._fusion = fusion
+        self._together = Together(self._parts, one_past=directory is not None)
+        self._search = Search(self._parts)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        models: Mapping[str, Model] | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+    ) -> Hybrid:
+        """Open a directory that `save` wrote or that a hybrid lives in.
+
+        Parameters
+        ----------
+        path
+            The directory.
+        models
+            Part name to model; only needed where one was given as an object, or has moved.
+        device, dtype
+            As for a new hybrid.
+
+        Raises
+        ------
+        StoreError
+            If the directory holds no hybrid, or it is damaged.
+        MismatchError
+            If a model is another than the one that built its part, or is missing.
+        """
+        directory = Path(path)
+        manifest = Manifest.read(directory)
+        retrievers = open_parts(directory, manifest, models or {}, device=device, dtype=dtype)
+        hybrid = cls.__new__(cls)
+        hybrid._open(directory, retrievers, manifest.fusion)
+        try:
+            hybrid._together.agree()
+        except BaseException:
+            hybrid._close_stores()
+            raise
+        return hybrid
+
+    def __repr__(self) -> str:
+        return f"Hybrid({len(self)} documents, parts={list(self._retrievers)}, fusion={self._fusion.method!r})"
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __contains__(self, document_id: Hashable) -> bool:
+        return document_id in self._parts[0]
+
+    def __enter__(self) -> Hybrid:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def parts(self) -> dict[str, Retriever]:
+        """The retrievers, by name. Search them as you like; changes go through the hybrid."""
+        return dict(self._retrievers)
+
+    @property
+    def fusion(self) -> Fusion:
+        """How rankings are fused; may be set, and is then kept."""
+        return self._fusion
+
+    @fusion.setter
+    def fusion(self, fusion: Fusion) -> None:
+        fusion.vector(len(self._parts))
+        self._fusion = fusion
+        if self.path is not None:
+            self._manifest().write(self.path)
+
+    @property
+    def contexts(self) -> dict[str, Context]:
+        """The contexts of contextual parts, by name."""
+        found = {name: part.context for name, part in self._retrievers.items()}
+        return {name: context for name, context in found.items() if context is not None}
+
+    @property
+    def context(self) -> Context | None:
+        """The context of the first contextual part; None where there is none."""
+        return next(iter(self.contexts.values()), None)
+
+    def add(
+        self,
+        documents: Any,
+        *,
+        vectors: Mapping[str, Any] | None = None,
+        skip_empty: bool = False,
+        show_progress: bool = True,
+    ) -> Hybrid:
+        """Add documents to all parts; one whose id is there already replaces it. All of them or, after an error, none.
+
+        Parameters
+        ----------
+        documents
+            As for a retriever; read once and not held.
+        vectors
+            Part name to ready vectors of the documents, in order; the other parts embed.
+        skip_empty
+            Leave out documents with an empty text, and log how many, in place of an error.
+        show_progress
+            Show progress bars on a terminal.
+
+        Raises
+        ------
+        InputError
+            If a document lacks a field, has an empty text, or shares its id with another of this call.
+        """
+        ready = dict(vectors or {})
+        unknown = [name for name in ready if name not in self._retrievers]
+        if unknown:
+            names = ", ".join(map(repr, self._retrievers))
+            raise InputError(f"vectors= names part {unknown[0]!r}; the parts are {names}.")
+        first, *_ = self._parts
+        with self._together.change():
+            after = next_number(first) - 1
+            for name, part in self._retrievers.items():
+                if part is first:
+                    part.add(documents, vectors=ready.get(name), skip_empty=skip_empty, show_progress=show_progress)
+                else:
+                    part._put(first._store.rows(after), vectors=ready.get(name), show_progress=show_progress)
+        return self
+
+    def remove(self, ids: Hashable | Iterable[Hashable]) -> Hybrid:
+        """Remove documents by id from all parts. All of them or, after an error, none.
+
+        Raises
+        ------
+        InputError
+            If an id is not there.
+        """
+        wanted = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
+        with self._together.change():
+            for part in self._parts:
+                part.remove(wanted)
+        return self
+
+    def __call__(
+        self,
+        queries: str | Sequence[str] | Mapping[Any, str],
+        k: int = 10,
+        *,
+        documents: bool = False,
+        show_progress: bool = False,
+    ) -> Hits:
+        """Search all parts and fuse their rankings.
+
+        Parameters
+        ----------
+        queries
+            One query, a list of them, or a dictionary of query id to query.
+        k
+            Most hits for each query.
+        documents
+            Give each hit its ``"document"``, as it was added.
+        show_progress
+            Show progress bars on a terminal.
+
+        Returns
+        -------
+        Hits
+            For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion. The
+            similarity is the fused score: its size says nothing across hybrids.
+
+        Raises
+        ------
+        InputError
+            If the index is empty, k is not positive, or a query is empty or no string.
+        """
+        k = check_k(k)
+        query_ids, texts = query_texts(queries)
+        if texts is None:
+            raise InputError("a hybrid has no vectors of its own: pass queries as texts, or search one of its parts.")
+        with self._together.snapshot():
+            hits = self._search.fused(texts, self._fusion, k, documents, show_progress)
+        return Hits(hits, query_ids)
+
+    def tune(
+        self,
+        queries: Mapping[Any, str],
+        qrels: Mapping[Any, Mapping[Any, int]],
+        k: int = 10,
+        *,
+        show_progress: bool = False,
+    ) -> Tuned:
+        """Choose the weights by nDCG@k on development queries, and keep them.
+
+        Parameters
+        ----------
+        queries
+            Query id to text; those without judgements are left out.
+        qrels
+            Query id to document id to grade.
+        k
+            Cut-off.
+        show_progress
+            Show progress bars on a terminal.
+
+        Returns
+        -------
+        Tuned
+            The weights, their score, that of the weights before and of each part alone, all on these queries.
+
+        Raises
+        ------
+        InputError
+            If nothing is judged, or no judged document is in the index.
+        """
+        k = check_k(k)
+        judged = judged_queries(queries, qrels)
+        texts = [queries[query] for query in judged]
+        with self._together.snapshot():
+            rankings = self._search.rankings(texts, self._fusion, k, show_progress)
+            grades = grades_by_row(qrels, judged, self._search.ids)
+        tuned = search_weights(list(self._retrievers), rankings, grades, self._fusion, k)
+        self.fusion = replace(self._fusion, weights=tuple(tuned.weights.values()))
+        return tuned
+
+    def context_report(self, *, seed: int = 1) -> dict[str, dict[str, Any]]:
+        """What the context of each contextual part is, as :meth:`Retriever.context_report` says it, by part name."""
+        return {name: self._retrievers[name].context_report(seed=seed) for name in self.contexts}
+
+    def refresh(self, context: ContextSpec = "own", *, show_progress: bool = True) -> Hybrid:
+        """Make a new context for each contextual part and embed its documents in it, one part after the other."""
+        contextual = [part for part in self._parts if is_contextual(part._embedder.model)]
+        if not contextual:
+            raise ContextError("no part of this hybrid takes a context; there is none to refresh.")
+        for part in contextual:
+            part.refresh(context, show_progress=show_progress)
+        return self
+
+    def save(self, path: str | Path) -> Hybrid:
+        """Write the hybrid into a directory, which must not hold another index; this one stays where it is."""
+        target = Path(path)
+        if self.path is not None and target.resolve() == self.path.resolve():
+            for part in self._parts:
+                part.save(part.path or target)
+            return self
+        claim(target, len(self._parts))
+        with self._together.snapshot():
+            for number, part in enumerate(self._parts):
+                part.save(part_directory(target, number))
+        for number in range(len(self._parts)):
+            with Store(part_directory(target, number) / STORE_FILE) as copy:
+                copy.set_setting(STAMP, None)
+        self._manifest().write(target)
+        return self
+
+    def close(self) -> None:
+        """Write the index caches, where parts live in directories and were changed, and close the stores."""
+        with contextlib.ExitStack() as stack:
+            for part in self._parts:
+                stack.callback(part.close)
+
+    def _close_stores(self) -> None:
+        for part in self._parts:
+            part._store.close()
+
+    def _manifest(self) -> Manifest:
+        settings = self._parts[0]._settings
+        names = ("key", "on", "index", "context_size", "seed")
+        models = {name: part._settings.model for name, part in self._retrievers.items()}
+        return Manifest(models, self._fusion, {name: getattr(settings, name) for name in names})

@@ -1,0 +1,179 @@
+"""How the rankings of several retrievers become one: by rank or by score.
+
+Reciprocal rank fusion needs no scores: a document gets ``weight / (60 + rank)`` from each part that found it (Cormack
+et al. 2009). Weighted fusion adds the parts' scores, made comparable for each query: what a score is above the part's
+floor, in units of the part's spread for that query (the normalisations differ in that unit alone, see `Fusion`). The
+floor is the score that a document has at most which the part did not return: 0 for a sparse or lexical part that has
+returned all it had, else the last score returned. So documents that a part did not find add nothing, and nothing that
+it found counts against a document.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError
+
+METHODS = ("rrf", "weighted")
+NORMALIZATIONS = ("min-max", "z-score")
+# Fused scores are rounded like all others here, so that float noise decides no ranking.
+DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How rankings are fused.
+
+    Parameters
+    ----------
+    method
+        ``"rrf"`` (reciprocal ranks) or ``"weighted"`` (normalised scores).
+    weights
+        One for each part, none negative; None: all equal.
+    normalization
+        Unit of scores in weighted fusion: ``"min-max"``, the distance from the floor to the best score of the query, or
+        ``"z-score"``, the standard deviation of the query's scores.
+    rrf_k
+        Added to each rank; the larger, the less the first ranks stand out.
+    depth
+        Hits that each part is asked for, at least.
+
+    Examples
+    --------
+    >>> Fusion("weighted", (0.7, 0.3)).vector(2)
+    array([0.7, 0.3])
+    """
+
+    method: str = "rrf"
+    weights: tuple[float, ...] | None = None
+    normalization: str = "min-max"
+    rrf_k: int = 60
+    depth: int = 1_000
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"fusion={self.method!r} is unknown; use {' or '.join(map(repr, METHODS))}.")
+        if self.normalization not in NORMALIZATIONS:
+            names = " or ".join(map(repr, NORMALIZATIONS))
+            raise ConfigError(f"normalization={self.normalization!r} is unknown; use {names}.")
+        if self.rrf_k < 0 or self.depth < 1:
+            raise ConfigError(f"rrf_k={self.rrf_k} must be at least 0, and depth={self.depth} at least 1.")
+        if self.weights is not None:
+            object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
+            if any(not math.isfinite(weight) or weight < 0 for weight in self.weights) or not any(self.weights):
+                raise ConfigError(f"weights={list(self.weights)} must be finite, none negative, and not all zero.")
+
+    def vector(self, n_parts: int) -> np.ndarray:
+        """Weights of all parts, shape (n_parts,).
+
+        Raises
+        ------
+        ConfigError
+            If there are weights for another number of parts.
+        """
+        if self.weights is None:
+            return np.ones(n_parts) if self.method == "rrf" else np.full(n_parts, 1 / n_parts)
+        if len(self.weights) != n_parts:
+            raise ConfigError(f"{len(self.weights)} weights were given for {n_parts} parts; give one for each.")
+        return np.array(self.weights)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What one part answers to q queries.
+
+    Attributes
+    ----------
+    scores
+        Shape (q, d), best first.
+    rows
+        Documents found, the same shape, int64, numbered alike in all parts; -1 where a part found no more.
+    unfound
+        Score of the documents that a part leaves out because nothing in them matches: 0 of a sparse or lexical part,
+        None of a dense one, which scores all.
+    """
+
+    scores: np.ndarray
+    rows: np.ndarray
+    unfound: float | None = None
+
+    def contributions(self, fusion: Fusion) -> np.ndarray:
+        """What each hit adds to its document at weight 1, shape (q, d), none negative; 0 where there is no hit."""
+        found = self.rows >= 0
+        if fusion.method == "rrf":
+            return np.where(found, 1 / (fusion.rrf_k + np.arange(1, found.shape[1] + 1)), 0.0)
+        counts = found.sum(axis=1)
+        if not counts.any():
+            return np.zeros(found.shape)
+        scores = np.where(found, self.scores.astype(np.float64), 0.0)
+        last = np.take_along_axis(scores, np.maximum(counts - 1, 0)[:, None], axis=1)
+        if self.unfound is not None:
+            last = np.where(counts[:, None] < found.shape[1], self.unfound, last)
+        above = np.where(found, scores - last, 0.0)
+        if fusion.normalization == "min-max":
+            unit = above.max(axis=1, keepdims=True)
+        else:
+            unit = np.array([np.std(row[:n]) if n else 0.0 for row, n in zip(scores, counts, strict=True)])[:, None]
+        return np.divide(above, unit, out=np.zeros_like(above), where=unit > 0)
+
+
+def candidates(rankings: Sequence[Ranking], fusion: Fusion) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Every document that some part found, query by query, and what each part adds to it at weight 1.
+
+    Yields
+    ------
+    tuple of numpy.ndarray
+        Rows, ascending, shape (m,); contributions, shape (m, parts); and which part found which, booleans, same shape.
+    """
+    parts = [(ranking.rows, ranking.contributions(fusion)) for ranking in rankings]
+    for query in range(len(parts[0][0])):
+        hits = [rows[query][rows[query] >= 0] for rows, _ in parts]
+        rows, places = np.unique(np.concatenate(hits), return_inverse=True)
+        matrix = np.zeros((len(rows), len(parts)))
+        found = np.zeros(matrix.shape, dtype=bool)
+        start = 0
+        for part, (own, (_, contributions)) in enumerate(zip(hits, parts, strict=True)):
+            mine = places[start : start + len(own)]
+            # Hits fill a ranking from its start.
+            matrix[mine, part], found[mine, part] = contributions[query, : len(own)], True
+            start += len(own)
+        yield rows, matrix, found
+
+
+def fuse(rankings: Sequence[Ranking], fusion: Fusion, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Fuse the rankings of all parts.
+
+    Parameters
+    ----------
+    rankings
+        Of each part, for the same queries.
+    fusion
+        How.
+    k
+        Most hits for each query.
+
+    Returns
+    -------
+    list of tuple
+        For each query fused scores, float64, and rows, int64, both of shape (at most k,), best first, equal ones by
+        row. What only parts of weight 0 have found is left out.
+
+    Examples
+    --------
+    >>> a = Ranking(np.array([[0.9, 0.2]]), np.array([[3, 1]]))
+    >>> b = Ranking(np.array([[7.0, 5.0]]), np.array([[1, 2]]))
+    >>> fuse([a, b], Fusion(), k=2)
+    [(array([0.032522, 0.016393]), array([1, 3]))]
+    """
+    weights = fusion.vector(len(rankings))
+    fused = []
+    for every, matrix, found in candidates(rankings, fusion):
+        counted = found[:, weights > 0].any(axis=1)
+        rows, scores = every[counted], np.round(matrix[counted] @ weights, DECIMALS)
+        best = np.lexsort((rows, -scores))[:k]
+        fused.append((scores[best], rows[best]))
+    return fused

@@ -1,0 +1,138 @@
+"""Ask every part of a hybrid, in one numbering of the documents: the order of the first part's."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, StoreError
+from ..retriever import Retriever
+from .scores import Fusion, Ranking, fuse
+
+
+class Search:
+    """The parts of a hybrid as searchers.
+
+    Parameters
+    ----------
+    parts
+        Retrievers of the same documents.
+    """
+
+    def __init__(self, parts: Sequence[Retriever]) -> None:
+        self._parts = parts
+        # For each part the ids, its own and the first's, for which its rows were last compared.
+        self._compared: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of all documents, an object array of shape (n,), in order of insertion."""
+        return self._parts[0]._view.ids
+
+    def fused(
+        self, texts: Sequence[str], fusion: Fusion, k: int, documents: bool = False, show_progress: bool = False
+    ) -> list[list[dict[str, Any]]]:
+        """The k best documents of each query by all parts together.
+
+        Parameters
+        ----------
+        texts
+            Queries.
+        fusion
+            How rankings are fused.
+        k
+            Most hits for each.
+        documents
+            Give each hit its document.
+        show_progress
+            Show progress bars on a terminal.
+        """
+        found = fuse(self.rankings(texts, fusion, k, show_progress), fusion, k)
+        hits = [
+            [{"id": i, "similarity": score} for i, score in zip(self.ids[rows].tolist(), scores.tolist(), strict=True)]
+            for scores, rows in found
+        ]
+        if documents:
+            numbers = self._parts[0]._view.seqs[np.concatenate([rows for _, rows in found])]
+            payloads = iter(self._parts[0]._store.documents(numbers))
+            for hit in chain.from_iterable(hits):
+                hit["document"] = next(payloads)
+        return hits
+
+    def rankings(self, texts: Sequence[str], fusion: Fusion, k: int, show_progress: bool = False) -> list[Ranking]:
+        """The best documents of each query by each part, as many as the fusion wants and at least k."""
+        found = []
+        for number, part in enumerate(self._parts):
+            queries = part.encoder.encode_query(texts, show_progress=show_progress)
+            scores, rows = part._view.nearest(queries, max(k, fusion.depth))
+            own = self._rows(number, part._view.ids)
+            if own is not None:
+                rows = np.where(rows < 0, -1, own[rows])
+            found.append(Ranking(scores, rows, None if part.encoder.kind == "dense" else 0.0))
+        return found
+
+    def _rows(self, number: int, ids: np.ndarray) -> np.ndarray | None:
+        """Row in the first part of each row of another, shape (n,); None where they are the same."""
+        if number == 0:
+            return None
+        known = self._compared.get(number)
+        if known is None or known[0] is not self.ids or known[1] is not ids:
+            known = self._compared[number] = (self.ids, ids, _matched(self.ids, ids))
+        return known[2]
+
+
+def _matched(first: np.ndarray, ids: np.ndarray) -> np.ndarray | None:
+    if len(first) == len(ids) and bool((first == ids).all()):
+        return None
+    # By repr: 1, 1.0 and True are three ids, and equal in Python.
+    rows = {repr(document_id): row for row, document_id in enumerate(first.tolist())}
+    try:
+        return np.array([rows[repr(document_id)] for document_id in ids.tolist()], dtype=np.int64)
+    except KeyError as error:
+        raise StoreError(
+            f"document {error.args[0]} is in one part of this hybrid only: was a part changed by itself? Add or remove "
+            "it through the hybrid."
+        ) from error
+
+
+def grades_by_row(
+    qrels: Mapping[Any, Mapping[Any, int]], queries: Sequence[Any], ids: np.ndarray
+) -> list[dict[int, int]]:
+    """Judgements of queries by row of the document; those of documents that are not there have rows below 0.
+
+    Raises
+    ------
+    InputError
+        If no judged document is there.
+    """
+    rows: dict[str, int] = {str(document_id): row for row, document_id in enumerate(ids.tolist())}
+    # A relevant document that is not there still counts in the ideal ranking.
+    grades = [
+        {rows.get(str(document), -1 - i): int(grade) for i, (document, grade) in enumerate(qrels[query].items())}
+        for query in queries
+    ]
+    if not any(row >= 0 for one in grades for row in one):
+        raise InputError("qrels judge no document of this index; are their ids those of the documents?")
+    return grades
+
+
+def judged_queries(queries: Any, qrels: Any) -> list[Hashable]:
+    """Ids of the queries that have judgements.
+
+    Raises
+    ------
+    InputError
+        If queries or qrels are no dictionaries, or no query has a judgement.
+    """
+    if not isinstance(queries, Mapping) or not isinstance(qrels, Mapping):
+        raise InputError(
+            "tune needs queries, query id to text, and qrels, query id to document id to grade: read_beir gives both, "
+            "and cderetrieval.evaluation.forms.as_qrels reads other forms."
+        )
+    judged = [query for query in queries if qrels.get(query)]
+    if not judged:
+        raise InputError("no query has judgements: are the keys of qrels those of queries?")
+    return judged

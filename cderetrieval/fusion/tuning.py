@@ -1,0 +1,162 @@
+"""Weights of a hybrid's parts, chosen by nDCG on development queries.
+
+Every part searches once; then all weights on a grid over the simplex are tried on the cached rankings. The grid is
+coarse on purpose: the optimum is flat, and a finer one fits the noise of a few hundred queries. It holds the corners,
+so the choice is never worse on these queries than the best part alone. Tune on development queries, never on those
+that the hybrid will be judged by.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .scores import DECIMALS, Fusion, Ranking, candidates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Steps of the grid for so many parts: 21, 66, 286 and 1,001 points; beyond, 5 steps.
+STEPS = {1: 1, 2: 20, 3: 10, 4: 10, 5: 10}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found on the development queries.
+
+    Attributes
+    ----------
+    weights
+        Of each part, by name; they add up to 1.
+    metric
+        Such as ``"ndcg@10"``.
+    score
+        With these weights.
+    untuned
+        With the weights before.
+    parts
+        Of each part alone, by name.
+    n_queries
+        Queries that had judgements.
+    grid
+        Weights that were tried, shape (n, parts).
+    scores
+        Their scores, shape (n,).
+    """
+
+    weights: dict[str, float]
+    metric: str
+    score: float
+    untuned: float
+    parts: dict[str, float]
+    n_queries: int
+    grid: np.ndarray
+    scores: np.ndarray
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each point of the grid: the weight of each part, and the score."""
+        import pandas as pd
+
+        return pd.DataFrame(self.grid, columns=list(self.weights)).assign(**{self.metric: self.scores})
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights.items())
+        alone = ", ".join(f"{name} {score:.4f}" for name, score in self.parts.items())
+        return (
+            f"weights {shown}: {self.metric} {self.score:.4f} on {self.n_queries} queries "
+            f"(untuned {self.untuned:.4f}; alone: {alone})"
+        )
+
+
+def simplex(n_parts: int) -> np.ndarray:
+    """All weights on a grid that add up to 1, shape (n, n_parts).
+
+    >>> simplex(2)[:3].tolist()
+    [[0.0, 1.0], [0.05, 0.95], [0.1, 0.9]]
+    """
+    steps = STEPS.get(n_parts, 5)
+    bars = itertools.combinations(range(steps + n_parts - 1), n_parts - 1)
+    counts = [np.diff([-1, *bar, steps + n_parts - 1]) - 1 for bar in bars]
+    return np.array(counts) / steps
+
+
+def search_weights(
+    names: Sequence[str],
+    rankings: Sequence[Ranking],
+    grades: Sequence[Mapping[int, int]],
+    fusion: Fusion,
+    k: int,
+) -> Tuned:
+    """Try all weights of the grid.
+
+    Parameters
+    ----------
+    names
+        Of the parts.
+    rankings
+        Of each part, for the same queries.
+    grades
+        For each query, row of a document to its grade; rows below 0 are documents that are not there.
+    fusion
+        How rankings are fused; its weights count as those before.
+    k
+        Cut-off of nDCG.
+    """
+    grid = simplex(len(names))
+    tried = np.vstack([grid, np.eye(len(names)), fusion.vector(len(names))])
+    total = np.zeros(len(tried))
+    for (rows, matrix, found), judged in zip(candidates(rankings, fusion), grades, strict=True):
+        fused = np.round(matrix @ tried.T, DECIMALS)
+        total += ndcg(rows, np.where(found @ (tried > 0).T, fused, -np.inf), judged, k)
+    scores = total / len(grades)
+    on_grid, alone = scores[: len(grid)], scores[len(grid) : -1]
+    # Of equal scores the most even weights.
+    spread = np.abs(grid - 1 / len(names)).sum(axis=1)
+    best = int(np.lexsort((spread, -np.round(on_grid, DECIMALS)))[0])
+    return Tuned(
+        dict(zip(names, grid[best].tolist(), strict=True)),
+        f"ndcg@{k}",
+        float(on_grid[best]),
+        float(scores[-1]),
+        dict(zip(names, alone.tolist(), strict=True)),
+        len(grades),
+        grid,
+        on_grid,
+    )
+
+
+def ndcg(rows: np.ndarray, scores: np.ndarray, grades: Mapping[int, int], k: int) -> np.ndarray:
+    """Find nDCG@k of one query under many scorings, shape (n,), by the ranks of its relevant documents alone.
+
+    Parameters
+    ----------
+    rows
+        Documents, ascending, shape (m,).
+    scores
+        Shape (m, n); of equal scores the smaller row comes first, and -inf is that of a document that was not found.
+    grades
+        Row of a document to its grade; only those above 0 gain anything.
+    k
+        Cut-off.
+
+    Examples
+    --------
+    >>> ndcg(np.array([4, 7]), np.array([[0.2, 0.9], [0.5, 0.1]]), {4: 1}, k=10).round(4)
+    array([0.6309, 1.    ])
+    """
+    relevant = {row: grade for row, grade in grades.items() if grade > 0}
+    gains = np.zeros(scores.shape[1])
+    for row, grade in relevant.items():
+        place = int(np.searchsorted(rows, row))
+        if place == len(rows) or rows[place] != row:
+            continue
+        own = scores[place]
+        ranks = 1 + (scores > own).sum(axis=0) + (scores[:place] == own).sum(axis=0)
+        gains += np.where((ranks <= k) & np.isfinite(own), grade / np.log2(ranks + 1), 0.0)
+    ideal = sorted(relevant.values(), reverse=True)[:k]
+    best = sum(grade / np.log2(rank + 1) for rank, grade in enumerate(ideal, start=1))
+    return gains / best if best else gains
