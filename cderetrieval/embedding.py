@@ -69,10 +69,6 @@ def is_contextual(model: Any) -> TypeGuard[ContextualModel]:
     return hasattr(model, "in_context")
 
 
-def _layout(encoder: Encoder) -> Layout:
-    return Layout(encoder.kind, encoder.dimension, getattr(encoder, "embedding_size", 0))
-
-
 def _report_empty(terms: np.ndarray, first: int) -> None:
     """Say which documents no query can find, since no term of theirs has a weight.
 
@@ -211,7 +207,7 @@ class CorpusEmbedder:
     def _difference(self, encoder: Encoder) -> str:
         """What differs from the encoder of the stored vectors, as plainly as can be said."""
         layout = self._store.layout
-        given = _layout(encoder)
+        given = Layout.of_encoder(encoder)
         if layout in (None, given):
             return UNLIKE
         return f"it holds {layout}, and {type(encoder).__name__} makes {given}"
@@ -289,7 +285,7 @@ class CorpusEmbedder:
         """Check the kind, shape and numbers of document vectors before they are stored; `first` is the first's row."""
         if self.encoder.kind == LEXICAL:
             raise InputError(f"{type(self.encoder).__name__} has no vectors: leave out vectors=.")
-        layout = _layout(self.encoder)
+        layout = Layout.of_encoder(self.encoder)
         given = vectors if is_vectors(vectors) else np.asarray(vectors)
         expected = (count, layout.dimension)
         if given.shape[:1] != expected[:1] or (layout.kind == DENSE and given.shape != expected):

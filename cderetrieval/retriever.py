@@ -233,7 +233,7 @@ class Retriever:
             )
         first, count = self._store.put_documents(rows if sampler is None else sampler.watch(rows))
         embedder.decide(sampler, show_progress)
-        self._view.check(self.encoder.dimension)
+        self._view.check(self.encoder)
         if vectors is None:
             embedder.embed(self._store.pending(CHUNK, after_seq=first - 1), count, show_progress)
         else:

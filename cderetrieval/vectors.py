@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError, MismatchError
-from .types import TermEmbeddings, Vectors
+from .types import Encoder, TermEmbeddings, Vectors
 
 DENSE, SPARSE, SPARSE_EMBED = KINDS = ("dense", "sparse", "sparse-embed")
 
@@ -42,6 +42,11 @@ class Layout:
         """Layout of these vectors."""
         size = vectors.embeddings.shape[1] if isinstance(vectors, TermEmbeddings) else 0
         return cls(kind_of(vectors), int(vectors.shape[1]), int(size))
+
+    @classmethod
+    def of_encoder(cls, encoder: Encoder) -> Layout:
+        """Layout of the vectors that an encoder makes."""
+        return cls(encoder.kind, encoder.dimension, getattr(encoder, "embedding_size", 0))
 
     def __str__(self) -> str:
         if self.kind == DENSE:

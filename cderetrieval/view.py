@@ -7,21 +7,22 @@ another process has committed, and an index file is trusted only as far as the s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from .errors import ConfigError, InputError
+from .index.engine import Index, load_index, new_index, save_index
+from .index.manifest import DamagedIndexError
 from .store import Store
 from .types import Encoder
+from .vectors import Layout
 
-if TYPE_CHECKING:
-    from .index.faiss import FaissIndex
-    from .index.lexical import LexicalIndex
-
+logger = logging.getLogger(__name__)
 
 CACHE_SETTING = "index_cache"
 
@@ -61,20 +62,20 @@ class IndexView:
         self._encoder = encoder
         self._factory = factory
         self._directory = directory
-        self._index: FaissIndex | LexicalIndex | None = None
+        self._index: Index | None = None
         self._generation = -1
         self._epoch = -1
         self._seqs = np.empty(0, dtype=np.int64)
         self._ids = np.empty(0, dtype=object)
 
-    def check(self, dimension: int) -> None:
-        """Refuse a factory string that FAISS cannot build, before documents are embedded for it."""
-        if self._factory != "auto" and not dimension:
+    def check(self, encoder: Encoder) -> None:
+        """Refuse an index that cannot hold what this encoder makes, before documents are embedded for it."""
+        if self._factory == "auto":
+            return
+        if not encoder.dimension:
             raise ConfigError(f"index={self._factory!r} is a FAISS index, and this model has no vectors: use 'auto'.")
-        if self._factory != "auto" and self._store.dimension is None:
-            from .index.faiss import FaissIndex
-
-            FaissIndex(dimension, self._factory)
+        if self._store.layout is None:
+            new_index(Layout.of_encoder(encoder), self._factory)
 
     @property
     def ids(self) -> np.ndarray:
@@ -86,7 +87,7 @@ class IndexView:
         """Numbers of the same documents, shape (n,), int64."""
         return self._seqs
 
-    def index(self) -> FaissIndex | LexicalIndex:
+    def index(self) -> Index:
         """The index, as of the store's last commit."""
         with self._store.snapshot():
             generation, epoch = self._store.generation, self._store.epoch
@@ -97,9 +98,21 @@ class IndexView:
                 self._seqs, ids = self._store.live()
                 self._ids = np.empty(len(ids), dtype=object)
                 self._ids[:] = ids
-                self._index.sync(self._seqs, self._source())
+                try:
+                    self._index.sync(self._seqs, self._source())
+                except DamagedIndexError as error:
+                    self._index = self._anew(error)
+                    self._index.sync(self._seqs, self._source())
                 self._generation = generation
         return self._index
+
+    def _search(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the index finds; one whose file turns out to be damaged is built again first."""
+        try:
+            return self.index().search(queries, k)
+        except DamagedIndexError as error:
+            self._index, self._generation = self._anew(error), -1
+            return self.index().search(queries, k)
 
     def _source(self) -> Callable[[int], Iterator[Any]]:
         """What an index is made from: vectors, or texts where there are none."""
@@ -107,33 +120,31 @@ class IndexView:
             return self._store.iter_vectors
         return lambda after: self._store.pending(after_seq=after)
 
-    def _open(self, epoch: int) -> FaissIndex | LexicalIndex:
+    def _open(self, epoch: int) -> Index:
         """The cached index where it fits the store, else an empty one."""
-        dimension = self._store.dimension
-        if dimension is None:
+        layout = self._store.layout
+        if layout is None:
             from .index.lexical import LexicalIndex
 
             assert self._encoder is not None, "a store with documents has vectors"
             return LexicalIndex(cast("Any", self._encoder()))
-        from .index import cache
-        from .index.faiss import FaissIndex
-
         if self._directory is not None:
-            cached = cache.load(
-                self._directory,
-                dimension=dimension,
-                epoch=epoch,
-                fingerprint=self._store.get_setting("fingerprint"),
-                digest=self._store.get_setting(CACHE_SETTING),
-                factory=self._factory,
-            )
+            fingerprint, digest = self._store.get_setting("fingerprint"), self._store.get_setting(CACHE_SETTING)
+            owner = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
+            cached = load_index(self._directory, layout, self._factory, **owner)
             if cached is not None:
                 return cached
-        return FaissIndex(dimension, self._factory)
+        return new_index(layout, self._factory)
+
+    def _anew(self, error: DamagedIndexError) -> Index:
+        """An empty index in place of one whose file cannot be trusted; that file is not looked at again."""
+        logger.warning("The saved index is not used and built again from the store: %s", error)
+        self._directory = None
+        return self._open(self._epoch)
 
     def nearest(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores, and rows of `ids` and `seqs`, both of shape (n, at most k), best first; -1 where there are fewer."""
-        scores, seqs = self.index().search(queries, k)
+        scores, seqs = self._search(queries, k)
         found = seqs >= 0
         rows = np.full(seqs.shape, -1, dtype=np.int64)
         rows[found] = self._positions(seqs[found])
@@ -154,7 +165,7 @@ class IndexView:
         tuple
             For each query its hits, ``{"id", "similarity"}``, best first; and the numbers of all hits, in that order.
         """
-        scores, seqs = self.index().search(queries, k)
+        scores, seqs = self._search(queries, k)
         found = seqs >= 0
         numbers = seqs[found]
         ids = self._ids[self._positions(numbers)].tolist()
@@ -182,15 +193,10 @@ class IndexView:
         """
         if self._store.count() == 0:
             return
-        if self._store.layout is None:
+        index, layout = self.index(), self._store.layout
+        if layout is None:
             return
-        from .index import cache
-
-        digest = cache.save(
-            cast("FaissIndex", self.index()),
-            directory,
-            epoch=self._epoch,
-            generation=self._generation,
-            fingerprint=self._store.get_setting("fingerprint"),
-        )
+        fingerprint = self._store.get_setting("fingerprint")
+        owner = {"epoch": self._epoch, "generation": self._generation, "fingerprint": fingerprint}
+        digest = save_index(index, directory, layout, **owner)
         store.set_setting(CACHE_SETTING, digest)

@@ -1,0 +1,78 @@
+"""Which index serves which vectors: FAISS for dense ones, posting lists for sparse ones, behind the same few calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..vectors import DENSE, Layout
+from .stream import Chunks
+
+
+class Index(Protocol):
+    """What a view of a store asks of an index."""
+
+    def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
+        """Make the index hold exactly these numbers."""
+
+    def search(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and numbers of the best, best first, both (q, at most k); short rows end in -inf and -1."""
+
+
+def new_index(layout: Layout, factory: str) -> Index:
+    """An empty index.
+
+    Parameters
+    ----------
+    layout
+        Of the vectors that it will hold.
+    factory
+        ``"auto"`` or a FAISS factory string.
+
+    Raises
+    ------
+    ConfigError
+        If FAISS does not know the factory string, or the vectors are sparse, for which FAISS has no index.
+    """
+    if layout.kind == DENSE:
+        from .faiss import FaissIndex
+
+        return FaissIndex(layout.dimension, factory)
+    if factory != "auto":
+        raise ConfigError(
+            f"index={factory!r} is a FAISS index, and FAISS holds no {layout}. Leave index='auto', which takes the "
+            "inverted index for them."
+        )
+    from .inverted import InvertedIndex
+
+    return InvertedIndex(layout.dimension, layout.embedding_size)
+
+
+def load_index(
+    directory: Path, layout: Layout, factory: str, *, epoch: int, fingerprint: str, digest: str | None
+) -> Index | None:
+    """The index that :func:`save_index` left, where it fits the store; else `None`, and the reason in the log."""
+    owner: dict[str, Any] = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
+    if layout.kind == DENSE:
+        from . import cache
+
+        return cache.load(directory, dimension=layout.dimension, factory=factory, **owner)
+    from . import inverted_cache
+
+    return inverted_cache.load(directory, layout, **owner)
+
+
+def save_index(index: Any, directory: Path, layout: Layout, *, epoch: int, generation: int, fingerprint: str) -> str:
+    """Write an index beside its store; the digest is for the store to keep."""
+    owner: dict[str, Any] = {"epoch": epoch, "generation": generation, "fingerprint": fingerprint}
+    if layout.kind == DENSE:
+        from . import cache
+
+        return cache.save(index, directory, **owner)
+    from . import inverted_cache
+
+    return inverted_cache.save(index, directory, **owner)

@@ -1,0 +1,94 @@
+"""The terms of each document with their embeddings, in order of documents: what re-scores SparseEmbed's candidates.
+
+The similarity of a query and a document is the sum, over the terms that both have, of the inner products of the term's
+two embeddings (Kong et al., SparseEmbed, SIGIR 2023). Only embeddings of shared terms are read: about 15 of a
+document's 124, in one stretch of the file, which is why they lie in order of documents and not beside the postings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..types import TermEmbeddings
+from ..vectors import spans
+from .guard import Guard
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """Terms and embeddings of documents.
+
+    Attributes
+    ----------
+    starts
+        Where each document's terms begin, and where the last's end, shape (n + 1,), int64.
+    terms
+        Terms, ascending in each document, shape (nnz,), int32.
+    embeddings
+        Embedding of each of them, shape (nnz, D), float16.
+    guard
+        Of the file that both lie in; None where they lie in memory.
+    """
+
+    starts: np.ndarray
+    terms: np.ndarray
+    embeddings: np.ndarray
+    guard: Guard | None = None
+
+    @classmethod
+    def of(cls, vectors: TermEmbeddings) -> Forward:
+        """Those of vectors, in their order."""
+        weights = vectors.weights
+        return cls(
+            weights.indptr.astype(np.int64), weights.indices.astype(np.int32), vectors.embeddings.astype(np.float16)
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.starts.nbytes + self.terms.nbytes + self.embeddings.nbytes
+
+    @classmethod
+    def merge(cls, parts: Sequence[Forward], alive: Sequence[np.ndarray]) -> Forward:
+        """What is alive of several, one after the other."""
+        for part in parts:
+            if part.guard is not None:
+                part.guard.check()
+        lengths = [np.diff(part.starts)[keep] for part, keep in zip(parts, alive, strict=True)]
+        begins = [part.starts[:-1][keep] for part, keep in zip(parts, alive, strict=True)]
+        chosen = [spans(begin, length) for begin, length in zip(begins, lengths, strict=True)]
+        return cls(
+            np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+            np.concatenate([part.terms[rows] for part, rows in zip(parts, chosen, strict=True)]),
+            np.concatenate([part.embeddings[rows] for part, rows in zip(parts, chosen, strict=True)]),
+        )
+
+    def similarities(self, rows: np.ndarray, place: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+        """Similarity of some documents to one query.
+
+        Parameters
+        ----------
+        rows
+            Positions of the documents, shape (m,).
+        place
+            For each term of the vocabulary its position among the query's, or -1, shape (V,).
+        embeddings
+            Embeddings of the query's terms, shape (q, D).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (m,), float64.
+        """
+        if self.guard is not None:
+            self.guard.check(rows)
+        counts = self.starts[rows + 1] - self.starts[rows]
+        entries = spans(self.starts[rows], counts)
+        places = place[self.terms[entries]]
+        shared = np.flatnonzero(places >= 0)
+        theirs = self.embeddings[entries[shared]].astype(np.float64)
+        products = np.einsum("ed,ed->e", theirs, embeddings[places[shared]].astype(np.float64))
+        return np.bincount(np.repeat(np.arange(len(rows)), counts)[shared], products, minlength=len(rows))

@@ -1,0 +1,235 @@
+"""The sparse index: posting lists in segments, exact, always rebuildable from the store.
+
+Like the dense one it knows no documents, only numbers (``seq``, which grow with insertion). Documents lie in segments
+that never change: what is added is a new segment, merged with its neighbours while they are small (each at least twice
+the next, so a document is rewritten log2(n) times in its life); what is removed is a tombstone, and a segment more
+than a fifth dead is written anew. All of it is in the segments: only a rebuild reads the store.
+
+A score is larger for a nearer vector: the inner product over the terms that query and document share. With term
+embeddings that finds candidates, many more than are wanted, whose similarity is the sum of the inner products of the
+embeddings of shared terms. Scores are exact, rounded to six decimals, equal ones in order of insertion; a document that
+scores nothing is no answer, so a query can have fewer answers than documents. Many threads may search; only one may
+change it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+
+from ..errors import ConfigError, InputError
+from ..vectors import SPARSE, SPARSE_EMBED, Layout, checked, join, weights_of
+from .candidates import first_stage, padded, rescored, visible
+from .segment import Segment, merge
+from .stream import Chunks, rising, select
+
+logger = logging.getLogger(__name__)
+
+MOST_DEAD = 0.2
+# Segments of more documents than this are not merged further.
+LARGEST = 131_072
+# First-stage candidates that are re-scored by their term embeddings: for each answer wanted, and at least.
+CANDIDATES = 10
+LEAST_CANDIDATES = 200
+
+
+class InvertedIndex:
+    """Nearest neighbours of sparse vectors, by number.
+
+    Parameters
+    ----------
+    vocabulary
+        Number of terms, V.
+    embedding_size
+        Length of a term's embedding; 0 for vectors whose terms have none.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> index = InvertedIndex(4)
+    >>> index.add([1, 2, 5], csr_array([[1.0, 0, 0, 2], [0, 3, 0, 0], [1, 1, 0, 0]]))
+    >>> index.remove([2])
+    1
+    >>> index.search(csr_array([[2.0, 1, 0, 0], [0, 0, 1, 0]]), k=10)
+    (array([[  3.,   2.],
+           [-inf, -inf]]), array([[ 5,  1],
+           [-1, -1]]))
+    """
+
+    def __init__(self, vocabulary: int, embedding_size: int = 0) -> None:
+        if vocabulary < 1 or embedding_size < 0:
+            raise ConfigError(f"vocabulary={vocabulary} must be positive and embedding_size={embedding_size} not less.")
+        self.layout = Layout(SPARSE_EMBED if embedding_size else SPARSE, vocabulary, embedding_size)
+        self._segments: tuple[Segment, ...] = ()
+
+    @classmethod
+    def of(cls, layout: Layout, segments: Sequence[Segment]) -> Self:
+        """An index of segments that were saved."""
+        index = cls(layout.dimension, layout.embedding_size)
+        index._segments = tuple(segments)
+        return index
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments, oldest first."""
+        return self._segments
+
+    @property
+    def count(self) -> int:
+        """Documents that can be found, if a query has one of their terms."""
+        return sum(segment.count for segment in self._segments)
+
+    @property
+    def seqs(self) -> np.ndarray:
+        """Numbers of the documents that can be found, ascending, shape (count,), int64."""
+        none = np.empty(0, dtype=np.int64)
+        return np.concatenate([none, *(segment.seqs[segment.alive] for segment in self._segments)])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the index, in memory as on disk."""
+        return sum(segment.nbytes for segment in self._segments)
+
+    @property
+    def _last(self) -> int:
+        return int(self._segments[-1].seqs[-1]) if self._segments else -1
+
+    def add(self, seqs: Sequence[int] | np.ndarray, vectors: Any) -> None:
+        """Append vectors.
+
+        Raises
+        ------
+        InputError
+            If a vector is not finite or has another vocabulary, or the numbers do not grow. Nothing is then added.
+        """
+        found = checked(vectors, self.layout, "document")
+        numbers = rising(seqs, found.shape[0], self._last)
+        if len(numbers):
+            self._append(Segment.of(numbers, found))
+
+    def remove(self, seqs: Sequence[int] | np.ndarray) -> int:
+        """Hide documents from all further searches; numbers that are not there are ignored.
+
+        Returns
+        -------
+        int
+            How many were hidden.
+        """
+        before = self.count
+        gone = np.unique(np.asarray(seqs, dtype=np.int64))
+        self._bury(lambda numbers: np.isin(numbers, gone, assume_unique=True))
+        return before - self.count
+
+    def compact(self) -> None:
+        """Write all segments anew as one, without what was removed."""
+        if self._segments:
+            whole = merge(self._segments)
+            self._segments = (whole,) if whole.size else ()
+
+    def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
+        """Make the index hold exactly these numbers, with as little work as possible.
+
+        Parameters
+        ----------
+        live_seqs
+            All numbers of the store, ascending.
+        vectors_after
+            Gives the vectors above a number, in order, in chunks (``Store.iter_vectors``).
+
+        Raises
+        ------
+        StoreError
+            If a live number has no vector.
+        """
+        live = np.asarray(live_seqs, dtype=np.int64)
+        if not np.isin(live[live <= self._last], self.seqs, assume_unique=True).all():
+            logger.warning("The index lacks vectors that the store has had for longer; it is built again.")
+            self._segments = ()
+        self._bury(lambda numbers: np.isin(numbers, live, assume_unique=True, invert=True))
+        fresh = live[live > self._last]
+        if len(fresh):
+            check = partial(checked, layout=self.layout, what="document")
+            for numbers, vectors in _large(select(vectors_after(self._last), fresh, check)):
+                self._append(Segment.of(numbers, vectors))
+
+    def search(self, queries: Any, k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest documents of each query.
+
+        Parameters
+        ----------
+        queries
+            Sparse rows, shape (q, V), or term embeddings.
+        k
+            Answers wanted for each; more than there are is fine.
+        mask
+            Which documents may be answers: one boolean for each of `seqs`.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Scores, float64, and numbers, int64, of shape (q, most answers that a query has), best first. Where a query
+            has fewer, the row ends in -inf and -1.
+
+        Raises
+        ------
+        InputError
+            If k is not positive, a query is not finite or has another vocabulary, or the mask does not fit.
+        """
+        found: Any = checked(queries, self.layout, "query")
+        if k <= 0:
+            raise InputError(f"k={k} must be 1 or more.")
+        parts = visible(self._segments, mask)
+        weights = weights_of(found)
+        answers = []
+        for start, end in pairwise(weights.indptr.tolist()):
+            terms, factors = weights.indices[start:end], weights.data[start:end]
+            if self.layout.kind == SPARSE:
+                candidates = first_stage(parts, terms, factors, k)
+            else:
+                depth = max(LEAST_CANDIDATES, CANDIDATES * k)
+                candidates = first_stage(parts, terms, factors, depth)
+                candidates = rescored(parts, candidates, terms, found.embeddings[start:end], self.layout.dimension, k)
+            answers.append(candidates)
+        return padded(answers)
+
+    def _append(self, segment: Segment) -> None:
+        """Add a segment, merged with those before it that are not at least twice as large."""
+        segments, size = [*self._segments, segment], segment.size
+        first = len(segments) - 1
+        while first and segments[first - 1].size < 2 * size and size + segments[first - 1].size <= LARGEST:
+            first -= 1
+            size += segments[first].size
+        together = segments[first:]
+        self._segments = (*segments[:first], merge(together) if len(together) > 1 else segment)
+
+    def _bury(self, gone: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Mark documents as removed; write a segment anew, or drop it, where too many are."""
+        segments = []
+        for segment in self._segments:
+            marks = gone(segment.seqs)
+            if (marks & segment.alive).any():
+                segment = segment.without(marks)
+                if segment.size - segment.count > MOST_DEAD * segment.size:
+                    segment = merge([segment])
+            if segment.size:
+                segments.append(segment)
+        self._segments = tuple(segments)
+
+
+def _large(chunks: Chunks) -> Chunks:
+    """The same vectors in chunks of about LARGEST, so that a first build merges nothing."""
+    numbers: list[np.ndarray] = []
+    vectors: list[Any] = []
+    for seqs, found in chunks:
+        numbers.append(seqs)
+        vectors.append(found)
+        if sum(map(len, numbers)) >= LARGEST - len(seqs):
+            yield np.concatenate(numbers), join(vectors)
+            numbers, vectors = [], []
+    if numbers:
+        yield np.concatenate(numbers), join(vectors)

