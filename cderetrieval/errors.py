@@ -44,8 +44,16 @@ class LockedError(StoreError):
     """Another process is writing to the same index."""
 
 
+class ServerError(StoreError):
+    """A search server cannot be reached, did not answer in time, or refused a request; the message says which."""
+
+
 class TrainingError(CDEError, RuntimeError):
     """Training cannot go on: the loss is not finite, for one. The last checkpoint stays as it is."""
+
+
+class ClusterError(CDEError, RuntimeError):
+    """The machines of a distributed job cannot be reached, have no room, died again and again, or stand still."""
 
 
 class MissingDependencyError(CDEError, ImportError):

@@ -106,6 +106,10 @@ class IndexView:
                 self._generation = generation
         return self._index
 
+    def adopt(self, index: Index) -> None:
+        """Take an index that was built elsewhere from this store's vectors; the next search compares the numbers."""
+        self._index, self._epoch, self._generation = index, self._store.epoch, -1
+
     def _search(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
         """What the index finds; one whose file turns out to be damaged is built again first."""
         try:

@@ -53,11 +53,17 @@ def read_documents(path: str | Path, key: str = "id") -> Iterator[dict[str, Any]
     if reader is None or (ending == ".parquet" and path.suffix == ".gz"):
         raise InputError(f"{path}: ending {path.suffix!r} is not supported; use one of {', '.join(_READERS)}.")
     if reader is _read_text:
-        return ({key: str(number), "text": line} for number, line in read_lines(path))
-    return _identified(path, reader(path), key)
+        return numbered(read_lines(path), key)
+    return identified(path, reader(path), key)
 
 
-def _identified(path: Path, rows: Rows, key: str) -> Iterator[dict[str, Any]]:
+def numbered(lines: Iterator[tuple[int, str]], key: str) -> Iterator[dict[str, Any]]:
+    """Lines of plain text as documents that have the number of their line as id."""
+    return ({key: str(number), "text": line} for number, line in lines)
+
+
+def identified(path: Path, rows: Rows, key: str) -> Iterator[dict[str, Any]]:
+    """Rows of a file with ``_id`` as ``id``; one without a value for `key` is an error that names file and row."""
     for number, row in rows:
         if "_id" in row and "id" not in row:
             row = {"id": row.pop("_id"), **row}
@@ -93,21 +99,59 @@ def _read_delimited(path: Path, delimiter: str) -> Rows:
             raise InputError(f"{path}, after line {reader.line_num}: {error}.") from error
 
 
-def _read_parquet(path: Path) -> Rows:
+def read_parquet(path: Path, start: int = 0, count: int | None = None) -> Rows:
+    """Numbers (from 1) and rows of a Parquet file: `count` of them after the first `start`; by default all."""
+    number, end = start, None if count is None else start + count
     try:
-        import pyarrow as pa
+        with open_parquet(path) as file:
+            groups, before = _row_groups(file.metadata, start, end)
+            skip = start - before
+            for batch in file.iter_batches(batch_size=1_024, row_groups=groups):
+                for row in batch.slice(min(skip, len(batch))).to_pylist():
+                    if number == end:
+                        return
+                    number += 1
+                    yield number, row
+                skip = max(0, skip - len(batch))
+    except _arrow_errors() as error:
+        raise InputError(f"{path}, after row {number}: not readable as Parquet ({error}).") from error
+
+
+def parquet_rows(path: Path) -> int:
+    """Number of rows of a Parquet file."""
+    try:
+        with open_parquet(path) as file:
+            return int(file.metadata.num_rows)
+    except _arrow_errors() as error:
+        raise InputError(f"{path}: not readable as Parquet ({error}).") from error
+
+
+def open_parquet(path: Path) -> Any:
+    """A pyarrow ParquetFile."""
+    try:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise missing_dependency("pyarrow", "eval") from error
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1_024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}, after row {number}: not readable as Parquet ({error}).") from error
+    return pq.ParquetFile(path)
+
+
+def _arrow_errors() -> tuple[type[Exception], ...]:
+    import pyarrow as pa
+
+    return pa.ArrowException, OSError
+
+
+def _row_groups(metadata: Any, start: int, end: int | None) -> tuple[list[int], int]:
+    """Row groups that hold rows from `start` to `end`, and the number of rows before the first of them."""
+    groups: list[int] = []
+    seen = before = 0
+    for number in range(metadata.num_row_groups):
+        rows = metadata.row_group(number).num_rows
+        if seen + rows > start and (end is None or seen < end):
+            before = before if groups else seen
+            groups.append(number)
+        seen += rows
+    return groups, before
 
 
 _READERS: dict[str, Callable[[Path], Rows]] = {
@@ -115,6 +159,6 @@ _READERS: dict[str, Callable[[Path], Rows]] = {
     ".ndjson": read_jsonl,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
-    ".parquet": _read_parquet,
+    ".parquet": read_parquet,
     ".txt": _read_text,
 }

@@ -1,12 +1,13 @@
 """Train, fill and tune a FAISS index from a stream of vectors that may be too large for memory.
 
-Three walks through the vectors at most: one for the training sample and the rows to tune on, one to fill; the exact
-answers to tune against are found while filling. Samples depend on the seed alone.
+Two walks through the vectors: one for the training sample and the rows to tune on, one to fill; the exact answers to
+tune against are found while filling. Samples depend on the seed alone. The steps are functions of their own, so that
+copies of a trained index can be filled with parts of the vectors, elsewhere, and merged (:func:`merge`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,9 +16,9 @@ import faiss
 import numpy as np
 
 from ..vectors import dense_rows
-from .exact import exact_stream
+from .exact import best_first, exact_stream
 from .stream import Chunks, select
-from .tune import DEPTH, SAMPLE, Breadth, tune
+from .tune import DEPTH, SAMPLE, Breadth, parts, tune
 
 # k-means wants at least 39 vectors for each list (FAISS warns below); 64 are used where there are as many.
 LEAST_PER_LIST = 39
@@ -53,34 +54,94 @@ def fill(
     StoreError
         If `vectors` lacks one of `seqs`.
     """
-    tuned = not isinstance(index, faiss.IndexFlat)
-    check = partial(dense_rows, dimension=index.d, what="document")
-    own = np.empty(0, dtype=np.int64)
-    queries = np.empty((0, index.d), dtype=np.float32)
-    if tuned:
-        own = _sample(len(seqs), SAMPLE, (seed, 0))
-        size = 0 if index.is_trained else max(TRAIN_CODES, TRAIN_PER_LIST * lists(index))
-        training, queries = _rows(select(vectors(), seqs, check), _sample(len(seqs), size, (seed, 1)), own)
-        if size:
-            index.train(training)
+    own, queries = train(index, seqs, vectors, seed)
+    filled = pour(index, select(vectors(), seqs, _check(index)), queries, metric=metric)
+    return settle(index, own, queries, filled, recall_target)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was seen of the vectors while they were added.
+
+    Attributes
+    ----------
+    scores, near
+        Of each query the scores and positions of its nearest vectors, both of shape (q, at most DEPTH + 1).
+    largest_norm
+        Length of the longest vector.
+    """
+
+    scores: np.ndarray
+    near: np.ndarray
+    largest_norm: float
+
+    @classmethod
+    def merged(cls, shards: Sequence[Filled]) -> Filled:
+        """What was seen of all shards."""
+        scores, near = (np.concatenate([getattr(s, name) for s in shards], axis=1) for name in ("scores", "near"))
+        return cls(*best_first(scores, near, DEPTH + 1), max(shard.largest_norm for shard in shards))
+
+
+def train(index: Any, seqs: np.ndarray, vectors: Callable[[], Chunks], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Train `index` where it needs that; positions of the rows to tune on, shape (q,), and the rows.
+
+    A flat index is neither trained nor tuned: then there are none.
+    """
+    if isinstance(index, faiss.IndexFlat):
+        return np.empty(0, dtype=np.int64), np.empty((0, index.d), dtype=np.float32)
+    own = _sample(len(seqs), SAMPLE, (seed, 0))
+    size = 0 if index.is_trained else max(TRAIN_CODES, TRAIN_PER_LIST * lists(index))
+    training, queries = _rows(select(vectors(), seqs, _check(index)), _sample(len(seqs), size, (seed, 1)), own)
+    if size:
+        index.train(training)
+    return own, queries
+
+
+def pour(index: Any, chunks: Chunks, queries: np.ndarray, *, metric: str, first: int = 0) -> Filled:
+    """Add vectors to a trained index; the first of them has position `first` in the whole."""
     longest_seen = 0.0
 
-    def filling() -> Chunks:
+    def pouring() -> Chunks:
         nonlocal longest_seen
-        for _, matrix in select(vectors(), seqs, check):
-            start = index.ntotal
+        for _, matrix in chunks:
+            start = first + index.ntotal
             index.add(matrix)
             longest_seen = max(longest_seen, longest(matrix))
-            yield np.arange(start, index.ntotal), matrix
+            yield np.arange(start, start + len(matrix)), matrix
 
-    if not tuned:
-        for _ in filling():
+    if not len(queries):
+        for _ in pouring():
             pass
-        return Built(Breadth(), 1.0, longest_seen)
-    _, near = exact_stream(filling(), queries, DEPTH + 1, metric=metric, dtype=np.float32)
-    truth = np.array([row[row != position][:DEPTH] for row, position in zip(near, own, strict=True)])
+        none = np.empty((0, 0))
+        return Filled(none, none, longest_seen)
+    scores, near = exact_stream(pouring(), queries, DEPTH + 1, metric=metric, dtype=np.float32)
+    return Filled(scores, near, longest_seen)
+
+
+def settle(index: Any, own: np.ndarray, queries: np.ndarray, filled: Filled, recall_target: float) -> Built:
+    """Tune a filled index."""
+    if not len(queries):
+        return Built(Breadth(), 1.0, filled.largest_norm)
+    truth = np.array([row[row != position][:DEPTH] for row, position in zip(filled.near, own, strict=True)])
     breadth, recall = tune(index, queries, own, truth, recall_target)
-    return Built(breadth, recall, longest_seen)
+    return Built(breadth, recall, filled.largest_norm)
+
+
+def can_merge(index: Any) -> bool:
+    """Whether parts of such an index can be merged: all kinds of lists and flat codes, no graph of vectors (HNSW)."""
+    return all(isinstance(part, faiss.IndexIVF | faiss.IndexFlatCodes | faiss.IndexRefine) for part in parts(index))
+
+
+def merge(index: Any, shard: Any) -> None:
+    """Append the vectors of `shard`, a filled copy of the same trained index; it is empty afterwards."""
+    # FAISS's views of what they are do not keep the objects alive: the arguments do.
+    whole, part = faiss.downcast_index(index), faiss.downcast_index(shard)
+    if isinstance(whole, faiss.IndexRefine):
+        merge(whole.base_index, part.base_index)
+        merge(whole.refine_index, part.refine_index)
+        whole.ntotal = whole.base_index.ntotal
+    else:
+        whole.merge_from(part, whole.ntotal if isinstance(whole, faiss.IndexIVF) else 0)
 
 
 def training_needed(index: Any) -> int:
@@ -97,6 +158,10 @@ def lists(index: Any) -> int:
 def longest(matrix: np.ndarray) -> float:
     """Norm of the longest row."""
     return float(np.sqrt(np.einsum("nd,nd->n", matrix, matrix).max(initial=0.0)))
+
+
+def _check(index: Any) -> Callable[[Any], np.ndarray]:
+    return partial(dense_rows, dimension=index.d, what="document")
 
 
 def _sample(n: int, size: int, seed: tuple[int, int]) -> np.ndarray:

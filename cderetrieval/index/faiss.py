@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import ConfigError, InputError
 from ..vectors import dense_rows
-from .build import fill, longest, training_needed
+from .build import Built, fill, longest, training_needed
 from .choice import choose_factory
 from .exact import DECIMALS, METRICS, best_first
 from .flat import flat_search
@@ -176,7 +176,7 @@ class FaissIndex:
         matrix = dense_rows(vectors, self.dimension, "document")
         numbers = rising(seqs, len(matrix), int(self._seqs[-1]) if len(self._seqs) else -1)
         if not len(self._seqs):
-            self._build(numbers, lambda: iter([(numbers, matrix)]))
+            self.build(numbers, lambda: iter([(numbers, matrix)]))
         elif len(numbers):
             self._append(numbers, matrix)
 
@@ -201,7 +201,29 @@ class FaissIndex:
         source = vectors or self._vectors
         if source is None:
             raise ConfigError("rebuild() needs the vectors; give `vectors` here or at construction.")
-        self._build(self.seqs, source)
+        self.build(self.seqs, source)
+
+    def build(
+        self, seqs: np.ndarray, vectors: Callable[[], Chunks], filler: Callable[..., Built] | None = None
+    ) -> None:
+        """Hold exactly these vectors.
+
+        Parameters
+        ----------
+        seqs
+            Their numbers, ascending.
+        vectors
+            Gives them, in order, in chunks of (seqs, matrix); called more than once.
+        filler
+            Trains, fills and tunes an index, in place of :func:`~cderetrieval.index.build.fill`.
+        """
+        factory = self._plan(len(seqs))
+        index = self._make(factory)
+        built = (filler or fill)(
+            index, seqs, vectors, metric=self.metric, recall_target=self.recall_target, seed=self.seed
+        )
+        self._install(index, factory, seqs, None, built.breadth, built.recall, largest_norm=built.largest_norm)
+        logger.info("Built %s of %d vectors: recall %.3f with %s.", factory, len(seqs), built.recall, built.breadth)
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible.
@@ -222,7 +244,7 @@ class FaissIndex:
         live = np.asarray(live_seqs, dtype=np.int64)
         self._vectors = lambda: vectors_after(-1)
         if self._must_rebuild(live):
-            self._build(live, self._vectors)
+            self.build(live, self._vectors)
             return
         last = int(self._seqs[-1])
         self._bury(~np.isin(self._seqs, live, assume_unique=True))
@@ -314,13 +336,6 @@ class FaissIndex:
         self._breadth, self._recall, self._built = breadth, recall, len(seqs) if built is None else built
         self._largest_norm, self._mapped = largest_norm, mapped
         self._cached_selector = self._copy = None
-
-    def _build(self, seqs: np.ndarray, vectors: Callable[[], Chunks]) -> None:
-        factory = self._plan(len(seqs))
-        index = self._make(factory)
-        built = fill(index, seqs, vectors, metric=self.metric, recall_target=self.recall_target, seed=self.seed)
-        self._install(index, factory, seqs, None, built.breadth, built.recall, largest_norm=built.largest_norm)
-        logger.info("Built %s of %d vectors: recall %.3f with %s.", factory, len(seqs), built.recall, built.breadth)
 
     def _plan(self, n: int) -> str:
         if self.requested == "auto":

@@ -1,0 +1,123 @@
+"""A corpus cut into blocks that can be read alone: by another process, on another machine, again after a crash.
+
+A block is a run of lines of a file, found by its first byte, or a run of rows of a Parquet file. Cutting reads lines
+but does not parse them. Within a gzip file a block is found by decompressing what stands before it (about 300 MB/s), so
+many files of moderate size are better than one that is huge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .jsonl import line_spans, read_jsonl, read_lines
+from .readers import identified, numbered, parquet_rows, read_parquet
+
+LINES = (".jsonl", ".ndjson", ".txt")
+PARQUET = ".parquet"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some documents of a corpus.
+
+    Attributes
+    ----------
+    path
+        The file.
+    start
+        Where the block begins: a byte of the uncompressed lines, or a row of a Parquet file.
+    first
+        Number, from 1, of its first line or row.
+    rows
+        Number of its lines or rows.
+    """
+
+    path: str
+    start: int
+    first: int
+    rows: int
+
+    def __str__(self) -> str:
+        what = "rows" if self.path.endswith(PARQUET) else "lines"
+        return f"{self.path}, {what} {self.first} to {self.first + self.rows - 1}"
+
+
+def corpus_files(paths: Sequence[str | Path]) -> list[Path]:
+    """Files of a corpus: those named, and of a folder its ``corpus.jsonl`` (BEIR) or all JSONL and Parquet files.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist, a file has another ending, or a folder holds no such file.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        found = [path]
+        if path.is_dir():
+            beir = [name for name in (path / "corpus.jsonl", path / "corpus.jsonl.gz") if name.exists()]
+            found = beir[:1] or sorted(file for file in path.iterdir() if _ending(file) in (*LINES[:2], PARQUET))
+        elif not path.exists():
+            raise InputError(f"{path} does not exist.")
+        if not found:
+            raise InputError(f"{path} holds no .jsonl or .parquet file, compressed or not.")
+        for file in found:
+            if _ending(file) not in (*LINES, PARQUET):
+                raise InputError(
+                    f"{file}: a corpus that is read in blocks is JSONL, Parquet or plain text, not {file.suffix!r}. "
+                    "Convert it first."
+                )
+        files += found
+    if len(set(files)) < len(files):
+        double = next(file for file in files if files.count(file) > 1)
+        raise InputError(f"{double} was given twice; give each file once.")
+    return files
+
+
+def cut(path: Path, rows: int) -> Iterator[Block]:
+    r"""Blocks of a file, each of `rows` lines or rows but for the last.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "corpus.jsonl"
+    >>> _ = path.write_text('{"id": "a", "text": "owls"}\n{"id": "b", "text": "bees"}\n{"id": "c", "text": "ants"}')
+    >>> blocks = list(cut(path, 2))
+    >>> len(blocks), list(read_block(blocks[1]))
+    (2, [{'id': 'c', 'text': 'ants'}])
+    """
+    if _ending(path) == PARQUET:
+        total = parquet_rows(path)
+        for start in range(0, total, rows):
+            yield Block(str(path), start, start + 1, min(rows, total - start))
+    else:
+        for offset, number, lines in line_spans(path, rows):
+            yield Block(str(path), offset, number, lines)
+
+
+def read_block(block: Block, key: str = "id") -> Iterator[dict[str, Any]]:
+    """Documents of a block, as :func:`~cderetrieval.corpora.readers.read_documents` gives those of a file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a row has no value for `key`; the message names file and row.
+    """
+    path = Path(block.path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist, or not on this machine: every worker must see the corpus.")
+    span = (block.start, block.first, block.rows)
+    ending = _ending(path)
+    if ending == PARQUET:
+        return identified(path, read_parquet(path, block.start, block.rows), key)
+    if ending == ".txt":
+        return numbered(read_lines(path, *span), key)
+    return identified(path, read_jsonl(path, *span), key)
+
+
+def _ending(path: Path) -> str:
+    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return "" if ending == PARQUET != path.suffix else ending.lower()

@@ -1,0 +1,159 @@
+"""Ids and vectors as Parquet columns, and back.
+
+dense          id, vector: a list of ``dimension`` float32
+sparse         id, terms: a list of int32, ascending; weights: as many float32
+sparse-embed   the same, and embeddings: the terms' embeddings one after the other, float16 as the store keeps them
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, StoreError, missing_dependency
+from ..files import atomic_write
+from ..store.blobs import LARGEST
+from ..types import TermEmbeddings, Vectors
+from ..vectors import DENSE, SPARSE, Layout, weights_of
+from .scan import INTEGER, JSON
+
+METADATA = b"cderetrieval"
+
+
+def arrow() -> Any:
+    """The pyarrow module."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_dependency("pyarrow", "scale") from error
+    return pa
+
+
+def write_vectors(
+    path: Path, ids: Sequence[Hashable], vectors: Vectors, layout: Layout, id_type: str, metadata: dict[str, Any]
+) -> None:
+    """Write one file, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    ids, vectors
+        n of each, the vectors of this layout.
+    layout
+        Kind and dimension.
+    id_type
+        ``"string"``, ``"int64"`` or ``"json"``.
+    metadata
+        JSON values to keep with the table.
+
+    Raises
+    ------
+    InputError
+        If a term's embedding holds a number that float16 cannot.
+    """
+    pa = arrow()
+    names: list[Any] = [json.dumps(i) for i in ids] if id_type == JSON else list(ids)
+    columns = {"id": pa.array(names, pa.int64() if id_type == INTEGER else pa.string()), **_columns(vectors, layout)}
+    table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps(metadata)})
+    with atomic_write(path) as temporary:
+        # Float vectors do not shrink: zstd would take a second a million for 8 per cent.
+        pa.parquet.write_table(
+            table,
+            temporary,
+            compression={name: "zstd" if name == "id" else "none" for name in columns},
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+
+
+def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashable], Vectors, dict[str, Any]]:
+    """Ids, vectors and metadata of a file that :func:`write_vectors` wrote; its checksums are verified.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, cut short, damaged, or holds vectors of another layout.
+    """
+    pa = arrow()
+    try:
+        with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        metadata = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
+        ids = table["id"].to_pylist()
+        vectors = _vectors(table, layout)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} does not exist.") from error
+    except (pa.ArrowException, OSError, KeyError, ValueError, InputError) as error:
+        raise StoreError(f"{path} is damaged ({error}). Delete it and run `cderetrieval embed` again.") from error
+    return [json.loads(name) for name in ids] if id_type == JSON else ids, vectors, metadata
+
+
+def read_ids(path: Path, id_type: str) -> list[Hashable]:
+    """The ids alone."""
+    pa = arrow()
+    try:
+        ids = pa.parquet.read_table(path, columns=["id"], page_checksum_verification=True)["id"].to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise StoreError(f"{path} is damaged ({error}). Delete it and run `cderetrieval embed` again.") from error
+    return [json.loads(name) for name in ids] if id_type == JSON else ids
+
+
+def _columns(vectors: Any, layout: Layout) -> dict[str, Any]:
+    pa = arrow()
+    if layout.kind == DENSE:
+        values = np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1)
+        return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(values), layout.dimension)}
+    weights = weights_of(vectors)
+    bounds = weights.indptr.astype(np.int64)
+    columns = {
+        "terms": _lists(bounds, weights.indices.astype(np.int32)),
+        "weights": _lists(bounds, weights.data.astype(np.float32)),
+    }
+    if layout.kind != SPARSE:
+        largest = float(np.abs(vectors.embeddings).max(initial=0.0))
+        if largest > LARGEST:
+            raise InputError(
+                f"a term's embedding holds {largest:g}; float16, in which they are kept, ends at {LARGEST:g}."
+            )
+        values = vectors.embeddings.astype(np.float16).reshape(-1)
+        columns["embeddings"] = _lists(bounds * layout.embedding_size, values)
+    return columns
+
+
+def _lists(bounds: np.ndarray, values: np.ndarray) -> Any:
+    pa = arrow()
+    return pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(values))
+
+
+def _vectors(table: Any, layout: Layout) -> Vectors:
+    if layout.kind == DENSE:
+        column = table["vector"].combine_chunks()
+        if column.type.list_size != layout.dimension:
+            raise ValueError(f"its vectors have {column.type.list_size} dimensions, not {layout.dimension}")
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        return np.ascontiguousarray(values, dtype=np.float32).reshape(len(table), layout.dimension)
+    from scipy.sparse import csr_array
+
+    bounds, terms = _flat(table["terms"])
+    _, values = _flat(table["weights"])
+    if len(values) != len(terms):
+        raise ValueError("terms and weights differ in number")
+    weights = csr_array((values, terms, bounds), shape=(len(table), layout.dimension))
+    if layout.kind == SPARSE:
+        return weights
+    _, embeddings = _flat(table["embeddings"])
+    return TermEmbeddings(weights, embeddings.reshape(-1, layout.embedding_size))
+
+
+def _flat(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds and values of a column of lists."""
+    lists = column.combine_chunks()
+    offsets = lists.offsets.to_numpy()
+    return offsets - offsets[0], lists.flatten().to_numpy(zero_copy_only=False)

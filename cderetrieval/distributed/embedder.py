@@ -1,0 +1,98 @@
+"""The worker: reads a block, embeds it in the given context, writes its vectors."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from ..context.context import Context
+from ..embedding import CorpusEmbedder, Model, Settings
+from ..errors import ClusterError, MismatchError, ModelError
+from ..store import Store
+from .folder import BEGUN, VectorFolder
+from .work import Result
+
+# How often a block is begun in one run: one that kills its worker each time must end the job.
+ATTEMPTS = 5
+
+
+class BlockEmbedder:
+    """Embeds blocks of a corpus into its folder.
+
+    Parameters
+    ----------
+    folder
+        Where the plan lies and vectors go; all workers see the same.
+    model
+        Name or directory of the model, or the model itself.
+    context
+        The context that was made of the corpus: the first stage ran once, here runs the second. None: the model takes
+        none.
+    device, dtype
+        Where and in which number format the model computes.
+    threads
+        Threads of a computation; None: as many as torch takes by itself.
+
+    Raises
+    ------
+    MismatchError
+        If the model is not the one that the folder was begun with.
+    """
+
+    computes: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        folder: Path,
+        model: str | Model,
+        context: Context | None,
+        device: str | None,
+        dtype: str,
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        self._folder = VectorFolder(folder)
+        plan = self._folder.plan
+        settings = Settings(plan.model, plan.fields.key)
+        self._embedder = CorpusEmbedder(Store(), settings, model, "own" if context is None else context, device, dtype)
+        self._embedder.decide(None, show_progress=False)
+        fingerprint = self._embedder.encoder.fingerprint
+        if fingerprint != plan.fingerprint:
+            raise MismatchError(
+                f"{folder} was begun by an encoder with fingerprint {plan.fingerprint[:12]}, and model "
+                f"{plan.model or 'given as an object'} is now {fingerprint[:12]}: its weights, tokenizer, prompts or "
+                "length limit have changed, or a worker has another copy. Use the same model everywhere."
+            )
+
+    def __call__(self, number: int) -> Result:
+        """Embed one block."""
+        started = time.perf_counter()
+        begun = self._begin(number)
+        rows = self._folder.rows(number)
+        before = sum(scanned.documents for scanned in self._folder.plan.scan.blocks[:number])
+        try:
+            vectors = self._embedder.encoder.encode_document([text for _, text, _ in rows])
+        except ModelError as error:
+            raise ModelError(f"{self._folder.plan.scan.blocks[number].block}: {error}") from error
+        checked = self._embedder.checked(vectors, len(rows), before)
+        self._folder.write(number, [document_id for document_id, *_ in rows], checked)
+        begun.unlink(missing_ok=True)
+        return {"block": number, "documents": len(rows), "seconds": time.perf_counter() - started}
+
+    def _begin(self, number: int) -> Path:
+        """Note, in a file that outlives this process, that a block is begun; give up on one begun too often."""
+        note = self._folder.file(number).with_suffix(BEGUN)
+        note.parent.mkdir(exist_ok=True)
+        with open(note, "ab") as file:
+            if file.tell() >= ATTEMPTS:
+                raise ClusterError(
+                    f"{self._folder.plan.scan.blocks[number].block}: {ATTEMPTS} workers died over these documents, of "
+                    "memory most likely. Take fewer workers on a machine, or a smaller block in another folder. What "
+                    "is done stays."
+                )
+            file.write(b".")
+        return note
