@@ -25,7 +25,13 @@ DEFAULT_FIELDS = ("title", "text")
 
 
 def document_rows(
-    documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0, *, skip_empty: bool = False
+    documents: Any,
+    key: str,
+    on: Sequence[str] | None,
+    next_id: int = 0,
+    *,
+    skip_empty: bool = False,
+    may_be_empty: bool = False,
 ) -> Iterator[Row]:
     """Check documents and yield (id, text to embed, payload).
 
@@ -41,6 +47,8 @@ def document_rows(
         First number given to strings, which have no id of their own.
     skip_empty
         Leave out documents with an empty text, and log how many, in place of an error.
+    may_be_empty
+        Whether there may be no document at all, as in a part of a corpus.
 
     Raises
     ------
@@ -80,7 +88,7 @@ def document_rows(
         yield row
     if skipped:
         logger.warning("%d documents with an empty text were left out.", skipped)
-    if not seen:
+    if not seen and not may_be_empty:
         raise InputError("no documents: the call got an empty collection.")
 
 
