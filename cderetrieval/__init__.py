@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 # Public name -> module that holds it. Imported on first use: `import cderetrieval` loads neither torch nor faiss.
 _PUBLIC = {
     "Retriever": ".retriever",
+    "Hybrid": ".fusion",
     "Context": ".context.context",
     "Hits": ".types",
     "Encoder": ".types",
@@ -22,6 +23,7 @@ _PUBLIC = {
     "ContextualTransformer": ".models.contextual",
     "ContextualConfig": ".models.config",
     "DenseEncoder": ".models.dense",
+    "BM25": ".models.bm25",
     "Splade": ".models.splade",
     "SparseEmbed": ".models.sparse_embed",
     "evaluate": ".evaluation.runner",

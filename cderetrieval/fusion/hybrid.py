@@ -244,7 +244,8 @@ class Hybrid:
             for name, part in self._retrievers.items():
                 if part is first:
                     part.add(documents, vectors=ready.get(name), skip_empty=skip_empty, show_progress=show_progress)
-                else:
+                    continue
+                with part._changing():
                     part._put(first._store.rows(after), vectors=ready.get(name), show_progress=show_progress)
         return self
 
@@ -299,6 +300,8 @@ class Hybrid:
         if texts is None:
             raise InputError("a hybrid has no vectors of its own: pass queries as texts, or search one of its parts.")
         with self._together.snapshot():
+            if len(self) == 0:
+                raise InputError("the index is empty: add documents first.")
             hits = self._search.fused(texts, self._fusion, k, documents, show_progress)
         return Hits(hits, query_ids)
 
@@ -335,7 +338,7 @@ class Hybrid:
         """
         k = check_k(k)
         judged = judged_queries(queries, qrels)
-        texts = [queries[query] for query in judged]
+        _, texts = query_texts([queries[query] for query in judged])
         with self._together.snapshot():
             rankings = self._search.rankings(texts, self._fusion, k, show_progress)
             grades = grades_by_row(qrels, judged, self._search.ids)

@@ -122,6 +122,8 @@ class Manifest:
 
 def _parts(values: Any) -> dict[str, str | None]:
     """Parts from a list of model names, or of ``{"name", "model"}``."""
+    if not isinstance(values, list):
+        raise ValueError("its parts are no list")
     parts: dict[str, str | None] = {}
     for value in values:
         name, model = (Path(value).name, value) if isinstance(value, str) else (value["name"], value["model"])

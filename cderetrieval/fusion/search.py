@@ -89,13 +89,14 @@ def _matched(first: np.ndarray, ids: np.ndarray) -> np.ndarray | None:
         return None
     # By repr: 1, 1.0 and True are three ids, and equal in Python.
     rows = {repr(document_id): row for row, document_id in enumerate(first.tolist())}
-    try:
-        return np.array([rows[repr(document_id)] for document_id in ids.tolist()], dtype=np.int64)
-    except KeyError as error:
+    names = [repr(document_id) for document_id in ids.tolist()]
+    different = rows.keys() ^ set(names)
+    if different:
         raise StoreError(
-            f"document {error.args[0]} is in one part of this hybrid only: was a part changed by itself? Add or remove "
-            "it through the hybrid."
-        ) from error
+            f"document {min(different)} is in one part of this hybrid only: was a part changed by itself? Add and "
+            "remove documents through the hybrid."
+        )
+    return np.array([rows[name] for name in names], dtype=np.int64)
 
 
 def grades_by_row(

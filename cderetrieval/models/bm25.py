@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from types import ModuleType
@@ -125,10 +127,14 @@ def library() -> ModuleType:
     MissingDependencyError
         If it is not installed.
     """
+    is_new = "bm25s" not in sys.modules
     try:
         import bm25s
     except ImportError as error:
         raise missing_dependency("bm25s", NAME) from error
+    if is_new:
+        # It sets its logger to DEBUG, which any program with a handler would then print.
+        logging.getLogger("bm25s").setLevel(logging.NOTSET)
     return bm25s
 
 

@@ -74,6 +74,15 @@ def test_what_to_install_is_said(monkeypatch, package):
         assert BM25(None).encode_query(["owls"]) == [["owls"]]
 
 
+def test_the_library_does_not_talk():
+    code = (
+        "import logging; logging.basicConfig(level=logging.WARNING); from cderetrieval.models.bm25 import BM25;"
+        "BM25().scorer().index(([[0], [1]], {'owl': 0, 'bee': 1}), show_progress=False)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (answer.stdout, answer.stderr) == ("", "")
+
+
 def test_no_torch_is_needed():
     code = "import sys; from cderetrieval.models.hub import load; load('bm25'); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
