@@ -216,3 +216,60 @@ class HashEncoder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
 
     encode_document = encode_query
+
+
+class WordEncoder:
+    """A sparse encoder without a model or torch: each word of a text is a term, with a weight of its own.
+
+    Parameters
+    ----------
+    kind
+        ``"sparse"`` or ``"sparse-embed"``.
+    dimension
+        Terms of the vocabulary; words are spread over it by a hash.
+    name
+        Encoders of one name, kind and dimension are equal.
+
+    Examples
+    --------
+    >>> encoder = WordEncoder()
+    >>> vectors = encoder.encode_document(["owls hunt", "bees hum", "--"])
+    >>> vectors.shape, vectors.nnz, int((encoder.encode_query(["the bees"]) @ vectors.T).toarray().argmax())
+    ((3, 4096), 4, 1)
+    """
+
+    def __init__(self, kind: str = "sparse", dimension: int = 4_096, name: str = "words") -> None:
+        self.kind = kind
+        self.dimension = dimension
+        self.embedding_size = 4 if kind == "sparse-embed" else 0
+        self.fingerprint = hashlib.sha256(f"{name} {kind} {dimension}".encode()).hexdigest()
+        self._key = name.encode()
+
+    def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> Any:
+        """Vectors of queries, shape (n, dimension)."""
+        from scipy.sparse import csr_array
+
+        from .types import TermEmbeddings
+
+        rows = [self._terms(text) for text in texts]
+        terms = np.array([term for row in rows for term in row], dtype=np.int32)
+        digests = b"".join(digest for row in rows for digest in row.values())
+        values = np.frombuffer(digests, dtype=np.uint8).reshape(len(terms), 8)
+        weights = (1 + values[:, 0].astype(np.float32) / 256).astype(np.float32)
+        indptr = np.cumsum([0, *(len(row) for row in rows)])
+        matrix = csr_array((weights, terms, indptr), shape=(len(rows), self.dimension))
+        if not self.embedding_size:
+            return matrix
+        return TermEmbeddings(matrix, values[:, 4:].astype(np.float32) / 128)
+
+    encode_document = encode_query
+
+    def _terms(self, text: str) -> dict[int, bytes]:
+        """Terms of a text, ascending, and eight bytes that the word decides; marks that stand alone are no words."""
+        words = {word for word in text.lower().split() if any(map(str.isalnum, word))}
+        digests = (
+            hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=12, key=self._key).digest()
+            for word in words
+        )
+        terms = {int.from_bytes(digest[8:], "little") % self.dimension: digest[:8] for digest in sorted(digests)}
+        return dict(sorted(terms.items()))

@@ -6,7 +6,7 @@ Nothing here depends on how documents are spread over segments: the best of each
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -36,6 +36,9 @@ class Candidates:
     def take(self, order: np.ndarray) -> Candidates:
         """Those at these positions."""
         return Candidates(self.scores[order], self.seqs[order], self.owners[order], self.rows[order])
+
+
+NAMES = [field.name for field in fields(Candidates)]
 
 
 def visible(segments: Sequence[Segment], mask: np.ndarray | None) -> list[Part]:
@@ -71,8 +74,8 @@ def first_stage(parts: Sequence[Part], terms: np.ndarray, factors: np.ndarray, k
         found.append(Candidates(top, part.segment.seqs[rows], np.full(len(rows), number), rows))
     if len(found) == 1:
         return found[0]
-    names = ("scores", "seqs", "owners", "rows")
-    together = Candidates(*(np.concatenate([getattr(part, name) for part in found]) for name in names))
+    none = Candidates(np.empty(0), *(np.empty(0, dtype=np.int64) for _ in range(3)))
+    together = Candidates(*(np.concatenate([getattr(part, name) for part in [none, *found]]) for name in NAMES))
     return together.take(sort(together.scores, together.seqs, k))
 
 
