@@ -8,21 +8,25 @@ another process has committed, and an index file is trusted only as far as the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from .errors import ConfigError, InputError
-from .index.engine import Index, load_index, new_index, save_index
+from .filters import Filter, parse_filter
+from .index.engine import Index, load_index, new_index, open_lexical, save_index
 from .index.manifest import DamagedIndexError
+from .selection import passing, search_among
 from .store import Store
 from .types import Encoder
 from .vectors import Layout
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CACHE_SETTING = "index_cache"
 
@@ -67,6 +71,10 @@ class IndexView:
         self._epoch = -1
         self._seqs = np.empty(0, dtype=np.int64)
         self._ids = np.empty(0, dtype=object)
+        # Numbers of the documents that the last filter let pass, and of which state.
+        self._passing = np.empty(0, dtype=np.int64)
+        self._wanted: Filter | None = None
+        self._passed_at = -1
 
     def check(self, encoder: Encoder) -> None:
         """Refuse an index that cannot hold what this encoder makes, before documents are embedded for it."""
@@ -76,6 +84,22 @@ class IndexView:
             raise ConfigError(f"index={self._factory!r} is a FAISS index, and this model has no vectors: use 'auto'.")
         if self._store.layout is None:
             new_index(Layout.of_encoder(encoder), self._factory)
+
+    def check_filled(self) -> None:
+        """Refuse to search where there are no documents.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        if self._store.count() == 0:
+            raise InputError("the index is empty: add documents first.")
+
+    def reading(self, call: Callable[[], T]) -> T:
+        """What `call` returns, all of its reads from one state of the store."""
+        with self._store.snapshot():
+            return call()
 
     @property
     def ids(self) -> np.ndarray:
@@ -118,6 +142,14 @@ class IndexView:
             self._index, self._generation = self._anew(error), -1
             return self.index().search(queries, k)
 
+    def _selected(self, queries: Any, k: int, wanted: Filter) -> tuple[np.ndarray, np.ndarray]:
+        """What the index finds among the documents that a filter lets pass."""
+        index = self.index()
+        if wanted != self._wanted or self._generation != self._passed_at:
+            self._passing = passing(self._store, self._seqs, wanted)
+            self._wanted, self._passed_at = wanted, self._generation
+        return search_among(index, self._store, self._passing, queries, k)
+
     def _source(self) -> Callable[[int], Iterator[Any]]:
         """What an index is made from: vectors, or texts where there are none."""
         if self._store.layout is not None:
@@ -127,14 +159,12 @@ class IndexView:
     def _open(self, epoch: int) -> Index:
         """The cached index where it fits the store, else an empty one."""
         layout = self._store.layout
+        fingerprint, digest = self._store.get_setting("fingerprint"), self._store.get_setting(CACHE_SETTING)
+        owner = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
         if layout is None:
-            from .index.lexical import LexicalIndex
-
             assert self._encoder is not None, "a store with documents has vectors"
-            return LexicalIndex(cast("Any", self._encoder()))
+            return open_lexical(self._directory, cast("Any", self._encoder()), **owner)
         if self._directory is not None:
-            fingerprint, digest = self._store.get_setting("fingerprint"), self._store.get_setting(CACHE_SETTING)
-            owner = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
             cached = load_index(self._directory, layout, self._factory, **owner)
             if cached is not None:
                 return cached
@@ -154,7 +184,21 @@ class IndexView:
         rows[found] = self._positions(seqs[found])
         return scores, rows
 
-    def search(self, queries: Any, k: int) -> tuple[list[list[dict[str, Any]]], np.ndarray]:
+    def answer(
+        self, queries: Any, k: int, *, documents: bool = False, filter: Mapping[str, Any] | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """Nearest documents of each query, those that a filter lets pass, with their payloads where they are wanted."""
+        hits, seqs = self.search(queries, k, None if filter is None else parse_filter(filter))
+        if documents:
+            payloads = iter(self._store.documents(seqs))
+            for ranking in hits:
+                for hit in ranking:
+                    hit["document"] = next(payloads)
+        return hits
+
+    def search(
+        self, queries: Any, k: int, wanted: Filter | None = None
+    ) -> tuple[list[list[dict[str, Any]]], np.ndarray]:
         """Nearest documents of each query.
 
         Parameters
@@ -163,13 +207,15 @@ class IndexView:
             What the encoder makes of n queries: vectors of shape (n, dimension), or words.
         k
             Most hits for each.
+        wanted
+            Which documents may be hits; None: all.
 
         Returns
         -------
         tuple
             For each query its hits, ``{"id", "similarity"}``, best first; and the numbers of all hits, in that order.
         """
-        scores, seqs = self._search(queries, k)
+        scores, seqs = self._search(queries, k) if wanted is None else self._selected(queries, k, wanted)
         found = seqs >= 0
         numbers = seqs[found]
         ids = self._ids[self._positions(numbers)].tolist()
@@ -198,8 +244,6 @@ class IndexView:
         if self._store.count() == 0:
             return
         index, layout = self.index(), self._store.layout
-        if layout is None:
-            return
         fingerprint = self._store.get_setting("fingerprint")
         owner = {"epoch": self._epoch, "generation": self._generation, "fingerprint": fingerprint}
         digest = save_index(index, directory, layout, **owner)

@@ -57,6 +57,39 @@ def test_save_load_and_several_retrievers(retriever, tmp_path):
         assert ids(again(["wasp"])) == [["w"]]
 
 
+def test_opening_neither_reads_texts_nor_weighs_words(retriever, tmp_path, monkeypatch):
+    retriever.save(tmp_path / "index")
+    expected = retriever(["owl honey", "night"])
+    monkeypatch.setattr(BM25, "encode_document", lambda *_, **__: pytest.fail("texts were read again"))
+    with Retriever.load(tmp_path / "index") as loaded:
+        assert loaded(["owl honey", "night"]) == expected
+    monkeypatch.undo()
+    with Retriever.load(tmp_path / "index") as loaded, Retriever.load(tmp_path / "index") as reader:
+        assert reader(["owl honey", "night"]) == expected  # its files are mapped
+        loaded.remove(3).save(loaded.path)
+        loaded.add([DOCUMENTS[2]]).save(loaded.path)
+        assert reader(["owl honey"]) == loaded(["owl honey"])
+    assert len(list((tmp_path / "index").glob("weights-*"))) == 1
+
+
+def test_a_saved_index_that_does_not_fit_is_not_believed(retriever, tmp_path, caplog, monkeypatch):
+    retriever.save(tmp_path / "index")
+    expected = retriever(["owl honey", "night"])
+    [data] = (tmp_path / "index").glob("weights-*/data*")
+    good = data.read_bytes()
+    for bad in (good[:-8], good[:-1] + bytes([good[-1] ^ 1]), b""):
+        data.write_bytes(bad)
+        with Retriever.load(tmp_path / "index") as loaded:
+            assert loaded(["owl honey", "night"]) == expected
+        assert "does not match its checksum" in caplog.text
+        caplog.clear()
+    data.write_bytes(good)
+    monkeypatch.setattr(BM25, "versions", lambda self: {"bm25s": "999"})
+    with Retriever.load(tmp_path / "index") as loaded:
+        assert loaded(["owl honey", "night"]) == expected
+    assert "its versions is" in caplog.text
+
+
 def test_another_language_is_another_model(retriever, tmp_path):
     retriever.save(tmp_path / "index")
     with pytest.raises(MismatchError, match="built by model bm25"):

@@ -1,4 +1,4 @@
-"""Which index serves which vectors: FAISS for dense ones, posting lists for sparse ones, behind the same few calls."""
+"""Which index serves what: FAISS dense vectors, posting lists sparse ones, BM25 words, behind the same few calls."""
 
 from __future__ import annotations
 
@@ -66,9 +66,37 @@ def load_index(
     return inverted_cache.load(directory, layout, **owner)
 
 
-def save_index(index: Any, directory: Path, layout: Layout, *, epoch: int, generation: int, fingerprint: str) -> str:
-    """Write an index beside its store; the digest is for the store to keep."""
+def open_lexical(
+    directory: Path | None, model: Any, *, epoch: int, fingerprint: str | None, digest: str | None
+) -> Index:
+    """The index of words that :func:`save_index` left, where it fits the store; else an empty one.
+
+    Parameters
+    ----------
+    directory
+        Where; None: nowhere.
+    model
+        Cuts texts into words, see :class:`~.lexical.WordModel`.
+    epoch, fingerprint, digest
+        What the store says of the saved index.
+    """
+    from . import lexical_cache
+    from .lexical import LexicalIndex
+
+    owner: dict[str, Any] = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
+    cached = None if directory is None else lexical_cache.load(directory, model, **owner)
+    return LexicalIndex(model) if cached is None else cached
+
+
+def save_index(
+    index: Any, directory: Path, layout: Layout | None, *, epoch: int, generation: int, fingerprint: str
+) -> str | None:
+    """Write an index beside its store; the digest is for the store to keep. An index of words has no layout."""
     owner: dict[str, Any] = {"epoch": epoch, "generation": generation, "fingerprint": fingerprint}
+    if layout is None:
+        from . import lexical_cache
+
+        return lexical_cache.save(index, directory, **owner)
     if layout.kind == DENSE:
         from . import cache
 

@@ -9,14 +9,14 @@ returned; equal scores stand in order of insertion, as in every index.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from ..errors import InputError, StoreError
-from .exact import DECIMALS
+from .best import best
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ class WordModel(Protocol):
 
     def scorer(self) -> Any:
         """An empty index of the library, with the model's parameters."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that cut texts into words and weigh them."""
 
 
 class LexicalIndex:
@@ -52,12 +55,25 @@ class LexicalIndex:
     """
 
     def __init__(self, model: WordModel) -> None:
-        self._model = model
+        self.model = model
         self._seqs = np.empty(0, dtype=np.int64)
         self._bounds = np.zeros(1, dtype=np.int64)
         self._words = np.empty(0, dtype=np.int32)
         self._vocabulary: dict[str, int] = {}
         self._weights: Any = None
+
+    @classmethod
+    def of(cls, model: WordModel, arrays: Mapping[str, np.ndarray], weights: Any) -> Self:
+        """An index from what :meth:`arrays` gave, and the library's index of it."""
+        new = cls(model)
+        new._seqs, new._bounds, new._words = (arrays[name] for name in ("seqs", "bounds", "words"))
+        new._vocabulary = {word: number for word, number in weights.vocab_dict.items() if word}
+        new._weights = weights
+        return new
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Numbers of the documents, where the words of each begin, and the words as numbers into the vocabulary."""
+        return {"seqs": self._seqs, "bounds": self._bounds, "words": self._words}
 
     @property
     def count(self) -> int:
@@ -123,7 +139,7 @@ class LexicalIndex:
         for row, words in enumerate(queries):
             known = [word for word in words if word in self._vocabulary]
             if known and weights is not None:
-                values, places = _best(weights.get_scores(known), k)
+                values, places = best(weights.get_scores(known).astype(np.float64), k)
                 scores[row, : len(values)], seqs[row, : len(values)] = values, self._seqs[places]
         return scores, seqs
 
@@ -132,7 +148,7 @@ class LexicalIndex:
         if self._weights is None and len(self._words):
             words = self._words.tolist()
             rows = [words[start:end] for start, end in pairwise(self._bounds.tolist())]
-            weights = self._model.scorer()
+            weights = self.model.scorer()
             weights.index((rows, dict(self._vocabulary)), show_progress=False)
             self._weights = weights
             logger.info("Weighed %d words of %d documents.", len(words), self.count)
@@ -154,7 +170,7 @@ class LexicalIndex:
         seqs, lengths, words = [self._seqs], [np.diff(self._bounds)], [self._words]
         number = self._vocabulary.setdefault
         for numbers, texts in chunks:
-            rows = self._model.encode_document(texts)
+            rows = self.model.encode_document(texts)
             seqs.append(numbers)
             lengths.append(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
             found = (number(word, len(self._vocabulary)) for row in rows for word in row)
@@ -165,16 +181,3 @@ class LexicalIndex:
         self._seqs, self._words = together, np.concatenate(words)
         self._bounds = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         self._weights = None
-
-
-def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best scores above 0, rounded, and their places; equal ones in order of place.
-
-    >>> _best(np.array([0.0, 2.0, 1.0, 2.0]), k=2)
-    (array([2., 2.]), array([1, 3]))
-    """
-    rounded = np.round(scores.astype(np.float64), DECIMALS)
-    least = np.partition(rounded, -k)[-k] if k < len(rounded) else 0.0
-    places = np.flatnonzero((rounded >= least) & (rounded > 0))
-    order = np.lexsort((places, -rounded[places]))[:k]
-    return rounded[places[order]], places[order]

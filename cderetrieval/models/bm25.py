@@ -16,6 +16,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
@@ -102,6 +103,11 @@ class BM25:
     def scorer(self) -> Any:
         """An empty index of the library, with this model's numbers."""
         return library().BM25(k1=self.k1, b=self.b, method="lucene")
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that cut texts into words and weigh them."""
+        used = ["bm25s"] if self.language is None else ["bm25s", "PyStemmer"]
+        return {name: version(name) for name in used}
 
     def _stemmer(self) -> Any:
         """Make a stemmer anew for each call: one must not be shared between threads."""
