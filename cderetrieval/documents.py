@@ -67,7 +67,7 @@ def document_rows(
             row: Row = (next_id + number, document, {key: next_id + number, "text": document})
         elif isinstance(document, Mapping):
             payload = {str(name): _plain(value) for name, value in document.items()}
-            row = (_document_id(payload, key, number), _text(payload, on, number), payload)
+            row = (_document_id(payload, key, number), document_text(payload, on, number), payload)
         else:
             raise InputError(f"document {number} is {type(document).__name__}; pass dictionaries or strings.")
         if not row[1].strip():
@@ -150,8 +150,8 @@ def _document_id(payload: Mapping[str, Any], key: str, number: int) -> Hashable:
     return value
 
 
-def _text(payload: Mapping[str, Any], on: Sequence[str] | None, number: int) -> str:
-    """The fields' texts joined by spaces; null counts as empty."""
+def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: int) -> str:
+    """The fields' texts joined by spaces; null counts as empty. `number` is the document's, for the message."""
     parts = []
     for name in DEFAULT_FIELDS if on is None else on:
         if name not in payload:

@@ -6,7 +6,8 @@
 
 The first `add` decides the context; everything later, queries included, is embedded in that same context until
 `refresh`. The store is the one source of truth: each `add`, `remove` or `refresh` is one transaction in it, and the
-index is a cache that can be rebuilt from it at any time. This module holds no model mathematics and no file format.
+index is a cache that can be rebuilt from it at any time. With ``index="milvus://..."`` a server is both of them
+(:mod:`cderetrieval.backend`). This module holds no model mathematics and no file format.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from .backend import STORE_FILE as STORE_FILE
+from .backend import Opened, create, reopen, save, view_of
 from .context.context import Context
 from .documents import Row, document_rows, query_texts
 from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextual
-from .errors import ContextError, InputError, StoreError
-from .store import Store
+from .errors import ContextError, InputError
 from .types import Encoder, Hits
-from .view import IndexView, check_k
+from .view import check_k
 
-STORE_FILE = "store.sqlite"
 # Documents that are embedded together: enough to sort by length, 10 MB of text at 1,000 characters each.
 CHUNK = 10_000
 
@@ -50,7 +51,9 @@ class Retriever:
     context_size
         Number of context documents; None: what the model was made for.
     index
-        ``"auto"`` (exact while the collection is small) or a FAISS factory string, such as ``"HNSW32"``.
+        ``"auto"`` (exact while the collection is small); a FAISS factory string, such as ``"HNSW32"``; or a collection
+        on a Milvus server, ``"milvus://HOST:PORT/collection"``, or in a Milvus Lite file, ``"name.db/collection"``,
+        which then holds everything and may be there already.
     path
         Directory to keep the index in; each change is then on disk when its call returns. None: in memory, until
         `save`.
@@ -87,32 +90,15 @@ class Retriever:
         fields = [on] if isinstance(on, str) else None if on is None else list(on)
         name = given if isinstance(given, str) else None
         settings = Settings(name, key, fields, index, context_size, seed)
-        directory = None if path is None else Path(path)
-        store = None
-        if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-            store = Store(directory / STORE_FILE)
-            # A store without settings is one whose first add was never finished.
-            if store.get_setting("retriever") is not None:
-                store.close()
-                raise StoreError(f"{directory} holds an index already. Open it with Retriever.load({str(path)!r}).")
-        self._open(directory, settings, given, context, device, dtype, store)
+        self._open(create(settings, path, context), given, context, device, dtype)
 
     def _open(
-        self,
-        directory: Path | None,
-        settings: Settings,
-        given: Model | str | None,
-        context: ContextSpec,
-        device: str | None,
-        dtype: str,
-        store: Store | None,
+        self, opened: Opened, given: Model | str | None, context: ContextSpec, device: str | None, dtype: str
     ) -> None:
-        self.path = directory
-        self._settings = settings
-        self._store = Store() if store is None else store
-        embedder = self._embedder = CorpusEmbedder(self._store, settings, given, context, device, dtype)
-        self._view = IndexView(self._store, settings.index, directory, lambda: embedder.encoder)
+        self._opened = opened
+        self._store, self._settings, self.path, _ = opened
+        embedder = self._embedder = CorpusEmbedder(self._store, self._settings, given, context, device, dtype)
+        self._view = view_of(opened, lambda: embedder.encoder)
 
     @classmethod
     def load(
@@ -123,14 +109,14 @@ class Retriever:
         device: str | None = None,
         dtype: str = "auto",
     ) -> Retriever:
-        """Open a directory that `save` wrote or that a retriever lives in.
+        """Open a directory that `save` wrote or that a retriever lives in, or a collection on a server.
 
         Neither the model is loaded nor a document embedded: that waits for the first text.
 
         Parameters
         ----------
         path
-            The directory.
+            The directory, or where the collection is, as for ``index=``.
         model
             The model the index was built with; only needed where it was given as an object, or has moved.
         device, dtype
@@ -139,26 +125,19 @@ class Retriever:
         Raises
         ------
         StoreError
-            If the directory holds no index, or it is damaged.
+            If there is no index, or it is damaged; a `ServerError` if a server cannot be reached.
         MismatchError
             If `model` is another than the one that built the index.
         """
-        directory = Path(path)
-        if not (directory / STORE_FILE).is_file():
-            raise StoreError(f"{directory} holds no index ({STORE_FILE} is missing). Build one with Retriever.save.")
-        store = Store(directory / STORE_FILE)
-        settings = store.get_setting("retriever")
-        if settings is None:
-            store.close()
-            raise StoreError(f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...).")
+        opened = reopen(path)
         given = str(model) if isinstance(model, Path) else model
         retriever = cls.__new__(cls)
-        retriever._open(directory, Settings(**settings), given or settings["model"], "own", device, dtype, store)
+        retriever._open(opened, given or opened.settings.model, "own", device, dtype)
         if model is not None:
             try:
                 _ = retriever.encoder  # a model that was named is checked now, not at the first query
             except BaseException:
-                store.close()
+                opened.store.close()
                 raise
         return retriever
 
@@ -257,8 +236,7 @@ class Retriever:
         """
         wanted = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
         with self._store.transaction():
-            missing = [document_id for document_id in wanted if document_id not in self._store]
-            if missing:
+            if missing := self._store.missing(wanted):
                 raise InputError(
                     f"{len(missing)} of {len(wanted)} ids are not in this index, the first is {missing[0]!r}. "
                     "Nothing was removed."
@@ -271,6 +249,7 @@ class Retriever:
         queries: str | Sequence[str] | Mapping[Any, str] | np.ndarray,
         k: int = 10,
         *,
+        filter: Mapping[str, Any] | None = None,
         documents: bool = False,
         show_progress: bool = False,
     ) -> Hits:
@@ -282,6 +261,9 @@ class Retriever:
             One query, a list of them, a dictionary of query id to query, or ready vectors of shape (n, dimension).
         k
             Most hits for each query.
+        filter
+            Which documents may be hits, ``{"year": {">=": 2020}, "language": ["en", "fr"]}`` for example (see
+            :mod:`cderetrieval.filters`).
         documents
             Give each hit its ``"document"``, as it was added.
         show_progress
@@ -299,18 +281,14 @@ class Retriever:
         """
         k = check_k(k)
         query_ids, texts = query_texts(queries)
-        with self._store.snapshot():
-            if len(self) == 0:
-                raise InputError("the index is empty: add documents first.")
-            # Inside one snapshot: another process may refresh the context between the queries and the search.
+
+        def ask() -> list[list[dict[str, Any]]]:
+            self._view.check_filled()
+            # Part of one reading: another process may refresh the context between the queries and the search.
             vectors = queries if texts is None else self.encoder.encode_query(texts, show_progress=show_progress)
-            hits, seqs = self._view.search(vectors, k)
-            if documents:
-                payloads = iter(self._store.documents(seqs))
-                for ranking in hits:
-                    for hit in ranking:
-                        hit["document"] = next(payloads)
-        return Hits(hits, query_ids)
+            return self._view.answer(vectors, k, documents=documents, filter=filter)
+
+        return Hits(self._view.reading(ask), query_ids)
 
     def context_report(self, *, seed: int = 1) -> dict[str, Any]:
         """What the context is, what it costs, and whether the corpus has moved away from it.
@@ -348,29 +326,19 @@ class Retriever:
             self._store.set_setting("fingerprint", None)
             sampler = self._embedder.sampler()
             if sampler is not None:
-                seqs, ids = self._store.live()
-                names = dict(zip(seqs.tolist(), ids, strict=True))
-                for number, text in self._store.texts():
-                    sampler.offer(names[number], text)
+                for document_id, text, _ in self._store.rows():
+                    sampler.offer(document_id, text)
             self._embedder.decide(sampler, show_progress)
             self._store.clear_vectors()
             self._embedder.embed(self._store.pending(CHUNK), len(self), show_progress)
         return self
 
     def save(self, path: str | Path) -> Retriever:
-        """Write the index into a directory, which must not hold another one; this retriever stays where it is."""
-        target = Path(path)
-        if self.path is not None and target.resolve() == self.path.resolve():
-            self._view.save(target, self._store)
-            return self
-        if (target / STORE_FILE).exists():
-            raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
-        if len(self) == 0:
-            raise InputError("the index is empty: add documents first.")
-        target.mkdir(parents=True, exist_ok=True)
-        self._store.backup(target / STORE_FILE)
-        with Store(target / STORE_FILE) as copy:
-            self._view.save(target, copy)
+        """Write the index into a directory, which must not hold another one; this retriever stays where it is.
+
+        Of a collection on a server, the directory says where that is.
+        """
+        save(self._opened, self._view, path)
         return self
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ import pytest
 import cderetrieval
 
 PACKAGE = Path(cderetrieval.__file__).parent
-LEAVES = {"errors", "files", "runtime", "types", "vectors", "__init__"}
-RETRIEVER = {"retriever", "embedding", "documents", "view", "fusion"}
+LEAVES = {"errors", "files", "filters", "runtime", "types", "vectors", "__init__"}
+RETRIEVER = {"retriever", "backend", "embedding", "documents", "view", "selection", "server", "fusion"}
 # Layer to the layers that it may import from; each may import from itself.
 ALLOWED = {
     "leaves": set(),

@@ -103,6 +103,10 @@ class Documents(Database):
         found = self._find(list(dict.fromkeys(texts)))
         return np.array([found.get(text, -1) for text in texts], dtype=np.int64)
 
+    def missing(self, ids: Sequence[Hashable]) -> list[Hashable]:
+        """Those of the ids that are not there."""
+        return [document_id for document_id, seq in zip(ids, self.seqs_of(ids).tolist(), strict=True) if seq < 0]
+
     def live(self) -> tuple[np.ndarray, list[Hashable]]:
         """Numbers, shape (n,), int64, ascending, and ids of all documents."""
         with self.snapshot():

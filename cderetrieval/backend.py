@@ -1,0 +1,276 @@
+"""Where the truth of a retriever lives: in a store on this machine, or in a collection on a server.
+
+On one machine, documents, vectors and contexts are in one SQLite file, and the index is a cache made from it
+(:class:`~cderetrieval.store.Store`, :class:`~cderetrieval.view.IndexView`). A corpus that outgrows one machine has no
+machine to keep such a file on, so there the server holds all of it, and nothing of a collection stays here
+(:class:`~cderetrieval.server.ServerStore`, :class:`~cderetrieval.server.ServerView`). `index=` says which; a retriever
+asks both the same questions, those of the two protocols below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+
+import numpy as np
+
+from .context.context import Context
+from .embedding import ContextSpec, Settings
+from .errors import ConfigError, ContextError, InputError, MismatchError, StoreError
+from .files import read_json, write_json
+from .index.milvus.location import is_location, parse_location
+from .store import Store
+from .store.documents import Row
+from .types import Encoder, Vectors
+from .vectors import Layout
+from .view import IndexView
+
+if TYPE_CHECKING:
+    from .server import ServerStore
+
+T = TypeVar("T")
+
+STORE_FILE = "store.sqlite"
+# In a directory that was saved from a collection on a server: where that is.
+SERVER_FILE = "server.json"
+
+
+class Backend(Protocol):
+    """Documents, vectors, contexts and settings: what a retriever asks of a store."""
+
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
+        """A change: all of it when the block ends, or, after an error in the block, none."""
+
+    def get_setting(self, key: str, default: Any = None) -> Any:
+        """The value of a setting: ``retriever``, ``fingerprint``, ``context``, ``next_id``."""
+
+    def set_setting(self, key: str, value: Any) -> None:
+        """Set a value."""
+
+    def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """A context's description and arrays."""
+
+    def put_context(self, digest: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+        """Keep a context."""
+
+    def put_documents(self, rows: Iterable[Row]) -> tuple[int, int]:
+        """Take documents; their first number, and how many there are."""
+
+    def pending(self, chunk: int, after_seq: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Numbers and texts of documents that lack a vector."""
+
+    def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors) -> None:
+        """Take vectors of documents that :meth:`pending` gave."""
+
+    def clear_vectors(self) -> None:
+        """Make all vectors anew: every document is pending."""
+
+    def rows(self) -> Iterator[Row]:
+        """Id, text and payload of each document."""
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """A number and the text of each document."""
+
+    def count(self) -> int:
+        """Number of documents."""
+
+    def missing(self, ids: Sequence[Hashable]) -> list[Hashable]:
+        """Those of the ids that are not there."""
+
+    def remove(self, ids: Iterable[Hashable]) -> Any:
+        """Remove documents."""
+
+    def close(self) -> None:
+        """Give up what is held open."""
+
+    @property
+    def layout(self) -> Layout | None:
+        """Kind and dimension of the vectors."""
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this object has changed anything."""
+
+
+class View(Protocol):
+    """What a retriever asks of an index."""
+
+    def check(self, encoder: Encoder) -> None:
+        """Refuse an encoder whose vectors the index cannot hold."""
+
+    def check_filled(self) -> None:
+        """Refuse to search where there are no documents."""
+
+    def reading(self, call: Callable[[], T]) -> T:
+        """What `call` returns, all of its reads from one state."""
+
+    def answer(
+        self, queries: Any, k: int, *, documents: bool = False, filter: Mapping[str, Any] | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """Nearest documents of each query."""
+
+
+class Opened(NamedTuple):
+    """A store that was opened; `directory` is where it lies, `on_server` whether it is a collection on a server.
+
+    A collection on a server is a `ServerStore`: it offers what :class:`Backend` lists, and no more of a `Store`.
+    """
+
+    store: Store
+    settings: Settings
+    directory: Path | None
+    on_server: bool = False
+
+
+def create(settings: Settings, path: str | Path | None, context: ContextSpec) -> Opened:
+    """Open the store of a new retriever; a collection on a server may be there already, and is then joined.
+
+    Raises
+    ------
+    StoreError
+        If the directory holds an index already.
+    MismatchError
+        If the collection holds documents of another key or other fields.
+    ContextError
+        If it stands in another context.
+    """
+    if is_location(settings.index):
+        if path is not None:
+            raise ConfigError("with index= on a server nothing is kept here: leave out path=.")
+        return _join(settings, context)
+    if path is None:
+        return Opened(Store(), settings, None)
+    directory = Path(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / SERVER_FILE).exists():
+        raise _taken(directory)
+    store = Store(directory / STORE_FILE)
+    # A store without settings is one whose first add was never finished.
+    if store.get_setting("retriever") is not None:
+        store.close()
+        raise _taken(directory)
+    return Opened(store, settings, directory)
+
+
+def reopen(path: str | Path) -> Opened:
+    """Open what `Retriever.save` wrote, what a retriever lives in, or a collection on a server.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing, or it is damaged.
+    """
+    directory = Path(path)
+    if (directory / SERVER_FILE).is_file():
+        return _reopen_server(str(read_json(directory / SERVER_FILE)["index"]))
+    if not (directory / STORE_FILE).is_file():
+        if is_location(path):
+            return _reopen_server(os.fspath(path))
+        raise StoreError(f"{directory} holds no index ({STORE_FILE} is missing). Build one with Retriever.save.")
+    store = Store(directory / STORE_FILE)
+    settings = store.get_setting("retriever")
+    if settings is None:
+        store.close()
+        raise StoreError(f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...).")
+    return Opened(store, Settings(**settings), directory)
+
+
+def view_of(opened: Opened, encoder: Callable[[], Encoder]) -> IndexView:
+    """The view of a store."""
+    if opened.on_server:
+        from .server import ServerView
+
+        return cast(IndexView, ServerView(cast("ServerStore", opened.store)))
+    return IndexView(opened.store, opened.settings.index, opened.directory, encoder)
+
+
+def save(opened: Opened, view: IndexView, path: str | Path) -> None:
+    """Write an index into a directory; of a collection on a server, where it is."""
+    target, directory, store = Path(path), opened.directory, opened.store
+    if directory is not None and target.resolve() == directory.resolve():
+        view.save(target, store)
+        return
+    if (target / STORE_FILE).exists() or (target / SERVER_FILE).exists():
+        raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
+    if store.count() == 0:
+        raise InputError("the index is empty: add documents first.")
+    target.mkdir(parents=True, exist_ok=True)
+    if opened.on_server:
+        write_json(target / SERVER_FILE, {"index": opened.settings.index})
+        return
+    store.backup(target / STORE_FILE)
+    with Store(target / STORE_FILE) as copy:
+        view.save(target, copy)
+
+
+def _taken(directory: Path) -> StoreError:
+    return StoreError(f"{directory} holds an index already. Open it with Retriever.load({str(directory)!r}).")
+
+
+def _connect(index: str, settings: Settings) -> Opened:
+    from .server import ServerStore
+
+    location = parse_location(index)
+    store = cast(Store, ServerStore(location, settings.on))
+    return Opened(store, replace(settings, index=str(location)), None, on_server=True)
+
+
+def _join(settings: Settings, context: ContextSpec) -> Opened:
+    """Open a collection on a server, which is there already or is not."""
+    opened = _connect(settings.index, settings)
+    try:
+        stored = opened.store.get_setting("retriever")
+        if stored is None:
+            return opened
+        given = asdict(opened.settings)
+        for name in ("key", "on"):
+            if stored[name] != given[name]:
+                raise MismatchError(
+                    f"{opened.settings.index} holds documents with {name}={stored[name]!r}, not {given[name]!r}. Open "
+                    "it with Retriever.load, or use another collection."
+                )
+        _check_context(opened.store, context)
+        return opened._replace(settings=replace(opened.settings, **_kept(stored)))
+    except BaseException:
+        opened.store.close()
+        raise
+
+
+def _reopen_server(index: str) -> Opened:
+    opened = _connect(index, Settings(None))
+    stored = opened.store.get_setting("retriever")
+    if stored is None:
+        try:
+            there = ", ".join(cast("ServerStore", opened.store).names()) or "none"
+        finally:
+            opened.store.close()
+        raise StoreError(f"{opened.settings.index} does not exist; collections of this package there: {there}.")
+    settings = Settings(**{**stored, "index": opened.settings.index})
+    return opened._replace(settings=settings)
+
+
+def _kept(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a collection was begun with and stays."""
+    return {name: stored[name] for name in ("context_size", "seed")}
+
+
+def _check_context(store: Store, spec: ContextSpec) -> None:
+    """Refuse a context that is plainly not the one in which a collection stands."""
+    digest = store.get_setting("context")
+    if digest is None or (isinstance(spec, str) and spec == "own"):
+        return
+    found = Context.restore(*store.get_context(digest))
+    sources: dict[Any, str] = {None: "null", "random": "random"}
+    if isinstance(spec, Context):
+        same = spec == found
+    else:
+        same = (spec is None or isinstance(spec, str)) and sources.get(spec) == found.source
+    if not same:
+        raise ContextError(
+            f"this collection stands in a context of its own ({found!r}). Leave out context=, or call "
+            "retriever.refresh(context) to embed all of it in another."
+        )

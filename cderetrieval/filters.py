@@ -1,0 +1,117 @@
+"""Metadata filters: which documents may be answers, said in one form for every engine.
+
+    retriever("solar power", filter={"year": {">=": 2020}, "language": ["en", "fr"], "reviewed": True})
+
+A filter is a dictionary of field to condition, and all of them must hold. A condition is a value (equal), a list of
+values (equal to one of them), or a dictionary of comparisons (all of them hold). Values are text, numbers or booleans;
+text is ordered by code point. A field that is missing or null meets no condition, nor does one of another type: 1 is
+not "1" and not True, and ``{"!=": 1}`` says "a number, but not 1".
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+Value = str | int | float | bool
+OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison of a field: it holds where it holds for any of `values` (several only with ``==``).
+
+    Examples
+    --------
+    >>> Condition("year", ">=", (2020,)).holds({"year": 2021.5})
+    True
+    >>> Condition("year", "==", ("2020",)).holds({"year": 2020})
+    False
+    """
+
+    field: str
+    operator: str
+    values: tuple[Value, ...]
+
+    def holds(self, document: Mapping[str, Any]) -> bool:
+        """Whether a document meets it."""
+        found = document.get(self.field)
+        kind = kind_of(found)
+        compare = OPERATORS[self.operator]
+        return kind is not None and any(kind == kind_of(value) and compare(found, value) for value in self.values)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """All of these conditions."""
+
+    conditions: tuple[Condition, ...]
+
+    def holds(self, document: Mapping[str, Any]) -> bool:
+        """Whether a document may be an answer."""
+        return all(condition.holds(document) for condition in self.conditions)
+
+
+def parse_filter(given: Mapping[str, Any]) -> Filter:
+    """Check a filter as users write it.
+
+    Raises
+    ------
+    InputError
+        If it is no dictionary, or a condition cannot be read; the message names the field.
+
+    Examples
+    --------
+    >>> wanted = parse_filter({"year": {">=": 2020, "<": 2023}, "language": ["en", "fr"]})
+    >>> wanted.holds({"year": 2021, "language": "fr"}), wanted.holds({"year": 2021})
+    (True, False)
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(f"filter= is {type(given).__name__}; pass a dictionary of field to value.")
+    conditions: list[Condition] = []
+    for name, wanted in given.items():
+        if not isinstance(name, str) or not name:
+            raise InputError(f"filter= names the field {name!r}; a field's name is text.")
+        if isinstance(wanted, Mapping):
+            conditions += [_comparison(name, sign, value) for sign, value in wanted.items()]
+        elif isinstance(wanted, list | tuple | set | frozenset):
+            conditions.append(Condition(name, "==", tuple(_value(name, value) for value in wanted)))
+        else:
+            conditions.append(Condition(name, "==", (_value(name, wanted),)))
+    return Filter(tuple(conditions))
+
+
+def kind_of(value: Any) -> str | None:
+    """``"boolean"``, ``"number"`` or ``"text"``; None for what no condition can meet."""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number" if math.isfinite(value) else None
+    return "text" if isinstance(value, str) else None
+
+
+def _comparison(name: str, sign: Any, value: Any) -> Condition:
+    if sign not in OPERATORS:
+        raise InputError(f"filter= on {name!r}: {sign!r} is no comparison; use one of {' '.join(OPERATORS)}.")
+    return Condition(name, sign, (_value(name, value),))
+
+
+def _value(name: str, value: Any) -> Value:
+    plain: Value = value.item() if isinstance(value, np.generic) else value
+    if kind_of(plain) is None:
+        raise InputError(f"filter= on {name!r}: {value!r} cannot be compared; use text, a finite number or a boolean.")
+    return plain

@@ -1,0 +1,210 @@
+"""One collection of documents: made, filled, indexed, searched, walked through.
+
+The order is create, fill, flush, build the index, load: an index that is asked for before there are rows is built by
+Milvus Lite in a way that search then does not use (2 queries a second at 100,000 vectors). Rows that come later are
+indexed by the server as it seals its segments, and searched exactly until then; nothing is flushed for them, because
+Milvus acknowledges a row once it stands in its log.
+
+Consistency: "Bounded" by default, which sees everything that is older than a few seconds; "Session" for a while after a
+write of this process, which sees that write; "Strong" where everything counts (it costs 0.2 to 0.3 s a call): settings,
+walks through a collection, and checks before a change is acknowledged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ...types import Vectors
+from ...vectors import SPARSE, Layout
+from .connection import Connection, NotLoadedError
+from .schema import METRIC, VECTOR, collection_schema, index_parameters
+
+# How long this process asks for its own writes; "Bounded" may lag by 5 seconds.
+SESSION = 30.0
+# Building an index and loading it may take hours for a first call of many millions.
+BUILD_TIMEOUT = 6 * 3_600.0
+MAX_LIMIT = 16_384
+KEYS = 1_000
+# Hits in one answer: each can be a payload of 64 KiB, or a short key.
+HITS, HITS_WITH_PAYLOAD = 160_000, 4_096
+# Rows of a walk in one answer: with payloads of 64 KiB they are within the 100 MB that a server sends.
+SCAN = 1_000
+
+Row = dict[str, Any]
+
+
+class Collection:
+    """A collection behind an alias.
+
+    Parameters
+    ----------
+    connection
+        To its server.
+    name
+        Its own name, not the alias.
+    layout
+        Kind and dimension of its vectors.
+    """
+
+    def __init__(self, connection: Connection, name: str, layout: Layout) -> None:
+        self.connection = connection
+        self.name = name
+        self.layout = layout
+        self._written = -np.inf
+
+    def create(self) -> None:
+        """Make it, empty."""
+        # pymilvus's iterators take the level of the collection; every other call says its own.
+        schema = collection_schema(self.layout)
+        self.connection.call("create_collection", self.name, schema=schema, consistency_level="Strong")
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        """Write rows; those whose ids are there replace them. Repeating a call changes nothing."""
+        self.connection.call("upsert", self.name, list(rows))
+        self._written = time.monotonic()
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove rows; harmless where one is not there."""
+        for start in range(0, len(keys), KEYS):
+            self.connection.call("delete", self.name, ids=list(keys[start : start + KEYS]))
+        self._written = time.monotonic()
+
+    def build(self, index: str, rows: int) -> None:
+        """Flush, build the index, load."""
+        call = self.connection.call
+        call("flush", self.name, timeout=BUILD_TIMEOUT)
+        call("create_index", self.name, _index(index, rows), timeout=BUILD_TIMEOUT)
+        self.load()
+
+    def load(self) -> None:
+        """Load it for search; quick where it is loaded."""
+        self.connection.call("load_collection", self.name, timeout=BUILD_TIMEOUT)
+
+    def flush(self) -> None:
+        """Write what is in memory into files."""
+        self.connection.call("flush", self.name, timeout=BUILD_TIMEOUT)
+
+    def drop(self) -> None:
+        """Remove it with all its rows."""
+        self.connection.call("drop_collection", self.name)
+
+    def count(self, *, strong: bool = False) -> int:
+        """Number of rows."""
+        found = self._query("", ["count(*)"], strong=strong)
+        return int(found[0]["count(*)"])
+
+    def fetch(self, keys: Sequence[str], fields: Sequence[str], *, strong: bool = False) -> dict[str, Row]:
+        """Rows by key, those that are there."""
+        found: dict[str, Row] = {}
+        size = KEYS if "payload" not in fields else HITS_WITH_PAYLOAD // 4
+        for start in range(0, len(keys), size):
+            wanted = ", ".join(f'"{key}"' for key in keys[start : start + size])
+            rows = self._query(f"id in [{wanted}]", ["id", *fields], strong=strong)
+            found.update((row["id"], row) for row in rows)
+        return found
+
+    def scan(self, fields: Sequence[str]) -> Iterator[list[Row]]:
+        """All rows, in order of key, some at a time, as they are when the walk begins."""
+        iterator = self._reading("query_iterator", self.name, batch_size=SCAN, output_fields=["id", *fields])
+        try:
+            while rows := self.connection.guarded("query", iterator.next):
+                yield list(rows)
+        finally:
+            iterator.close()
+
+    def search(
+        self, queries: Vectors, limit: int, *, fields: Sequence[str] = (), filter: str = "", width: Mapping[str, int]
+    ) -> list[Any]:
+        """Nearest rows of each query.
+
+        Parameters
+        ----------
+        queries
+            Vectors of this collection's layout.
+        limit
+            Most rows for each.
+        fields
+            To answer with, beside the key.
+        filter
+            An expression of Milvus.
+        width
+            Search parameters of the index.
+
+        Returns
+        -------
+        list
+            For each query its hits, best first, with ``ids`` and ``distances``.
+        """
+        size = max(1, (HITS_WITH_PAYLOAD if "payload" in fields else HITS) // limit)
+        found: list[Any] = []
+        for start in range(0, queries.shape[0], size):
+            found += self._reading(
+                "search",
+                self.name,
+                _as_sent(queries[start : start + size], self.layout),
+                limit=limit,
+                filter=filter,
+                # Milvus Lite answers with every field where none is named; the key costs nothing.
+                output_fields=["id", *fields],
+                anns_field=VECTOR,
+                search_params={"metric_type": METRIC, "params": _wide_enough(width, limit)},
+                consistency_level=self._consistency(),
+            )
+        return found
+
+    def nearest(self, queries: Vectors, limit: int, width: Mapping[str, int]) -> list[list[str]]:
+        """Keys of the nearest rows of each query."""
+        return [list(hits.ids) for hits in self.search(queries, limit, width=width)]
+
+    def _query(self, expression: str, fields: Sequence[str], *, strong: bool) -> list[Row]:
+        level = "Strong" if strong else self._consistency()
+        return list(
+            self._reading("query", self.name, filter=expression, output_fields=list(fields), consistency_level=level)
+        )
+
+    def _consistency(self) -> str:
+        return "Session" if time.monotonic() - self._written < SESSION else "Bounded"
+
+    def _reading(self, name: str, *values: Any, **options: Any) -> Any:
+        """A call that needs the collection loaded; it is loaded once where it was not."""
+        try:
+            return self.connection.call(name, *values, **options)
+        except NotLoadedError:
+            self.load()
+            return self.connection.call(name, *values, **options)
+
+
+def _index(index: str, rows: int) -> Any:
+    from pymilvus import MilvusClient
+
+    parameters = index_parameters(index, rows)
+    return MilvusClient.prepare_index_params(VECTOR, index_type=index, metric_type=METRIC, params=parameters)
+
+
+def _wide_enough(width: Mapping[str, int], limit: int) -> dict[str, int]:
+    """HNSW refuses to keep fewer candidates than are asked for."""
+    return {name: max(value, limit) if name == "ef" else value for name, value in width.items()}
+
+
+def _as_sent(queries: Vectors, layout: Layout) -> Any:
+    """Query vectors as pymilvus takes them."""
+    if layout.kind != SPARSE:
+        return np.ascontiguousarray(queries, dtype=np.float32)
+    return sparse_rows(queries)
+
+
+def sparse_rows(vectors: Any) -> list[dict[int, float]]:
+    """Rows of a csr_array as dictionaries of term to weight.
+
+    >>> from scipy.sparse import csr_array
+    >>> sparse_rows(csr_array(np.array([[0, 2.0, 0], [0, 0, 0]])))
+    [{1: 2.0}, {}]
+    """
+    terms, weights = vectors.indices.tolist(), vectors.data.tolist()
+    bounds = vectors.indptr.tolist()
+    return [dict(zip(terms[a:b], weights[a:b], strict=True)) for a, b in pairwise(bounds)]

@@ -1,0 +1,191 @@
+"""A connection to Milvus: every call bounded in time, every error one of ours.
+
+pymilvus repeats a call that found no connection, or was refused because of a rate limit, for as long as its `timeout`
+lasts; without one, 75 times. So each call here has one. What it raises is translated: the server is down, slow, denies
+the login, or refused the request, in its words. Milvus Lite is a server in a thread of this process, one process to a
+file; it is stopped, and the file free for others, when the last connection to it is closed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...errors import LockedError, ServerError, missing_dependency
+from .location import TOKEN_VARIABLE, Location
+
+# Seconds for one attempt to connect; a refused connection fails at once.
+CONNECT_TIMEOUT = 10.0
+# Codes of Milvus's errors: those that mean something to us.
+COLLECTION_NOT_FOUND, COLLECTION_NOT_LOADED = 100, 101
+NOT_LOADED_CODES = {COLLECTION_NOT_LOADED, 503}
+DENIED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "auth check failure", "permission deny")
+LATE = ("DEADLINE_EXCEEDED", "Deadline Exceeded", "Retry timeout", "Retry run out")
+UNREACHABLE = ("UNAVAILABLE", "Fail connecting")
+
+_lite_users: Counter[str] = Counter()
+_lite_lock = threading.Lock()
+
+
+class CollectionGoneError(ServerError):
+    """The collection is not there: it was replaced by another, or dropped."""
+
+
+class NotLoadedError(ServerError):
+    """The collection is there, but not loaded for search."""
+
+
+class Connection:
+    """A client of one server, or of one file.
+
+    Parameters
+    ----------
+    location
+        Where.
+
+    Raises
+    ------
+    MissingDependencyError
+        If pymilvus is not installed, or milvus-lite for a file.
+    ServerError
+        If the server cannot be reached; the message names it.
+    LockedError
+        If another process has the file open.
+    """
+
+    def __init__(self, location: Location) -> None:
+        for package in ("pymilvus", *(["milvus_lite"] if location.lite else [])):
+            if importlib.util.find_spec(package) is None:
+                raise missing_dependency(package.replace("_", "-"), "scale")
+        from pymilvus import MilvusClient
+
+        _quiet()
+        self.location = location
+        self._file = str(Path(location.address).absolute()) if location.lite else ""
+        if location.lite:
+            Path(self._file).parent.mkdir(parents=True, exist_ok=True)
+        address = self._file or location.address
+        try:
+            with _lite_lock:
+                self._client = MilvusClient(
+                    address, token=location.token, db_name=location.database, timeout=CONNECT_TIMEOUT
+                )
+                _lite_users[self._file] += 1
+        except Exception as error:
+            raise self._unopened(error) from error
+
+    def _unopened(self, error: Exception) -> ServerError | LockedError:
+        if not self._file:
+            return self._translated(error)
+        if _is_locked(Path(self._file) / "LOCK"):
+            return LockedError(
+                f"another process has {self.location.address} open; Milvus Lite allows one. Close it there, or use a "
+                "Milvus server."
+            )
+        return ServerError(f"Milvus Lite cannot open {self.location.address} ({_first_line(error)}).")
+
+    def call(self, name: str, *values: Any, timeout: float | None = None, **options: Any) -> Any:
+        """Call a method of `MilvusClient`.
+
+        Parameters
+        ----------
+        name
+            Of the method.
+        values, options
+            Its arguments.
+        timeout
+            Seconds for it, retries included; None: what the location says.
+
+        Raises
+        ------
+        CollectionGoneError
+            If the collection is not there.
+        NotLoadedError
+            If it is not loaded.
+        ServerError
+            At every other error.
+        """
+        if self._client is None:
+            raise ServerError(f"the connection to {self.location} is closed.")
+        method = getattr(self._client, name)
+        return self.guarded(name, method, *values, timeout=timeout or self.location.timeout, **options)
+
+    def guarded(self, name: str, function: Callable[..., Any], *values: Any, **options: Any) -> Any:
+        """Call something of pymilvus that is bounded in time already, an iterator for example; errors as in `call`."""
+        try:
+            return function(*values, **options)
+        except Exception as error:
+            raise self._translated(error, name) from error
+
+    def _translated(self, error: Exception, name: str = "connect") -> ServerError:
+        """The error of pymilvus, gRPC or the server in our words."""
+        code, text = getattr(error, "code", None), str(error)
+        where = f"Milvus at {self.location.address}"
+        if code == COLLECTION_NOT_FOUND:
+            return CollectionGoneError(f"{where} has no such collection any more ({name}).")
+        if code in NOT_LOADED_CODES:
+            return NotLoadedError(f"{where}: the collection is not loaded ({name}).")
+        if any(word in text for word in DENIED):
+            return ServerError(
+                f"{where} denies the login: put user:password@ before the host, or set {TOKEN_VARIABLE}."
+            )
+        if any(word in text for word in UNREACHABLE):
+            return ServerError(f"{where} cannot be reached ({name}). Check the address, and that the server runs.")
+        if any(word in text for word in LATE):
+            return ServerError(
+                f"{where} did not answer {name} in time ({self.location.timeout:g} seconds for most calls). Try again, "
+                "or allow more with ?timeout=SECONDS."
+            )
+        return ServerError(f"{where} refused {name}: {_first_line(error)}")
+
+    def version(self) -> str:
+        """What the server says of itself."""
+        return str(self.call("get_server_version"))
+
+    def close(self) -> None:
+        """Close; harmless when closed."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        client.close()
+        with _lite_lock:
+            _lite_users[self._file] -= 1
+            if self._file and not _lite_users[self._file]:
+                from milvus_lite.server_manager import server_manager_instance
+
+                server_manager_instance.release_server(self._file)
+
+
+def _quiet() -> None:
+    """Silence pymilvus's own report of each failed call, a traceback on stderr: the error is raised as well."""
+    for name in ("pymilvus.decorators", "milvus_lite.server_manager", "milvus_lite.adapter.grpc.servicer"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.CRITICAL + 1)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file of Milvus Lite."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    message = str(getattr(error, "message", "") or error).strip()
+    return message.splitlines()[0][:300] if message else type(error).__name__

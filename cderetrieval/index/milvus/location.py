@@ -1,0 +1,163 @@
+"""Where a Milvus collection is: ``milvus://HOST:PORT/collection``, or the path of a Milvus Lite file.
+
+    milvus://localhost:19530/articles                      a server or a cluster
+    milvus://user:password@host:19530/database/articles    with a login and a database
+    articles.db, data/articles.db/english                  Milvus Lite in this process; collection: "documents"
+    milvus://localhost/articles?index=FLAT&timeout=60      with options
+
+Options: ``index`` (see :mod:`.schema`), ``tls=true``, ``timeout`` in seconds for one request, its retries included.
+A login can also stand in the environment variable ``MILVUS_TOKEN``. It is never stored or shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ...errors import ConfigError
+
+SCHEME = "milvus://"
+DEFAULT_PORT = 19530
+DEFAULT_COLLECTION = "documents"
+DEFAULT_TIMEOUT = 30.0
+TOKEN_VARIABLE = "MILVUS_TOKEN"
+OPTIONS = ("index", "tls", "timeout")
+# Names of the collections behind one are longer by up to 20 characters, and Milvus allows 255.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_LITE = re.compile(r"(?P<path>[^?]*\.db)(?:/(?P<collection>[^/?]+))?(?:\?(?P<options>.*))?", re.DOTALL)
+_HOST_AND_PORT = re.compile(r"[^/]*:\d+(/|\?|$)")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A collection on a server, or in a file.
+
+    Attributes
+    ----------
+    address
+        ``http://host:port``, or the path of a file.
+    collection
+        Its name.
+    database
+        Of a server; empty for the default one.
+    token
+        ``user:password`` or an API key.
+    index
+        Type of index, ``"auto"`` by default.
+    timeout
+        Most seconds for one request.
+    """
+
+    address: str
+    collection: str
+    database: str = ""
+    token: str = field(default="", repr=False)
+    index: str = "auto"
+    timeout: float = DEFAULT_TIMEOUT
+
+    def __post_init__(self) -> None:
+        for what, name in (("collection", self.collection), ("database", self.database or "_")):
+            if not _NAME.fullmatch(name):
+                raise ConfigError(f"{what} {name!r}: use letters, digits and underscores, at most 200, no digit first.")
+        if not 0 < self.timeout <= 86_400:
+            raise ConfigError(f"timeout={self.timeout!r} must be above 0 seconds and at most a day.")
+
+    @property
+    def lite(self) -> bool:
+        """Whether it is a Milvus Lite file."""
+        return "://" not in self.address
+
+    def __str__(self) -> str:
+        """As a user writes it, without a login."""
+        parts = [self.address.split("://", 1)[-1], *([self.database] if self.database else []), self.collection]
+        options = {
+            "index": self.index if self.index != "auto" else "",
+            "tls": "true" if self.address.startswith("https") else "",
+            "timeout": f"{self.timeout:g}" if self.timeout != DEFAULT_TIMEOUT else "",
+        }
+        query = "&".join(f"{name}={value}" for name, value in options.items() if value)
+        return ("" if self.lite else SCHEME) + "/".join(parts) + (f"?{query}" if query else "")
+
+
+def is_location(text: str | os.PathLike[str]) -> bool:
+    """Whether an ``index=`` or a path means a Milvus collection.
+
+    >>> [is_location(text) for text in ("milvus://localhost/articles", "a.db/articles", "HNSW32", "index/")]
+    [True, True, False, False]
+    """
+    name = os.fspath(text)
+    return name.startswith(SCHEME) or _LITE.fullmatch(name) is not None
+
+
+def parse_location(text: str | os.PathLike[str]) -> Location:
+    """Read a location.
+
+    Raises
+    ------
+    ConfigError
+        If it names no host or collection, or an option that is not known.
+
+    Examples
+    --------
+    >>> str(parse_location("milvus://root:secret@localhost:19530/articles"))
+    'milvus://localhost:19530/articles'
+    >>> parse_location("data/articles.db").collection
+    'documents'
+    """
+    name = os.fspath(text)
+    rest = name.removeprefix(SCHEME)
+    found = _LITE.fullmatch(rest)
+    if found and not (name.startswith(SCHEME) and _HOST_AND_PORT.match(rest)):
+        options = _options(found["options"] or "", name)
+        if options.pop("tls", False):
+            raise ConfigError(f"{name!r}: a file has no TLS.")
+        return Location(str(Path(found["path"])), found["collection"] or DEFAULT_COLLECTION, **options)
+    return _server(name)
+
+
+def _server(name: str) -> Location:
+    try:
+        parts = urlsplit(name)
+        port = parts.port or DEFAULT_PORT
+    except ValueError as error:
+        raise ConfigError(f"the Milvus address cannot be read ({error}). {_usage()}") from error
+    names = [unquote(part) for part in parts.path.split("/") if part]
+    host = parts.hostname
+    if not host or not 1 <= len(names) <= 2 or parts.fragment:
+        raise ConfigError(f"{_hidden(parts)!r} names no host and collection. {_usage()}")
+    options = _options(parts.query, _hidden(parts))
+    scheme = "https" if options.pop("tls", False) else "http"
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    token = login or os.environ.get(TOKEN_VARIABLE, "")
+    return Location(address, names[-1], names[0] if len(names) == 2 else "", token, **options)
+
+
+def _options(query: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(set(found) - set(OPTIONS))
+    if unknown:
+        raise ConfigError(f"{name!r}: option {unknown[0]!r} is unknown; there are: {', '.join(OPTIONS)}.")
+    if "timeout" in found:
+        try:
+            found["timeout"] = float(found["timeout"])
+        except ValueError as error:
+            raise ConfigError(f"{name!r}: timeout={found['timeout']!r} is no number of seconds.") from error
+    if "tls" in found:
+        if found["tls"] not in ("true", "false"):
+            raise ConfigError(f"{name!r}: tls={found['tls']!r} must be true or false.")
+        found["tls"] = found["tls"] == "true"
+    return found
+
+
+def _hidden(parts: Any) -> str:
+    """The address without what stands before the @, which may be a password."""
+    return f"{SCHEME}{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _usage() -> str:
+    return "Write milvus://HOST:PORT/collection, or the path of a Milvus Lite file, name.db/collection."

@@ -1,0 +1,182 @@
+"""Settings and contexts of an alias, in a small collection beside it: ``<alias>_settings``.
+
+Milvus has no place for values of our own that every version and Milvus Lite keep, so they are rows: a name and a JSON
+value, cut into parts where it is longer than a Milvus string. Parts are written under a fresh mark before the row that
+names it, so a value is the old one or the new one, whole. All reads are "Strong": what a process has acknowledged, all
+others see.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import StoreError
+from .connection import CollectionGoneError, Connection, NotLoadedError
+from .schema import VECTOR
+
+SUFFIX = "_settings"
+PART = 60_000
+MAX_NAME = 512
+FIELDS = {"name", "value", VECTOR}
+
+
+class Notes:
+    """Named JSON values of an alias.
+
+    Parameters
+    ----------
+    connection
+        To the server.
+    alias
+        Of the collection that they belong to.
+    """
+
+    def __init__(self, connection: Connection, alias: str) -> None:
+        self._connection = connection
+        self.collection = alias + SUFFIX
+
+    def exist(self) -> bool:
+        """Whether the collection is there."""
+        return bool(self._connection.call("has_collection", self.collection))
+
+    def create(self) -> None:
+        """Make the collection; harmless where it is there.
+
+        Raises
+        ------
+        StoreError
+            If one of that name is there that this package did not make.
+        """
+        from pymilvus import DataType, MilvusClient
+
+        call = self._connection.call
+        if not self.exist():
+            schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="cderetrieval")
+            schema.add_field("name", DataType.VARCHAR, is_primary=True, max_length=MAX_NAME)
+            schema.add_field("value", DataType.VARCHAR, max_length=PART)
+            schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=2)  # no collection without a vector
+            call("create_collection", self.collection, schema=schema, consistency_level="Strong")
+        elif {field["name"] for field in call("describe_collection", self.collection)["fields"]} != FIELDS:
+            raise StoreError(f"{self.collection} is not a collection of this package; give yours another name.")
+        # Also where another process made it a moment ago, or died before it came here.
+        index = MilvusClient.prepare_index_params(VECTOR, index_type="FLAT", metric_type="IP")
+        call("create_index", self.collection, index)
+        call("load_collection", self.collection)
+
+    def get(self, name: str) -> Any:
+        """A value, or None.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged.
+        """
+        return self.get_many([name]).get(name)
+
+    def get_many(self, names: Sequence[str]) -> dict[str, Any]:
+        """Those of the values that are there."""
+        found = {name: json.loads(text) for name, text in self._rows(names).items()}
+        return {name: self._joined(name, value) for name, value in found.items()}
+
+    def put(self, name: str, value: Any) -> None:
+        """Store a value."""
+        text = json.dumps(value)
+        if len(text) <= PART - 100:
+            self._write({name: json.dumps({"value": value})})
+            return
+        before = self._rows([name]).get(name)
+        mark = secrets.token_hex(8)
+        pieces = [text[start : start + PART] for start in range(0, len(text), PART)]
+        self._write({f"part:{mark}:{number}": piece for number, piece in enumerate(pieces)})
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self._write({name: json.dumps({"mark": mark, "parts": len(pieces), "sha256": digest})})
+        if before is not None:
+            self._drop_parts(json.loads(before))
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove values; harmless where one is not there."""
+        for row in self._rows(names).values():
+            self._drop_parts(json.loads(row))
+        self._connection.call("delete", self.collection, ids=list(names))
+
+    def put_context(self, digest: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+        """Store a context under its digest."""
+        from safetensors.numpy import save
+
+        blob = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+        self.put(_context(digest), {"metadata": dict(metadata), "tensors": base64.b64encode(blob).decode()})
+
+    def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Metadata and arrays of a context.
+
+        Raises
+        ------
+        StoreError
+            If it is not there, or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        found = self.get(_context(digest))
+        if found is None:
+            raise StoreError(f"{self.collection} holds no context {digest[:12]}; it was replaced meanwhile. Try again.")
+        try:
+            return found["metadata"], load(base64.b64decode(found["tensors"], validate=True))
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise StoreError(f"context {digest[:12]} in {self.collection} is damaged ({error}).") from error
+
+    def remove_context(self, digest: str) -> None:
+        """Remove a context that no collection stands in any more."""
+        self.remove([_context(digest)])
+
+    def drop(self) -> None:
+        """Remove the whole collection."""
+        self._connection.call("drop_collection", self.collection)
+
+    def _joined(self, name: str, row: Mapping[str, Any]) -> Any:
+        if "value" in row:
+            return row["value"]
+        try:
+            names = _parts(row)
+            found = self._rows(names)
+            text = "".join(found[part] for part in names)
+            if hashlib.sha256(text.encode()).hexdigest() != row["sha256"]:
+                raise StoreError("its checksum differs")
+            return json.loads(text)
+        except (KeyError, TypeError, ValueError, StoreError) as error:
+            raise StoreError(f"{name} in {self.collection} is damaged ({error!r}).") from error
+
+    def _rows(self, names: Sequence[str]) -> dict[str, str]:
+        wanted = ", ".join(f'"{name}"' for name in names)
+        options = {"filter": f"name in [{wanted}]", "output_fields": ["name", "value"], "consistency_level": "Strong"}
+        try:
+            rows = self._connection.call("query", self.collection, **options)
+        except NotLoadedError:
+            self._connection.call("load_collection", self.collection)
+            rows = self._connection.call("query", self.collection, **options)
+        except CollectionGoneError:
+            return {}
+        return {row["name"]: row["value"] for row in rows}
+
+    def _write(self, values: Mapping[str, str]) -> None:
+        rows = [{"name": name, "value": value, VECTOR: [0.0, 1.0]} for name, value in values.items()]
+        self._connection.call("upsert", self.collection, rows)
+
+    def _drop_parts(self, row: Mapping[str, Any]) -> None:
+        if "mark" in row:
+            self._connection.call("delete", self.collection, ids=_parts(row))
+
+
+def _context(digest: str) -> str:
+    return f"context:{digest}"
+
+
+def _parts(row: Mapping[str, Any]) -> list[str]:
+    return [f"part:{row['mark']}:{number}" for number in range(int(row["parts"]))]

@@ -1,0 +1,201 @@
+"""A document as a row of a Milvus collection, and back.
+
+- ``id``, the primary key: the JSON text of the id, so that 1, 1.0, "1" and True are four ids. Text is marked ``s:``
+  and holds neither quotes nor backslashes: pymilvus writes keys into filter expressions as they are.
+- ``seq``: a number that grows with insertion; equal similarities stand in its order.
+- ``payload``: the document as JSON, and its embedded text where that does not follow from the document. What is longer
+  than a Milvus string (65,535 bytes) is compressed.
+- ``metadata``: what filters can ask for, text, numbers and booleans under names that tell their types (``t:``, ``n:``,
+  ``b:``): Milvus 2.3 and Milvus Lite compare values of unlike types in unlike ways.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from ...errors import InputError, StoreError
+from ...filters import Condition, Filter, kind_of
+
+MAX_KEY = 1_024
+MAX_STRING = 65_535
+MAX_JSON = 65_536
+# Longer texts cannot be asked for; they would only fill the field.
+MAX_METADATA_TEXT = 512
+INT64 = range(-(2**63), 2**63)
+TEXT = "s:"
+PREFIXES = {"text": "t:", "number": "n:", "boolean": "b:"}
+_ESCAPES = {"%": "%25", "\\": "%5C", '"': "%22"}
+
+
+def key_of(id_json: str) -> str:
+    r"""Primary key of an id, given as its JSON text.
+
+    Raises
+    ------
+    InputError
+        If it is longer than Milvus can hold.
+
+    Examples
+    --------
+    >>> [key_of(text) for text in ('"d7"', '7', '"a\\"b"', 'true')]
+    ['s:d7', '7', 's:a%5C%22b', 'true']
+    """
+    key = id_json
+    if id_json.startswith('"'):
+        key = TEXT + id_json[1:-1].translate(str.maketrans(_ESCAPES))
+    if len(key) > MAX_KEY:
+        raise InputError(f"id {id_json[:40]}... is {len(key):,} bytes long; Milvus holds ids of up to {MAX_KEY:,}.")
+    return key
+
+
+def id_json_of(key: str) -> str:
+    r"""JSON text of the id of a primary key.
+
+    >>> id_json_of('s:a%5C%22b')
+    '"a\\"b"'
+    """
+    if not key.startswith(TEXT):
+        return key
+    text = key[len(TEXT) :]
+    if "%" in text:
+        for plain, escaped in reversed(_ESCAPES.items()):
+            text = text.replace(escaped, plain)
+    return f'"{text}"'
+
+
+def ids_of(keys: Sequence[str]) -> list[Hashable]:
+    """Ids of primary keys, in one call of the JSON parser."""
+    try:
+        return list(json.loads(f"[{','.join(id_json_of(key) for key in keys)}]"))
+    except ValueError as error:
+        raise StoreError(f"the collection holds ids that this package did not write ({error}).") from error
+
+
+def encode_payload(document: Mapping[str, Any], text: str | None) -> str:
+    """A document, and its text where it must be kept, as the string that is stored.
+
+    Raises
+    ------
+    InputError
+        If it is too long even when compressed.
+    """
+    value = [document] if text is None else [document, text]
+    packed = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if not packed.isascii():
+        try:
+            size = len(packed.encode())
+        except UnicodeEncodeError:  # a lone surrogate
+            packed = json.dumps(value, separators=(",", ":"))
+            size = len(packed)
+    else:
+        size = len(packed)
+    if size <= MAX_STRING:
+        return packed
+    small = base64.b64encode(zlib.compress(packed.encode())).decode()
+    if len(small) > MAX_STRING:
+        raise InputError(
+            f"it takes {size:,} bytes, {len(small):,} when compressed; Milvus holds {MAX_STRING:,}. Keep long fields "
+            "elsewhere and add the document without them, or use an index on this machine."
+        )
+    return small
+
+
+def decode_payload(stored: str) -> tuple[dict[str, Any], str | None]:
+    """The document, and its text where that was kept.
+
+    >>> decode_payload(encode_payload({"id": 1, "text": "é" * 90_000}, None))[0]["id"]
+    1
+    """
+    try:
+        packed = stored if stored.startswith("[") else zlib.decompress(base64.b64decode(stored, validate=True))
+        document, *rest = json.loads(packed)
+    except (ValueError, zlib.error) as error:
+        raise StoreError(f"the collection holds a document that this package did not write ({error}).") from error
+    return document, rest[0] if rest else None
+
+
+def metadata_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What filters can ask for of a document.
+
+    Raises
+    ------
+    InputError
+        If it is more than Milvus can hold.
+
+    Examples
+    --------
+    >>> metadata_of({"year": 2021, "language": "fr", "open": True, "tags": ["a"], "missing": None})
+    {'n:year': 2021, 't:language': 'fr', 'b:open': 1}
+    """
+    found: dict[str, Any] = {}
+    for name, value in document.items():
+        kind = kind_of(value)
+        if kind is None or not _can_be_named(name):
+            continue
+        if kind == "text":
+            if len(value) > MAX_METADATA_TEXT or not _can_be_written(value):
+                continue
+        elif kind == "boolean":
+            value = int(value)
+        elif isinstance(value, int) and value not in INT64:
+            continue
+        found[PREFIXES[kind] + name] = value
+    size = len(json.dumps(found, ensure_ascii=False).encode())
+    if size > MAX_JSON:
+        raise InputError(f"its {len(found)} short fields take {size:,} bytes; Milvus can filter by {MAX_JSON:,}.")
+    return found
+
+
+def expression(wanted: Filter) -> str:
+    r"""A filter as Milvus reads it.
+
+    Raises
+    ------
+    InputError
+        If a name or a value cannot be written in an expression.
+
+    Examples
+    --------
+    >>> from cderetrieval.filters import parse_filter
+    >>> expression(parse_filter({"year": {">=": 2020}, "language": ["en", "fr"]}))
+    '(metadata["n:year"] >= 2020) and (metadata["t:language"] == "en" or metadata["t:language"] == "fr")'
+    """
+    return " and ".join(f"({_condition(condition)})" for condition in wanted.conditions)
+
+
+def _condition(condition: Condition) -> str:
+    if not condition.values:
+        return "seq < 0"  # any of nothing
+    return " or ".join(_comparison(condition.field, condition.operator, value) for value in condition.values)
+
+
+def _comparison(name: str, sign: str, value: Any) -> str:
+    kind = kind_of(value)
+    assert kind is not None, "parse_filter let it pass"
+    if not _can_be_named(name):
+        raise InputError(f"filter= on {name!r}: Milvus cannot filter by a name with quotes, backslashes or controls.")
+    if kind == "text" and not (len(value) <= MAX_METADATA_TEXT and _can_be_written(value)):
+        raise InputError(
+            f"filter= on {name!r}: Milvus compares texts of up to {MAX_METADATA_TEXT} characters without controls and "
+            "lone surrogates."
+        )
+    if isinstance(value, int) and value not in INT64:
+        raise InputError(f"filter= on {name!r}: {value} is beyond the 64-bit integers of Milvus.")
+    path = f'metadata["{PREFIXES[kind]}{name}"]'
+    text = json.dumps(int(value) if kind == "boolean" else value, ensure_ascii=False)
+    if sign == "!=":  # a missing field would be unequal for Milvus 2.3
+        return f"{path} < {text} or {path} > {text}"
+    return f"{path} {sign} {text}"
+
+
+def _can_be_named(name: str) -> bool:
+    return _can_be_written(name) and not set('"\\') & set(name)
+
+
+def _can_be_written(text: str) -> bool:
+    """Whether Milvus Lite, the stricter of the two, reads the text in an expression."""
+    return all(character >= " " and not "\ud800" <= character <= "\udfff" for character in text)

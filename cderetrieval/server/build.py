@@ -1,0 +1,142 @@
+"""A new collection: the first one behind an alias, or the one of a new context that takes its place.
+
+The collection is made under a name of its own, filled, indexed, loaded and measured, and what it is is noted down. Only
+then the alias is pointed at it. Whatever fails before leaves readers and writers with what they had; whatever is left
+over is dropped, here or, after a kill, by the next build.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import Any
+
+from ..errors import InputError, ServerError
+from ..index.milvus.breadth import Probe, measure
+from ..index.milvus.collection import Collection
+from ..index.milvus.connection import Connection
+from ..index.milvus.location import Location
+from ..index.milvus.notes import Notes
+from ..index.milvus.schema import EXACT, Identity, choose_index
+from .change import Change, Rebuild, send
+from .guard import Guard
+
+logger = logging.getLogger(__name__)
+
+# How long a new collection may take to show all its rows, which "Strong" reads do at once.
+SETTLE = 60.0
+
+
+class Build:
+    """What a change builds.
+
+    Parameters
+    ----------
+    connection, notes, location
+        Of the alias.
+    change
+        What was gathered.
+    """
+
+    def __init__(self, connection: Connection, notes: Notes, location: Location, change: Change) -> None:
+        self._connection = connection
+        self._notes = notes
+        self._location = location
+        self._change = change
+
+    def first(self) -> None:
+        """Make the first collection from the staged documents."""
+        change = self._change
+        self._notes.create()
+        change.guard = Guard(self._connection, self._notes, self._location.collection)
+        layout = change.staged.layout
+        assert layout is not None, "staged documents have vectors"
+        collection = Collection(self._connection, change.guard.target, layout)
+        probe = Probe()
+        with self._dropped_after_errors(collection):
+            collection.create()
+            rows = send(change.staged, collection, probe)
+            self._publish(collection, probe, rows, "create_alias")
+
+    def replace(self, rebuilt: Rebuild, old: Collection) -> None:
+        """Put the collection of a new context in the place of the old one, and drop that."""
+        if rebuilt.collection is None:
+            raise InputError("the index is empty: add documents first.")
+        before = self._notes.get(identity_note(old.name))
+        with self._dropped_after_errors(rebuilt.collection):
+            self._publish(rebuilt.collection, rebuilt.probe, rebuilt.read, "alter_alias")
+        try:
+            old.drop()
+            self._notes.remove([identity_note(old.name), measured_note(old.name)])
+            if before and before["context"] not in (None, self._change.values["context"]):
+                self._notes.remove_context(before["context"])
+        except ServerError as error:
+            logger.warning("The refresh is done, but %s could not be removed: %s", old.name, error)
+
+    @contextlib.contextmanager
+    def _dropped_after_errors(self, collection: Collection) -> Any:
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(ServerError):
+                collection.drop()
+            raise
+
+    def _publish(self, collection: Collection, probe: Probe, rows: int, switch: str) -> None:
+        """Index a new collection, note what it is, and point the alias at it."""
+        change, layout = self._change, collection.layout
+        assert change.guard is not None
+        index = choose_index(self._location.index, layout.kind, lite=self._location.lite)
+        collection.build(index, rows)
+        _settle(collection, rows)
+        measured: dict[str, Any] = {"parameters": {}, "recall": 1.0, "rows": rows}
+        if index not in EXACT:
+            measured = measure(probe, index, collection.nearest)
+        for digest, (metadata, tensors) in change.contexts.items():
+            self._notes.put_context(digest, metadata, tensors)
+        identity = Identity(
+            change.values["fingerprint"],
+            change.values.get("context"),
+            layout.kind,
+            layout.dimension,
+            change.values["retriever"],
+            index,
+        )
+        self._notes.put(identity_note(collection.name), identity.to_dict())
+        self._notes.put(measured_note(collection.name), measured)
+        put_next_id(self._notes, change)
+        change.guard.check()
+        alias = self._location.collection
+        try:
+            self._connection.call(switch, collection.name, alias)
+        except ServerError:
+            # The request may have arrived, and only its answer been lost.
+            if self._connection.call("describe_collection", alias)["collection_name"] != collection.name:
+                raise
+
+
+def put_next_id(notes: Notes, change: Change) -> None:
+    """Keep the number that the next document without an id gets."""
+    wanted = change.values.get("next_id")
+    if wanted is not None and wanted != notes.get("next_id"):
+        notes.put("next_id", wanted)
+
+
+def identity_note(name: str) -> str:
+    """Name of the note that says what a collection is."""
+    return f"identity:{name}"
+
+
+def measured_note(name: str) -> str:
+    """Name of the note that says how widely its index looks, and what recall that gives."""
+    return f"measured:{name}"
+
+
+def _settle(collection: Collection, rows: int) -> None:
+    """Wait until a new collection shows all its rows, so that no reader sees less behind the alias."""
+    deadline = time.monotonic() + SETTLE
+    while (found := collection.count(strong=True)) != rows:
+        if time.monotonic() > deadline:
+            raise ServerError(f"{collection.name} shows {found} of its {rows} rows after {SETTLE:.0f} seconds.")
+        time.sleep(0.2)
