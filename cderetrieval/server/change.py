@@ -157,7 +157,7 @@ def send(staged: Store, collection: Collection, probe: Probe | None = None) -> i
 def write(collection: Collection, rows: Sequence[Row], vectors: Vectors, probe: Probe | None) -> None:
     """Write rows and their vectors, in requests of a size that servers take."""
     layout = collection.layout
-    given = checked(vectors if is_vectors(vectors) else np.asarray(vectors), layout, "document")
+    given: Any = checked(vectors if is_vectors(vectors) else np.asarray(vectors), layout, "document")
     if layout.kind == DENSE:
         sent: Sequence[Any] = list(given)
         if probe is not None:

@@ -66,7 +66,7 @@ class ServerView:
         if current is None:
             raise InputError(EMPTY)
         layout = current.identity.layout
-        queries = checked(vectors, layout, "query")
+        queries: Any = checked(vectors, layout, "query")
         wanted = "" if filter is None else expression(parse_filter(filter))
         asked = np.arange(queries.shape[0])
         if layout.kind == SPARSE:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from ...types import Vectors
 from ...vectors import SPARSE, Layout
 from .connection import Connection, NotLoadedError
 from .schema import METRIC, VECTOR, collection_schema, index_parameters
@@ -118,14 +117,14 @@ class Collection:
             iterator.close()
 
     def search(
-        self, queries: Vectors, limit: int, *, fields: Sequence[str] = (), filter: str = "", width: Mapping[str, int]
+        self, queries: Any, limit: int, *, fields: Sequence[str] = (), filter: str = "", width: Mapping[str, int]
     ) -> list[Any]:
         """Nearest rows of each query.
 
         Parameters
         ----------
         queries
-            Vectors of this collection's layout.
+            Vectors of this collection's layout, a matrix or a csr_array.
         limit
             Most rows for each.
         fields
@@ -157,7 +156,7 @@ class Collection:
             )
         return found
 
-    def nearest(self, queries: Vectors, limit: int, width: Mapping[str, int]) -> list[list[str]]:
+    def nearest(self, queries: Any, limit: int, width: Mapping[str, int]) -> list[list[str]]:
         """Keys of the nearest rows of each query."""
         return [list(hits.ids) for hits in self.search(queries, limit, width=width)]
 
@@ -191,7 +190,7 @@ def _wide_enough(width: Mapping[str, int], limit: int) -> dict[str, int]:
     return {name: max(value, limit) if name == "ef" else value for name, value in width.items()}
 
 
-def _as_sent(queries: Vectors, layout: Layout) -> Any:
+def _as_sent(queries: Any, layout: Layout) -> Any:
     """Query vectors as pymilvus takes them."""
     if layout.kind != SPARSE:
         return np.ascontiguousarray(queries, dtype=np.float32)

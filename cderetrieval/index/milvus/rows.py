@@ -28,7 +28,7 @@ MAX_METADATA_TEXT = 512
 INT64 = range(-(2**63), 2**63)
 TEXT = "s:"
 PREFIXES = {"text": "t:", "number": "n:", "boolean": "b:"}
-_ESCAPES = {"%": "%25", "\\": "%5C", '"': "%22"}
+_ESCAPES: dict[str, str] = {"%": "%25", "\\": "%5C", '"': "%22"}
 
 
 def key_of(id_json: str) -> str:
@@ -46,7 +46,9 @@ def key_of(id_json: str) -> str:
     """
     key = id_json
     if id_json.startswith('"'):
-        key = TEXT + id_json[1:-1].translate(str.maketrans(_ESCAPES))
+        key = TEXT + id_json[1:-1]
+        for plain, escaped in _ESCAPES.items():
+            key = key.replace(plain, escaped)
     if len(key) > MAX_KEY:
         raise InputError(f"id {id_json[:40]}... is {len(key):,} bytes long; Milvus holds ids of up to {MAX_KEY:,}.")
     return key
