@@ -52,7 +52,7 @@ class Hybrid:
     context, context_size
         Of contextual parts.
     index
-        ``"auto"``, or a FAISS factory string for dense parts.
+        ``"auto"``, a FAISS factory string, or a dictionary of part names to these.
     path
         Directory to keep everything in; each change is then on disk when its call returns. None: in memory, or where
         the given retrievers live.
@@ -89,7 +89,7 @@ class Hybrid:
         on: str | Sequence[str] | None = None,
         context: ContextSpec = "own",
         context_size: int | None = None,
-        index: str = "auto",
+        index: str | Mapping[str, str] = "auto",
         path: str | Path | None = None,
         device: str | None = None,
         dtype: str = "auto",
@@ -338,7 +338,7 @@ class Hybrid:
         """
         k = check_k(k)
         judged = judged_queries(queries, qrels)
-        _, texts = query_texts([queries[query] for query in judged])
+        texts = query_texts([queries[query] for query in judged])[1] or []
         with self._together.snapshot():
             rankings = self._search.rankings(texts, self._fusion, k, show_progress)
             grades = grades_by_row(qrels, judged, self._search.ids)
@@ -387,7 +387,7 @@ class Hybrid:
             part._store.close()
 
     def _manifest(self) -> Manifest:
-        settings = self._parts[0]._settings
-        names = ("key", "on", "index", "context_size", "seed")
+        settings = {name: getattr(self._parts[0]._settings, name) for name in ("key", "on", "context_size", "seed")}
         models = {name: part._settings.model for name, part in self._retrievers.items()}
-        return Manifest(models, self._fusion, {name: getattr(settings, name) for name in names})
+        indexes = {name: part._settings.index for name, part in self._retrievers.items()}
+        return Manifest(models, self._fusion, settings, {name: i for name, i in indexes.items() if i != "auto"})

@@ -61,12 +61,15 @@ class Manifest:
     fusion
         How rankings are fused.
     settings
-        What parts are made with: ``key``, ``on``, ``index``, ``context_size``, ``seed``.
+        What all parts are made with: ``key``, ``on``, ``context_size``, ``seed``.
+    indexes
+        Name of each part to its index, where that is not ``"auto"``.
     """
 
     parts: dict[str, str | None]
     fusion: Fusion = field(default_factory=Fusion)
     settings: dict[str, Any] = field(default_factory=dict)
+    indexes: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -87,7 +90,8 @@ class Manifest:
             fusion = dict(values.get("fusion", {}))
             if fusion.get("weights") is not None:
                 fusion["weights"] = tuple(fusion["weights"])
-            manifest = cls(_parts(values["parts"]), Fusion(**fusion), dict(values.get("settings", {})))
+            others = (dict(values.get(name, {})) for name in ("settings", "indexes"))
+            manifest = cls(_parts(values["parts"]), Fusion(**fusion), *others)
             manifest.fusion.vector(len(manifest.parts))
         except (CDEError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{file} is no hybrid of this version: {error}.") from error
@@ -96,8 +100,8 @@ class Manifest:
     def write(self, directory: Path) -> None:
         """Write the file into a directory, whole or not at all."""
         parts = [{"name": name, "model": model} for name, model in self.parts.items()]
-        values = {"format": FORMAT, "parts": parts, "fusion": asdict(self.fusion), "settings": self.settings}
-        write_json(directory / MANIFEST, values)
+        others = {"fusion": asdict(self.fusion), "settings": self.settings, "indexes": self.indexes}
+        write_json(directory / MANIFEST, {"format": FORMAT, "parts": parts, **others})
 
     def models(self, given: Mapping[str, Model]) -> dict[str, Model | str]:
         """Models of all parts: those given, else their names.

@@ -68,8 +68,13 @@ def make_parts(named: Mapping[str, Part], directory: Path | None, **options: Any
     Raises
     ------
     InputError
-        If two retrievers differ in `key` or `on`, or one is given together with a directory.
+        If two retrievers differ in `key` or `on`, one is given together with a directory, or `index` names no part.
     """
+    index = options.pop("index")
+    indexes = dict(index) if isinstance(index, Mapping) else dict.fromkeys(named, index)
+    unknown = [name for name in indexes if name not in named]
+    if unknown:
+        raise InputError(f"index= names part {unknown[0]!r}; the parts are {', '.join(map(repr, named))}.")
     given = [part for part in named.values() if isinstance(part, Retriever)]
     if given and directory is not None:
         raise InputError("parts given as retrievers stay where they are: leave out path=, and call save(path).")
@@ -79,6 +84,7 @@ def make_parts(named: Mapping[str, Part], directory: Path | None, **options: Any
     retrievers = {}
     for number, (name, part) in enumerate(named.items()):
         place = None if directory is None else part_directory(directory, number)
+        options["index"] = indexes.get(name, "auto")
         retrievers[name] = part if isinstance(part, Retriever) else Retriever(part, path=place, **options)
     _check_fields(retrievers)
     return retrievers
@@ -113,7 +119,8 @@ def open_parts(
             retrievers[name] = Retriever.load(place, model=models.get(name), **options)
         else:
             # Killed in its first add, after another part had committed: it will follow that one.
-            retrievers[name] = Retriever(model, path=place, **options, **manifest.settings)
+            index = manifest.indexes.get(name, "auto")
+            retrievers[name] = Retriever(model, path=place, index=index, **options, **manifest.settings)
     return retrievers
 
 

@@ -170,7 +170,9 @@ def test_save_and_load(tmp_path):
 
 
 def test_it_lives_in_a_directory(tmp_path):
-    with Hybrid([HashEncoder(), "bm25"], path=tmp_path / "index", key="name", on=["body"]) as both:
+    indexes = {"HashEncoder": "Flat"}
+    with Hybrid([HashEncoder(), "bm25"], path=tmp_path / "index", key="name", on=["body"], index=indexes) as both:
+        assert json.loads((tmp_path / "index" / "hybrid.json").read_text())["indexes"] == indexes
         both.add([{"name": "x", "body": "owl"}])
         with Hybrid.load(tmp_path / "index", models={"HashEncoder": HashEncoder()}) as reader:
             assert reader("owl")[0][0]["id"] == "x"
@@ -259,6 +261,10 @@ def test_bad_arguments(tmp_path):
         Hybrid(models, key="")
     with pytest.raises(ContextError, match="no part of this hybrid is contextual"):
         Hybrid(models, context="random")
+    with pytest.raises(InputError, match="index= names part 'dense'; the parts are 'HashEncoder', 'bm25'"):
+        Hybrid(models, index={"dense": "Flat"})
+    with pytest.raises(ConfigError, match="index='Flat' is a FAISS index, and this model has no vectors"):
+        Hybrid(models, index="Flat").add(DOCUMENTS)
     with pytest.raises(InputError, match="stay where they are: leave out path="):
         Hybrid([Retriever("bm25"), HashEncoder()], path=tmp_path / "x")
     both = Hybrid(models)
