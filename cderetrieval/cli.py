@@ -1,4 +1,4 @@
-"""The command line: ``cderetrieval index | search | context | eval | train``.
+"""The command line: ``cderetrieval index | search | context | embed | eval | train``.
 
 Thin: each command parses, calls the package, and prints. Errors that the package raises on purpose end the program with
 their message and status 2; anything else is a bug and shows its traceback.
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import CDEError
+from .errors import CDEError, InputError
+
+DEFAULT_MODEL = "cde-minilm"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     _index_parser(commands)
     _search_parser(commands)
     _context_parser(commands)
+    _embed_parser(commands)
     _eval_parser(commands)
     _train_parser(commands)
     return parser
@@ -57,9 +60,9 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 def _index_parser(commands: Any) -> None:
     parser = _command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
-    parser.add_argument("documents", type=Path, metavar="DOCUMENTS")
+    parser.add_argument("documents", type=Path, nargs="?", metavar="DOCUMENTS")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the index")
-    parser.add_argument("--model", default="cde-minilm", help="name or directory (default: cde-minilm)")
+    parser.add_argument("--model", help="name or directory (default: cde-minilm, or that of the vectors)")
     parser.add_argument("--key", default="id", help="field of the id (default: id)")
     parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
     parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
@@ -69,6 +72,9 @@ def _index_parser(commands: Any) -> None:
     parser.add_argument("--device")
     parser.add_argument("--seed", type=int, default=0, help="of the context's sample")
     parser.add_argument("--skip-empty", action="store_true", help="leave out documents with an empty text")
+    from .distributed.command import add_index_arguments
+
+    add_index_arguments(parser)
 
 
 def _search_parser(commands: Any) -> None:
@@ -86,6 +92,13 @@ def _context_parser(commands: Any) -> None:
     parser.add_argument("index", type=Path, metavar="DIR")
     parser.add_argument("--model", help="where the model has moved")
     parser.add_argument("--show", type=int, default=5, metavar="N", help="ids to show (default: 5)")
+
+
+def _embed_parser(commands: Any) -> None:
+    parser = _command(commands, "embed", run_embed, "Embed a large corpus into Parquet; after a crash, go on.")
+    from .distributed.command import add_embed_arguments
+
+    add_embed_arguments(parser)
 
 
 def _eval_parser(commands: Any) -> None:
@@ -110,13 +123,20 @@ def _train_parser(commands: Any) -> None:
 
 
 def run_index(arguments: argparse.Namespace) -> None:
-    """Build an index from a file of documents."""
+    """Build an index from a file of documents, or from vectors that are ready."""
+    if arguments.vectors:
+        from .distributed.command import run_index as run_from_vectors
+
+        run_from_vectors(arguments)
+        return
+    if arguments.documents is None:
+        raise InputError("nothing to index: name a file of documents, or folders of vectors with --vectors.")
     from .corpora.readers import read_documents
     from .retriever import Retriever
 
     documents = read_documents(arguments.documents, key=arguments.key)
     retriever = Retriever(
-        arguments.model,
+        arguments.model or DEFAULT_MODEL,
         key=arguments.key,
         on=arguments.on,
         context=None if arguments.context == "null" else arguments.context,
@@ -131,6 +151,13 @@ def run_index(arguments: argparse.Namespace) -> None:
         retriever.add(documents, skip_empty=arguments.skip_empty)
         context = f" in {retriever.context}" if retriever.context is not None else ""
         print(f"{len(retriever)} documents indexed{context}, written to {arguments.out}")
+
+
+def run_embed(arguments: argparse.Namespace) -> None:
+    """Embed a corpus into a folder of vectors."""
+    from .distributed.command import run_embed as run
+
+    run(arguments)
 
 
 def run_search(arguments: argparse.Namespace) -> None:

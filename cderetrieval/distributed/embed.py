@@ -205,7 +205,7 @@ def _begin(
     fields: Fields,
     embedder: CorpusEmbedder,
 ) -> VectorFolder:
-    """Write the plan, or, where there is one, find that it is the same."""
+    """Write the plan; one that stands there must be of the same documents and model, wherever they lie now."""
     encoder, context = embedder.encoder, embedder.context
     if encoder.kind not in KINDS:
         raise ConfigError(
@@ -215,11 +215,9 @@ def _begin(
     digest = None if context is None else context.digest
     plan = Plan(request["model"], encoder.fingerprint, layout, digest, fields, request, tuple(map(_stamp, files)), scan)
     if VectorFolder.exists(out):
-        folder = VectorFolder(out)
-        if (folder.plan.scan, folder.plan.fingerprint) != (scan, encoder.fingerprint):
-            raise MismatchError(f"the corpus has changed since {out} was begun. Embed it into another folder.")
-        return folder
-    if (out / VECTORS).exists():
+        if VectorFolder(out).plan.belongs != plan.belongs:
+            raise MismatchError(f"the corpus or the model has changed since {out} was begun. Choose another folder.")
+    elif (out / VECTORS).exists():
         raise MismatchError(f"{out} has a folder {VECTORS!r}, but no {MANIFEST}. Choose another folder, or remove it.")
     return VectorFolder.create(out, plan, context)
 
@@ -266,7 +264,13 @@ def _embed(
     done = len(folder) - sum(scanned[number].documents for number in missing)
     if done:
         logger.info("%d of %d documents were embedded by an earlier run.", done, len(folder))
-    arguments: dict[str, Any] = {"folder": folder.path, "model": model, "context": context, "device": device, "dtype": dtype}
+    arguments: dict[str, Any] = {
+        "folder": folder.path,
+        "model": model,
+        "context": context,
+        "device": device,
+        "dtype": dtype,
+    }
     if isinstance(engine, OnRay):
         arguments["threads"] = engine.threads
     with Progress("embedding", len(folder), done, show=show_progress) as bar:

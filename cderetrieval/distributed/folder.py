@@ -68,6 +68,12 @@ class Plan:
     files: tuple[tuple[str, int, int], ...]
     scan: Scan
 
+    @property
+    def belongs(self) -> tuple[Any, ...]:
+        """What all vectors depend on: equal where only files have moved."""
+        contents = [(scanned.documents, scanned.digest) for scanned in self.scan.blocks]
+        return self.fingerprint, self.layout, self.scan.ids, contents
+
     def to_dict(self) -> dict[str, Any]:
         """As it is written; a block's file by its place among the files."""
         places = {path: place for place, (path, *_) in enumerate(self.files)}
@@ -128,7 +134,7 @@ class VectorFolder:
     """
 
     def __init__(self, path: str | Path, corpus: Sequence[str | Path] | None = None) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         if not (self.path / MANIFEST).is_file():
             raise StoreError(
                 f"{self.path} holds no vectors ({MANIFEST} is missing). Make them with cderetrieval embed."
@@ -213,7 +219,7 @@ class VectorFolder:
 
     def write(self, number: int, ids: list[Hashable], vectors: Vectors) -> None:
         """Write the vectors of a block."""
-        write_vectors(self.file(number), ids, vectors, self.plan.layout, self.plan.scan.ids, self._belongs(number))
+        write_vectors(self.file(number), ids, vectors, self.plan.layout, self.plan.scan.ids, self._stamp(number))
 
     def read(self, number: int) -> tuple[list[Hashable], Vectors]:
         """Ids and vectors of a block, in the order of the corpus.
@@ -224,8 +230,8 @@ class VectorFolder:
             If the file is missing, damaged, or of another run.
         """
         path = self.file(number)
-        ids, vectors, belongs = read_vectors(path, self.plan.layout, self.plan.scan.ids)
-        if belongs != self._belongs(number) or len(ids) != self.plan.scan.blocks[number].documents:
+        ids, vectors, stamp = read_vectors(path, self.plan.layout, self.plan.scan.ids)
+        if stamp != self._stamp(number) or len(ids) != self.plan.scan.blocks[number].documents:
             raise StoreError(f"{path} belongs to another corpus or model. Delete it and run cderetrieval embed again.")
         return ids, vectors
 
@@ -254,7 +260,7 @@ class VectorFolder:
             )
         return rows
 
-    def _belongs(self, number: int) -> dict[str, Any]:
+    def _stamp(self, number: int) -> dict[str, Any]:
         """What is written with a block's vectors."""
         return {
             "format": FORMAT,

@@ -8,13 +8,14 @@ when it is whole: a run that was killed goes on, and nobody opens half an index.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..embedding import Model
-from ..errors import InputError, MismatchError, StoreError
+from ..errors import CDEError, InputError, MismatchError, StoreError
 from ..files import read_json, write_json
 from ..retriever import STORE_FILE, Retriever
 from ..store import Store
@@ -106,7 +107,7 @@ def index_vectors(
     """
     folders = _folders(vectors)
     first = folders[0].plan
-    target = Path(out)
+    target = Path(out).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} is there already. Choose another directory, or remove it first.")
     building = target.with_name(f"{target.name}.building")
@@ -115,11 +116,7 @@ def index_vectors(
         raise MismatchError("the model of these vectors was given as an object: pass it with model=.")
     retriever = _open(building, folders, used, index, device, dtype)
     with retriever:
-        if retriever.encoder.fingerprint != first.fingerprint:
-            raise MismatchError(
-                f"{folders[0].path} was embedded by an encoder with fingerprint {first.fingerprint[:12]}, and model "
-                f"{used} is {retriever.encoder.fingerprint[:12]}. Use the model that made the vectors."
-            )
+        _begin(retriever, folders[0], building)
         parts = [Part(folder, number) for folder in folders for number in folder.blocks]
         _fill(retriever, parts, show_progress)
         if engine is not None:
@@ -188,6 +185,23 @@ def _open(
         dtype=dtype,
         seed=plan.request["seed"],
     )
+
+
+def _begin(retriever: Retriever, folder: VectorFolder, building: Path) -> None:
+    """Store the context, and refuse another model than the one that made the vectors; then nothing is left behind."""
+    expected = folder.plan.fingerprint
+    try:
+        with retriever._changing():
+            retriever._embedder.decide(None, show_progress=False)
+        if retriever.encoder.fingerprint != expected:
+            raise MismatchError(
+                f"{folder.path} was embedded by an encoder with fingerprint {expected[:12]}, and this model is "
+                f"{retriever.encoder.fingerprint[:12]}. Use the model that made the vectors."
+            )
+    except CDEError:
+        if not len(retriever):
+            shutil.rmtree(building)
+        raise
 
 
 def _begun(building: Path) -> bool:

@@ -1,0 +1,103 @@
+"""The commands that embed a large corpus, and that index what was embedded.
+
+cderetrieval embed corpus/ --model cde-minilm --out vectors/
+cderetrieval embed corpus/ --model cde-minilm --out vectors/ --workers 8
+cderetrieval embed corpus/ --model cde-minilm --out vectors/ --address auto        a Ray cluster that is running
+cderetrieval index --vectors vectors/ --out index/
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+from ..errors import CDEError, InputError
+from . import progress
+from .cluster import OnRay
+from .embed import ENGINES, FEW_DOCUMENTS, embed_corpus
+from .folder import VectorFolder
+from .index import index_vectors
+
+
+def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``cderetrieval embed``."""
+    parser.add_argument("corpus", type=Path, nargs="+", metavar="CORPUS", help="JSONL or Parquet files, or folders")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of vectors; goes on there")
+    parser.add_argument("--model", default="cde-minilm", help="name or directory (default: cde-minilm)")
+    parser.add_argument("--key", default="id", help="field of the id (default: id)")
+    parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
+    parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
+    parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
+    parser.add_argument("--seed", type=int, default=0, help="of the context's sample")
+    parser.add_argument("--skip-empty", action="store_true", help="leave out documents with an empty text")
+    parser.add_argument("--block", type=int, default=10_000, metavar="N", help="documents of a block (default: 10000)")
+    parser.add_argument(
+        "--engine", default="auto", choices=ENGINES, help=f"auto: Ray Data from {FEW_DOCUMENTS:,} documents on"
+    )
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--device")
+    _add_cluster(parser)
+
+
+def add_index_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``cderetrieval index`` takes in addition, to build from vectors."""
+    group = parser.add_argument_group("from ready vectors; DOCUMENTS then says where the corpus has moved")
+    group.add_argument("--vectors", type=Path, nargs="+", metavar="DIR", help="folders that `cderetrieval embed` wrote")
+    _add_cluster(group)
+
+
+def _add_cluster(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--workers", type=int, metavar="N", help="Ray workers (default: one a GPU, or a CPU)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPUs of a worker (default: 1)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: workers on this machine)")
+
+
+def run_embed(arguments: argparse.Namespace) -> None:
+    """Embed, and say how fast it was."""
+    logging.getLogger(progress.__name__).setLevel(logging.INFO)
+    started = time.perf_counter()
+    try:
+        folder = embed_corpus(
+            arguments.corpus,
+            arguments.out,
+            arguments.model,
+            key=arguments.key,
+            on=arguments.on,
+            context=None if arguments.context == "null" else arguments.context,
+            context_size=arguments.context_size,
+            seed=arguments.seed,
+            skip_empty=arguments.skip_empty,
+            engine=arguments.engine,
+            workers=arguments.workers,
+            threads=arguments.threads,
+            address=arguments.address,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            block=arguments.block,
+        )
+    except KeyboardInterrupt as error:
+        raise CDEError("interrupted. The blocks that are done stay; the same command goes on.") from error
+    took = progress.duration(time.perf_counter() - started)
+    print(f"{len(folder):,} documents in {folder.path}, {folder.plan.layout}; this run took {took}")
+
+
+def run_index(arguments: argparse.Namespace) -> None:
+    """Build an index from vectors."""
+    logging.getLogger(progress.__name__).setLevel(logging.INFO)
+    if arguments.documents is not None and len(arguments.vectors) > 1:
+        raise InputError("DOCUMENTS says where one corpus has moved, and there are several folders of vectors.")
+    corpus = None if arguments.documents is None else [arguments.documents]
+    distributed = arguments.workers is not None or arguments.address is not None
+    engine = OnRay(arguments.workers, threads=arguments.threads, address=arguments.address) if distributed else None
+    with index_vectors(
+        [VectorFolder(path, corpus) for path in arguments.vectors],
+        arguments.out,
+        index=arguments.index,
+        model=arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        engine=engine,
+    ) as retriever:
+        print(f"{len(retriever):,} documents indexed from vectors, written to {arguments.out}")
