@@ -1,0 +1,117 @@
+"""The losses of sparsembed, with gradients everywhere: `Flops`, `FlopsScheduler`, `Ranking`.
+
+sparsembed clips its ranking loss to [0, 1], which leaves every batch above 1 without a gradient, and pulls FLOPS
+towards a threshold from both sides, which rewards sparse texts for growing dense. Here the ranking loss is the cross
+entropy that the papers have, and FLOPS are pushed down to the threshold and not below.
+"""
+
+from __future__ import annotations
+
+import torch
+from sentence_transformers.sparse_encoder.losses import FlopsLoss
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ..errors import ConfigError
+
+
+class Flops(nn.Module):
+    """FLOPS of queries plus FLOPS of documents, as far as each is above a threshold.
+
+    Each side is sum_j (mean_i w_ij)^2 (Paria et al. 2020, arXiv 2004.05665); queries and documents are not averaged
+    together, since an index multiplies one with the other.
+
+    Examples
+    --------
+    >>> queries, documents = torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 2.0]])
+    >>> Flops()(queries, documents, documents, threshold=0.0)
+    tensor(21.)
+    >>> Flops()(queries, documents, documents)
+    tensor(6.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._flops = FlopsLoss(model=None)
+
+    def forward(
+        self,
+        anchor_activations: Tensor,
+        positive_activations: Tensor,
+        negative_activations: Tensor,
+        threshold: float = 10.0,
+    ) -> Tensor:
+        """FLOPS above the threshold.
+
+        Parameters
+        ----------
+        anchor_activations, positive_activations, negative_activations
+            Term weights, shape (b, vocabulary) each.
+        threshold
+            FLOPS that a side may have; 0: the papers' regulariser.
+        """
+        sides = (anchor_activations, torch.cat([positive_activations, negative_activations]))
+        flops = [self._flops.compute_loss_from_embeddings(weights) for weights in sides]
+        return torch.stack([torch.relu(side - threshold) for side in flops]).sum()
+
+
+class FlopsScheduler:
+    """Weight of the FLOPS loss, which rises from 0 with the square of the step and then stays.
+
+    Parameters
+    ----------
+    weight
+        Where it ends.
+    steps
+        Steps until then.
+
+    Examples
+    --------
+    >>> scheduler = FlopsScheduler(weight=1.0, steps=2)
+    >>> weights = []
+    >>> for _ in range(4):
+    ...     weights.append(scheduler.get())
+    ...     scheduler.step()
+    >>> weights
+    [0.0, 0.25, 1.0, 1.0]
+    """
+
+    def __init__(self, weight: float = 3e-5, steps: int = 10_000) -> None:
+        if steps < 1:
+            raise ConfigError(f"steps={steps!r} must be at least 1.")
+        self.weight = weight
+        self.steps = steps
+        self._done = 0
+
+    def step(self) -> None:
+        """Count a step."""
+        self._done += 1
+
+    def get(self) -> float:
+        """Weight for the next step."""
+        return self.weight * min(1.0, self._done / self.steps) ** 2
+
+
+class Ranking(nn.Module):
+    """Cross entropy of each anchor's positive against its negatives.
+
+    Examples
+    --------
+    >>> equal = Ranking()(torch.tensor([3.0]), torch.tensor([3.0]))
+    >>> beaten = Ranking()(torch.tensor([0.0]), torch.tensor([5.0]))
+    >>> round(float(equal), 4), round(float(beaten), 4)
+    (0.6931, 5.0067)
+    """
+
+    def forward(self, positive_scores: Tensor, negative_scores: Tensor) -> Tensor:
+        """Mean loss.
+
+        Parameters
+        ----------
+        positive_scores
+            Shape (b,).
+        negative_scores
+            Shape (b,), or (b, n) for n negatives of each.
+        """
+        scores = torch.cat([positive_scores[:, None], negative_scores.reshape(len(positive_scores), -1)], dim=1)
+        return cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
