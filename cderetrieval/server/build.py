@@ -46,17 +46,17 @@ class Build:
         self._change = change
 
     def first(self) -> None:
-        """Make the first collection from the staged documents."""
+        """Make the first collection."""
         change = self._change
         self._notes.create()
         change.guard = Guard(self._connection, self._notes, self._location.collection)
-        layout = change.staged.layout
-        assert layout is not None, "staged documents have vectors"
+        layout = change.spool.layout
+        assert layout is not None, "spooled documents have vectors"
         collection = Collection(self._connection, change.guard.target, layout)
         probe = Probe()
         with self._dropped_after_errors(collection):
             collection.create()
-            rows = send(change.staged, collection, probe)
+            rows = send(change.spool, collection, probe)
             self._publish(collection, probe, rows, "create_alias")
 
     def replace(self, rebuilt: Rebuild, old: Collection) -> None:

@@ -246,7 +246,7 @@ class ServerStore:
         self._open_change.contexts[digest] = dict(metadata), dict(tensors)
 
     def put_documents(self, rows: Iterable[Row]) -> tuple[int, int]:
-        """Stage documents; see :meth:`cderetrieval.store.Store.put_documents`."""
+        """Spool documents; see :meth:`cderetrieval.store.Store.put_documents`."""
         return self._open_change.put_documents(rows, self._on)
 
     def remove(self, ids: Iterable[Hashable]) -> None:
@@ -254,15 +254,15 @@ class ServerStore:
         self._open_change.removed += keys_of(ids)
 
     def pending(self, chunk: int, after_seq: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Numbers and texts of documents to embed: those that are staged, or all, after :meth:`clear_vectors`."""
+        """Numbers and texts of documents to embed: those that were put, or all, after :meth:`clear_vectors`."""
         change = self._open_change
-        return change.staged.pending(chunk, after_seq) if change.rebuilt is None else change.rebuilt.pending(chunk)
+        return change.spool.pending(chunk) if change.rebuilt is None else change.rebuilt.pending(chunk)
 
     def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors) -> None:
-        """Stage vectors; while all are made anew, write them into the new collection."""
+        """Spool vectors; while all are made anew, write them into the new collection."""
         change = self._open_change
         if change.rebuilt is None:
-            change.staged.put_vectors(seqs, vectors)
+            change.spool.put_vectors(seqs, vectors)
         else:
             change.rebuilt.put(np.asarray(seqs), vectors)
 
@@ -286,9 +286,9 @@ class ServerStore:
         build = Build(self._connection, self._notes, self.location, change)
         if change.rebuilt is not None and current is not None:
             build.replace(change.rebuilt, current.collection)
-        elif change.adds and current is None:
+        elif change.spool.count and current is None:
             build.first()
-        elif current is not None and (change.adds or change.removed):
+        elif current is not None and (change.spool.count or change.removed):
             self._extend(change, current)
         self._wrote = True
         self.look()
@@ -297,8 +297,8 @@ class ServerStore:
         """Write into the collection that is there, and acknowledge only if it still is when all is written."""
         self._wrote = True
         try:
-            if change.adds:
-                send(change.staged, current.collection)
+            if change.spool.count:
+                send(change.spool, current.collection)
             current.collection.delete(change.removed)
         except CollectionGoneError as error:
             raise self._overtaken() from error

@@ -28,6 +28,14 @@ DENIED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "auth check failure", "permiss
 LATE = ("DEADLINE_EXCEEDED", "Deadline Exceeded", "Retry timeout", "Retry run out")
 UNREACHABLE = ("UNAVAILABLE", "Fail connecting")
 
+# Loggers of pymilvus and Milvus Lite that write what is raised as well, tracebacks included, to stderr.
+QUIETED = (
+    "pymilvus.decorators",
+    "pymilvus.client.iterator.query_iterator",
+    "milvus_lite.server_manager",
+    "milvus_lite.adapter.grpc.servicer",
+)
+
 _lite_users: Counter[str] = Counter()
 _lite_lock = threading.Lock()
 
@@ -162,8 +170,8 @@ class Connection:
 
 
 def _quiet() -> None:
-    """Silence pymilvus's own report of each failed call, a traceback on stderr: the error is raised as well."""
-    for name in ("pymilvus.decorators", "milvus_lite.server_manager", "milvus_lite.adapter.grpc.servicer"):
+    """Silence the reports of failed calls, where the program has not chosen a level for them."""
+    for name in QUIETED:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.CRITICAL + 1)

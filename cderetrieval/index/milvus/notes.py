@@ -155,7 +155,11 @@ class Notes:
 
     def _rows(self, names: Sequence[str]) -> dict[str, str]:
         wanted = ", ".join(f'"{name}"' for name in names)
-        options: dict[str, Any] = {"filter": f"name in [{wanted}]", "output_fields": ["name", "value"], "consistency_level": "Strong"}
+        options: dict[str, Any] = {
+            "filter": f"name in [{wanted}]",
+            "output_fields": ["name", "value"],
+            "consistency_level": "Strong",
+        }
         try:
             rows = self._connection.call("query", self.collection, **options)
         except NotLoadedError:
