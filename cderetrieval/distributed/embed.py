@@ -239,6 +239,12 @@ def _resumed(
         return None
     embedder.forget("own" if folder.context is None else folder.context)
     embedder.decide(None, show_progress=False)
+    found, expected = embedder.encoder.fingerprint, folder.plan.fingerprint
+    if found != expected:
+        raise MismatchError(
+            f"{out} was begun by an encoder with fingerprint {expected[:12]}, and this one is {found[:12]}: weights, "
+            "tokenizer, prompts or length limit have changed. Use the same model, or choose another folder."
+        )
     return folder
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..embedding import Model
-from ..errors import CDEError, InputError, MismatchError, StoreError
+from ..errors import CDEError, ContextError, InputError, MismatchError, StoreError
 from ..files import read_json, write_json
 from ..retriever import STORE_FILE, Retriever
 from ..store import Store
@@ -198,9 +198,11 @@ def _begin(retriever: Retriever, folder: VectorFolder, building: Path) -> None:
                 f"{folder.path} was embedded by an encoder with fingerprint {expected[:12]}, and this model is "
                 f"{retriever.encoder.fingerprint[:12]}. Use the model that made the vectors."
             )
-    except CDEError:
+    except CDEError as error:
         if not len(retriever):
             shutil.rmtree(building)
+        if isinstance(error, ContextError):
+            raise MismatchError(f"Use the model that made the vectors of {folder.path}: {error}") from error
         raise
 
 

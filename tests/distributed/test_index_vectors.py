@@ -1,0 +1,198 @@
+"""An index from ready vectors answers as one that embedded its documents itself."""
+
+import filecmp
+import random
+
+import numpy as np
+import pytest
+
+from cderetrieval import Retriever
+from cderetrieval.cli import main
+from cderetrieval.distributed import VectorFolder, embed_corpus, index_vectors
+from cderetrieval.distributed.work import OneProcess
+from cderetrieval.errors import ConfigError, InputError, MismatchError, ModelError, StoreError
+from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory
+
+pytest.importorskip("pyarrow")
+
+QUERIES = ["owl by night", "honey of a bee", "join a table 7"]
+
+
+@pytest.fixture
+def vectors(corpus, tmp_path):
+    return embed_corpus(corpus, tmp_path / "v", HashEncoder(), block=30)
+
+
+def index(vectors, out, **settings):
+    return index_vectors(vectors, out, **{"model": HashEncoder(), **settings})
+
+
+def test_answers_are_those_of_a_retriever(corpus, documents, model_name, tmp_path):
+    retriever = Retriever(model_name).add(documents)
+    built = index_vectors(embed_corpus(corpus, tmp_path / "v", model_name), tmp_path / "index")
+    assert built.encoder.fingerprint == retriever.encoder.fingerprint
+    assert built.context == retriever.context
+    assert built(QUERIES, k=7, documents=True) == retriever(QUERIES, k=7, documents=True)
+    built.add([{"id": "new", "text": "a new owl"}]).remove(["d3"])
+    assert len(built) == 100
+    built.close()
+    assert Retriever.load(tmp_path / "index")(QUERIES) == built_later(retriever)
+    assert sorted(path.name for path in tmp_path.iterdir() if "building" in path.name) == []
+
+
+def built_later(retriever):
+    return retriever.add([{"id": "new", "text": "a new owl"}]).remove(["d3"])(QUERIES)
+
+
+def test_what_a_drift_report_needs_is_there(corpus, tmp_path):
+    model = tiny_model()
+    built = index(embed_corpus(corpus, tmp_path / "v", model, seed=3), tmp_path / "index", model=model)
+    report = built.context_report()
+    assert (report["source"], report["seed"], report["drift"].stale) == ("own", 3, False)
+
+
+def test_several_folders_of_one_encoder_make_one_index(vectors, tmp_path, write_corpus, documents):
+    other = write_corpus(tmp_path / "other.jsonl", [{"id": i, "text": f"text {i}"} for i in range(20)])
+    second = embed_corpus(other, tmp_path / "w", HashEncoder())
+    built = index([vectors, second], tmp_path / "index")
+    assert len(built) == 120
+    assert built(["text 7"])[0][0]["id"] == 7
+    same = write_corpus(tmp_path / "same.jsonl", [{"id": "x", "text": "owls"}, documents[42]])
+    third = embed_corpus(same, tmp_path / "u", HashEncoder())
+    with pytest.raises(InputError, match=r"id 'd42' occurs twice: document 42 of .*v, and document 1 of .*u\."):
+        index([vectors, third], tmp_path / "second")
+    with pytest.raises(InputError, match="no folder"):
+        index([], tmp_path / "second")
+
+
+def test_folders_of_two_encoders_are_refused(corpus, vectors, tmp_path):
+    other = embed_corpus(corpus, tmp_path / "w", HashEncoder("another"))
+    with pytest.raises(MismatchError, match=r"different encoders: .* come from one model"):
+        index([vectors, other], tmp_path / "index")
+    contextual = [embed_corpus(corpus, tmp_path / f"c{seed}", tiny_model(), seed=seed) for seed in range(2)]
+    with pytest.raises(MismatchError, match="in the same context"):
+        index(contextual, tmp_path / "index", model=tiny_model())
+    with pytest.raises(MismatchError, match=r"holds dense vectors of 32 dimensions, .* 16 dimensions"):
+        index([vectors, contextual[0]], tmp_path / "index")
+    fields = embed_corpus(corpus, tmp_path / "f", HashEncoder(), on="text")
+    with pytest.raises(MismatchError, match="other fields"):
+        index([vectors, fields], tmp_path / "index")
+
+
+def test_another_model_is_refused_and_leaves_nothing(vectors, tmp_path, corpus):
+    with pytest.raises(MismatchError, match="Use the model that made the vectors"):
+        index(vectors, tmp_path / "index", model=HashEncoder("another"))
+    with pytest.raises(MismatchError, match="pass it with model="):
+        index(vectors, tmp_path / "index", model=None)
+    contextual = embed_corpus(corpus, tmp_path / "c", tiny_model_directory())
+    with pytest.raises(MismatchError, match="Use the model"):
+        index(contextual, tmp_path / "index", model=HashEncoder())
+    with pytest.raises(ModelError):
+        index(vectors, tmp_path / "index", model="./nowhere")
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus.jsonl", "v", "c"}
+    assert len(index(vectors, tmp_path / "index")) == 100
+
+
+def test_a_half_written_folder_is_refused(vectors, tmp_path):
+    vectors.file(2).unlink()
+    with pytest.raises(StoreError, match="half-written: 1 of its 4 blocks"):
+        index(vectors, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_corpus_that_changed_is_refused(vectors, tmp_path, write_corpus, documents, corpus):
+    write_corpus(corpus, [*documents[:50], {"id": "d50", "text": "another text"}, *documents[51:]])
+    with pytest.raises(InputError, match="these are not the documents"):
+        index(vectors, tmp_path / "index")
+    moved = write_corpus(tmp_path / "moved.jsonl", documents)
+    corpus.unlink()
+    assert len(index(VectorFolder(vectors.path, [moved]), tmp_path / "index")) == 100
+    with pytest.raises(InputError, match="of 1 files, and the corpus has 2"):
+        VectorFolder(vectors.path, [moved, write_corpus(tmp_path / "n.jsonl", documents)])
+
+
+def test_it_goes_on_where_it_was_killed(vectors, tmp_path, monkeypatch):
+    read, seen = VectorFolder.read, []
+
+    def failing(folder, number):
+        seen.append(number)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return read(folder, number)
+
+    monkeypatch.setattr(VectorFolder, "read", failing)
+    with pytest.raises(KeyboardInterrupt):
+        index(vectors, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+    with pytest.raises(StoreError, match="is not the first half of this index"):
+        index(vectors, tmp_path / "index", index="HNSW8")
+    built = index(vectors, tmp_path / "index")
+    assert seen == [0, 1, 2, 2, 3]
+    assert len(built) == 100
+    whole = index(vectors, tmp_path / "whole")
+    assert built(QUERIES) == whole(QUERIES)
+    with pytest.raises(StoreError, match="is there already"):
+        index(vectors, tmp_path / "index")
+
+
+@pytest.mark.parametrize("factory", ["IVF4,SQ8", "IVF4,RaBitQ,Refine(SQ8)", "HNSW8,SQ8", "SQ8", "auto"])
+def test_shards_make_the_same_index(tmp_path, write_corpus, factory, monkeypatch):
+    from cderetrieval.distributed import shards
+
+    monkeypatch.setattr(shards, "SHARD", 3)
+    rng = random.Random(0)
+    rows = [{"id": i, "text": f"{rng.random()}"} for i in range(600)]
+    vectors = embed_corpus(write_corpus(tmp_path / "c.jsonl", rows), tmp_path / "v", HashEncoder(), block=50)
+    one = index(vectors, tmp_path / "one", index=factory)
+    other = index(vectors, tmp_path / "other", index=factory, engine=OneProcess())
+    assert filecmp.cmp(tmp_path / "one" / "index.faiss", tmp_path / "other" / "index.faiss", shallow=False)
+    assert one._view.index().breadth == other._view.index().breadth
+    assert one(["0.5", "owl"], k=20) == other(["0.5", "owl"], k=20)
+    assert not (tmp_path / "other" / "shards").exists()
+    other.add([{"id": "new", "text": "more"}])
+    assert len(other("more")[0]) == 10
+
+
+def test_sparse_vectors_have_no_shards(corpus, tmp_path):
+    from cderetrieval.testing import tiny_splade_directory
+
+    vectors = embed_corpus(corpus, tmp_path / "v", tiny_splade_directory())
+    built = index_vectors(vectors, tmp_path / "index", engine=OneProcess())
+    assert len(built(QUERIES)[0]) > 0
+    with pytest.raises(ConfigError, match="FAISS"):
+        index_vectors(vectors, tmp_path / "other", index="IVF4,SQ8")
+
+
+def test_the_commands(corpus, tmp_path, capsys):
+    name, out = tiny_model_directory(), str(tmp_path / "v")
+    assert main(["embed", str(corpus), "--model", name, "--out", out, "--block", "40"]) == 0
+    assert "100 documents in" in capsys.readouterr().out
+    assert main(["index", "--vectors", out, "--out", str(tmp_path / "index")]) == 0
+    assert "100 documents indexed from vectors" in capsys.readouterr().out
+    assert main(["search", str(tmp_path / "index"), "owl 7"]) == 0
+    assert main(["index", "--vectors", out, "--out", str(tmp_path / "index")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["index", "--out", str(tmp_path / "other")]) == 2
+    assert "nothing to index" in capsys.readouterr().err
+    corpus.rename(tmp_path / "moved.jsonl")
+    moved = [str(tmp_path / "moved.jsonl"), "--vectors", out]
+    assert main(["index", *moved, "--out", str(tmp_path / "other")]) == 0
+    assert main(["index", *moved, out, "--out", str(tmp_path / "third")]) == 2
+
+
+def test_an_interrupted_command_says_what_stays(corpus, tmp_path, capsys, monkeypatch):
+    from cderetrieval.distributed.embedder import BlockEmbedder
+
+    def interrupt(self, number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BlockEmbedder, "__call__", interrupt)
+    assert main(["embed", str(corpus), "--model", tiny_model_directory(), "--out", str(tmp_path / "v")]) == 2
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_vectors_are_stored_as_they_are(vectors, tmp_path):
+    built = index(vectors, tmp_path / "index")
+    stored = np.concatenate([matrix for _, matrix in built._store.iter_vectors()])
+    np.testing.assert_array_equal(stored, np.concatenate([matrix for _, matrix in vectors]))
+    built._store.check()
