@@ -26,7 +26,7 @@ from cderetrieval.files import write_json
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-PACKAGES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "cderetrieval")
+PACKAGES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "scipy", "numba", "cderetrieval")
 
 Times = dict[str, list[float]]
 
