@@ -19,10 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from .guard import Guard
-from .kernel import compiled
-
-# Loading numba takes a second, which lists of fewer postings than this (8,000 documents) would not earn back.
-KERNEL_FROM = 1_000_000
+from .kernel import kernel_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +92,12 @@ class Postings:
         if self.guard is not None:
             self.guard.check(terms)
         factors = weights.astype(np.float64)
-        accumulate = compiled() if len(self.rows) >= KERNEL_FROM else None
+        starts, ends = self.starts[terms], self.starts[terms + 1]
+        accumulate = kernel_for(int((ends - starts).sum()))
         if accumulate is None:
             return self._lists[:, terms] @ factors
         scores = np.zeros(self.size)
-        accumulate(self.starts[terms], self.starts[terms + 1], factors, self.rows, self.weights, scores)
+        accumulate(starts, ends, factors, self.rows, self.weights, scores)
         return scores
 
     @cached_property

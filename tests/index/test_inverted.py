@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from scipy.sparse import csr_array, random_array
 
 from cderetrieval.errors import ConfigError, InputError, MismatchError, StoreError
-from cderetrieval.index import inverted, postings
+from cderetrieval.index import inverted
+from cderetrieval.index import kernel as kernel_module
 from cderetrieval.index.best import best
 from cderetrieval.index.inverted import InvertedIndex
 from cderetrieval.types import TermEmbeddings
@@ -75,7 +76,7 @@ def kernel(request, monkeypatch):
     """Compute the sums with scipy, then with numba."""
     if request.param == "numba":
         pytest.importorskip("numba")
-    monkeypatch.setattr(postings, "KERNEL_FROM", 0 if request.param == "numba" else 10**12)
+    monkeypatch.setattr(kernel_module, "EARNED", 0 if request.param == "numba" else 10**12)
 
 
 @pytest.mark.parametrize("make", [sparse, embedded])
@@ -111,7 +112,7 @@ def test_numba_and_scipy_give_equal_bits(monkeypatch):
     index.add(np.arange(5_000), vectors)
     found = []
     for least in (0, 10**12):
-        monkeypatch.setattr(postings, "KERNEL_FROM", least)
+        monkeypatch.setattr(kernel_module, "EARNED", least)
         found.append(
             [index.segments[0].postings.scores(q.indices, q.data) for q in map(queries.__getitem__, slices(50))]
         )
@@ -128,15 +129,25 @@ def test_a_kernel_that_numba_cannot_compile_is_done_without(monkeypatch, caplog)
     def refuse(*_, **__):
         raise RuntimeError("cannot cache function: no locator available")
 
-    from cderetrieval.index import kernel
-
     monkeypatch.setattr(numba, "njit", refuse)
-    kernel.compiled.cache_clear()
+    kernel_module.compiled.cache_clear()
     try:
-        assert kernel.compiled() is None
+        assert kernel_module.compiled() is None
         assert "scipy is used" in caplog.text
     finally:
-        kernel.compiled.cache_clear()
+        kernel_module.compiled.cache_clear()
+
+
+def test_numba_is_loaded_once_it_pays(monkeypatch):
+    calls = []
+    monkeypatch.setattr(kernel_module, "compiled", lambda: calls.append(1))
+    monkeypatch.setattr(kernel_module, "EARNED", 1_000)
+    monkeypatch.setattr(kernel_module, "_summed", 0)
+    for _ in range(10):
+        kernel_module.kernel_for(100)
+    assert calls == []
+    kernel_module.kernel_for(1)
+    assert calls == [1]
 
 
 @given(
