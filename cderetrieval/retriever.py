@@ -26,7 +26,7 @@ from .context.context import Context
 from .documents import Row, document_rows, query_texts
 from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextual
 from .errors import ContextError, InputError
-from .types import Encoder, Hits
+from .types import Encoder, Hits, Vectors
 from .view import check_k
 
 # Documents that are embedded together: enough to sort by length, 10 MB of text at 1,000 characters each.
@@ -51,7 +51,7 @@ class Retriever:
     context_size
         Number of context documents; None: what the model was made for.
     index
-        ``"auto"`` (exact while the collection is small); a FAISS factory string, such as ``"HNSW32"``; or a collection
+        ``"auto"`` (exact while the collection is small, and for sparse vectors); a FAISS factory string, such as ``"HNSW32"``; or a collection
         on a Milvus server, ``"milvus://HOST:PORT/collection"``, or in a Milvus Lite file, ``"name.db/collection"``,
         which then holds everything and may be there already.
     path
@@ -170,7 +170,7 @@ class Retriever:
         self,
         documents: Any,
         *,
-        vectors: np.ndarray | None = None,
+        vectors: Vectors | None = None,
         skip_empty: bool = False,
         show_progress: bool = True,
     ) -> Retriever:
@@ -182,7 +182,8 @@ class Retriever:
             Dictionaries with the key and text fields, strings (which get the numbers 0, 1, ... as ids), a pandas frame,
             BEIR rows, a dictionary of id to document, or any iterable of these; it is read once and not held.
         vectors
-            Ready vectors of the documents, in order, shape (n, dimension), made by this retriever's encoder.
+            Ready vectors of the documents, in order, shape (n, dimension), made by this retriever's encoder: an array, a
+            scipy csr_array, or term embeddings.
         skip_empty
             Leave out documents with an empty text, and log how many, in place of an error.
         show_progress
@@ -246,7 +247,7 @@ class Retriever:
 
     def __call__(
         self,
-        queries: str | Sequence[str] | Mapping[Any, str] | np.ndarray,
+        queries: str | Sequence[str] | Mapping[Any, str] | Vectors,
         k: int = 10,
         *,
         filter: Mapping[str, Any] | None = None,
@@ -272,7 +273,8 @@ class Retriever:
         Returns
         -------
         Hits
-            For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion.
+            For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion. Sparse vectors
+            that share no term are no hits, so there may be fewer than k, or none.
 
         Raises
         ------
