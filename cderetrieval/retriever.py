@@ -51,9 +51,9 @@ class Retriever:
     context_size
         Number of context documents; None: what the model was made for.
     index
-        ``"auto"`` (exact while the collection is small, and for sparse vectors); a FAISS factory string, such as ``"HNSW32"``; or a collection
-        on a Milvus server, ``"milvus://HOST:PORT/collection"``, or in a Milvus Lite file, ``"name.db/collection"``,
-        which then holds everything and may be there already.
+        ``"auto"`` (exact while the collection is small, and for sparse vectors); a FAISS factory string, such as
+        ``"HNSW32"``; or a collection on a Milvus server, ``"milvus://HOST:PORT/collection"``, or in a Milvus Lite file,
+        ``"name.db/collection"``, which then holds everything and may be there already.
     path
         Directory to keep the index in; each change is then on disk when its call returns. None: in memory, until
         `save`.
@@ -182,8 +182,8 @@ class Retriever:
             Dictionaries with the key and text fields, strings (which get the numbers 0, 1, ... as ids), a pandas frame,
             BEIR rows, a dictionary of id to document, or any iterable of these; it is read once and not held.
         vectors
-            Ready vectors of the documents, in order, shape (n, dimension), made by this retriever's encoder: an array, a
-            scipy csr_array, or term embeddings.
+            Ready vectors of the documents, in order, shape (n, dimension), made by this retriever's encoder: an array,
+            a scipy csr_array, or term embeddings.
         skip_empty
             Leave out documents with an empty text, and log how many, in place of an error.
         show_progress
@@ -273,8 +273,8 @@ class Retriever:
         Returns
         -------
         Hits
-            For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion. Sparse vectors
-            that share no term are no hits, so there may be fewer than k, or none.
+            For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion. Documents
+            whose sparse vector shares no term with a query's are no hits: there may be fewer than k, or none.
 
         Raises
         ------
