@@ -5,8 +5,13 @@
     retriever = EvaluateRetrieval(DenseRetrievalExactSearch(model), score_function="dot")
     retriever.evaluate(qrels, retriever.retrieve(corpus, queries), retriever.k_values)
 
-`beir` encodes the queries first and has no argument for a dataset, so the context is made when the adapter is. It is a
-cross-check of this package's own search and metrics, which need no `beir`.
+`beir` encodes the queries first and has no argument for a dataset, so the context is made when the adapter is. That way
+takes dense vectors alone; models of every family, hybrids too, go through a search of their own:
+
+    retriever = EvaluateRetrieval(BeirSearch(load("bm25")))
+    retriever.evaluate(qrels, retriever.retrieve(corpus, queries), retriever.k_values)
+
+Both are cross-checks of this package's own search and metrics, which need no `beir`.
 """
 
 from __future__ import annotations
@@ -17,8 +22,12 @@ from typing import Any
 import numpy as np
 
 from ..embedding import ContextSpec, Model
-from .candidates import encoder_in
-from .retrieval import texts_of
+from ..errors import InputError
+from ..fusion.model import AnyModel
+from ..vectors import DENSE
+from .candidates import encoder_in, model_kind
+from .forms import Run
+from .retrieval import index_corpus, search_blocks, texts_of
 from .setting import settings_for
 
 
@@ -33,6 +42,11 @@ class BeirModel:
         The corpus as beir loads it: id to ``{"title", "text"}``.
     context, context_size, seed, dtype
         As for :class:`~cderetrieval.retriever.Retriever`.
+
+    Raises
+    ------
+    InputError
+        If the model gives no dense vectors.
 
     Examples
     --------
@@ -52,6 +66,10 @@ class BeirModel:
         seed: int = 0,
         dtype: str = "auto",
     ) -> None:
+        if (kind := model_kind(model)) != DENSE:
+            raise InputError(
+                f"beir's exact search takes dense vectors, and this model is {kind!r}: use BeirSearch(model)."
+            )
         [setting] = settings_for(model, [context], context_size, [seed])
         documents = ({"id": identity, **document} for identity, document in corpus.items())
         self.encoder, self.context = encoder_in(model, setting, texts_of(documents), dtype)
@@ -65,6 +83,45 @@ class BeirModel:
         rows = ({"id": "", **document} for document in corpus)
         texts = [text for _, text in texts_of(rows)]
         return _as_asked(self.encoder.encode_document(texts), options)
+
+
+class BeirSearch:
+    """A model of any family behind beir's search interface, over the Retriever that users run.
+
+    Parameters
+    ----------
+    model
+        A model of any family.
+    context, context_size, seed, dtype
+        As for :class:`~cderetrieval.retriever.Retriever`.
+
+    Examples
+    --------
+    >>> from cderetrieval.testing import tiny_model
+    >>> corpus = {"d1": {"title": "", "text": "owls"}, "d2": {"title": "", "text": "bees"}}
+    >>> list(BeirSearch(tiny_model()).search(corpus, {"q": "bees"}, top_k=1)["q"])
+    ['d2']
+    """
+
+    def __init__(
+        self,
+        model: AnyModel,
+        *,
+        context: ContextSpec = "own",
+        context_size: int | None = None,
+        seed: int = 0,
+        dtype: str = "auto",
+    ) -> None:
+        self._model, self._dtype = model, dtype
+        [self._setting] = settings_for(model, [context], context_size, [seed])
+
+    def search(
+        self, corpus: Mapping[str, Mapping[str, str]], queries: Mapping[str, str], top_k: int, *_: Any, **__: Any
+    ) -> Run:
+        """Hits of each query; the similarity is the model's own, whatever score function beir names."""
+        documents = ({"id": identity, **document} for identity, document in corpus.items())
+        with index_corpus(self._model, self._setting, documents, self._dtype) as retriever:
+            return {query: hits for block in search_blocks(retriever, queries, top_k) for query, hits in block.items()}
 
 
 def _as_asked(vectors: np.ndarray, options: Mapping[str, Any]) -> Any:

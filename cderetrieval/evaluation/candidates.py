@@ -8,15 +8,17 @@ still comes from the whole corpus: the candidates were chosen by queries.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..embedding import Model, is_contextual
+from ..embedding import LEXICAL, Model, is_contextual
 from ..errors import InputError
+from ..fusion.model import AnyModel, HybridModel, takes_context
 from ..types import Encoder
+from ..vectors import DENSE, SPARSE_EMBED
 from .forms import Run
 
 if TYPE_CHECKING:
@@ -30,8 +32,15 @@ Candidates = Mapping[str, Sequence[str]]
 Encode = Callable[[Encoder, Sequence[str], bool], Any]
 
 PAPER_DEPTH = 1_024
+# Kinds that give no single vector for a text, whose inner products rank: their candidates are found by a search.
+NO_VECTORS = (LEXICAL, HybridModel.kind, SPARSE_EMBED)
 # Documents that are encoded together, as by a retriever.
 _CHUNK = 10_000
+
+
+def model_kind(model: AnyModel) -> str:
+    """Kind of a model; a contextual one is dense."""
+    return str(getattr(model, "kind", DENSE))
 
 
 def encode_side(encoder: Encoder, texts: Sequence[str], is_query: bool) -> Any:
@@ -50,7 +59,7 @@ def encoder_in(
 
 
 def rerank(
-    model: Model,
+    model: AnyModel,
     setting: ContextSetting,
     documents: Callable[[], Iterable[tuple[str, str]]],
     queries: Mapping[str, str],
@@ -83,14 +92,50 @@ def rerank(
     InputError
         If a candidate is not in the corpus.
     """
-    encoder, context = encoder_in(model, setting, documents(), dtype)
     wanted = {document for query in queries for document in candidates.get(query, ())}
+    if model_kind(model) in NO_VECTORS:
+        return _searched(model, setting, documents, queries, candidates, wanted, dtype)
+    encoder, context = encoder_in(cast(Model, model), setting, documents(), dtype)
     place, vectors = _encode_wanted(documents(), wanted, lambda texts: encode(encoder, texts, False))
-    if len(place) < len(wanted):
-        missing = sorted(wanted - place.keys())
-        raise InputError(f"{len(missing)} candidates are not in the corpus, the first is {missing[0]!r}.")
+    _check_there(wanted, place)
     asked = encode(encoder, list(queries.values()), True)
     return _scored(asked, vectors, queries, candidates, place), context
+
+
+def _check_there(wanted: set[str], there: Container[str]) -> None:
+    missing = sorted(document for document in wanted if document not in there)
+    if missing:
+        raise InputError(f"{len(missing)} candidates are not in the corpus, the first is {missing[0]!r}.")
+
+
+def _searched(
+    model: AnyModel,
+    setting: ContextSetting,
+    documents: Callable[[], Iterable[tuple[str, str]]],
+    queries: Mapping[str, str],
+    candidates: Candidates,
+    wanted: set[str],
+    dtype: str,
+) -> tuple[Iterator[Run], Context | None]:
+    """Scores of candidates from a search through the whole corpus: what a word is worth depends on all of it.
+
+    A candidate that the search does not find at all comes last, below all that it finds.
+    """
+    from .retrieval import index_corpus, search_blocks
+
+    corpus = ({"id": identity, "title": "", "text": text} for identity, text in documents())
+    retriever = index_corpus(model, setting, corpus, dtype)
+    _check_there(wanted, retriever)
+
+    def blocks() -> Iterator[Run]:
+        with retriever:
+            for block in search_blocks(retriever, queries, len(retriever)):
+                for query, hits in block.items():
+                    chosen = list(dict.fromkeys(candidates.get(query, ())))
+                    least = min(hits.values(), default=0.0) - 1.0
+                    yield {query: {document: hits.get(document, least) for document in chosen}}
+
+    return blocks(), retriever.context
 
 
 def _encode_wanted(
@@ -125,12 +170,12 @@ def _scored(
         yield {query: dict(zip(chosen, scores.ravel().tolist(), strict=True))}
 
 
-def first_stage(model: Model, dataset: Dataset, depth: int = PAPER_DEPTH, *, dtype: str = "auto") -> Candidates:
+def first_stage(model: AnyModel, dataset: Dataset, depth: int = PAPER_DEPTH, *, dtype: str = "auto") -> Candidates:
     """Candidates of a plain first-stage model: the ids of each query's best documents."""
     from .retrieval import index_corpus, search_blocks
     from .setting import ContextSetting
 
-    if is_contextual(model):
+    if takes_context(model):
         raise InputError("the first stage of a truncated evaluation must be a model without context.")
     with (
         tempfile.TemporaryDirectory(prefix="first-stage-") as directory,

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from ..corpora import pydocs
 from ..corpora.dataset import Dataset
-from ..embedding import ContextSpec, Model
+from ..embedding import ContextSpec
 from ..errors import InputError
 from ..files import atomic_write
+from ..fusion import Hybrid
+from ..fusion.model import AnyModel
 from ..retriever import Retriever
 from ..runtime import pick_device
 from .candidates import PAPER_DEPTH
@@ -36,7 +38,13 @@ DEMO_PACKAGES = ("numpy", "pandas", "python")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the evaluation command."""
     parser.add_argument(
-        "--model", nargs="+", default=[BASELINE, "cde-minilm"], metavar="M", help="names or directories"
+        "--model",
+        nargs="+",
+        default=[BASELINE, "cde-minilm"],
+        metavar="M",
+        help="names or directories, of any family: cde-minilm, all-MiniLM-L6-v2, bm25, a SPLADE directory; of a hybrid "
+        "hybrid:A+B (reciprocal ranks), the directory that Hybrid.save wrote (with its tuned weights), or a JSON file "
+        '{"parts": ["A", "B"], "fusion": {"method": "weighted", "weights": [0.6, 0.4]}}; NAME=M to call it NAME',
     )
     what = parser.add_argument_group("what to evaluate on; nothing: docstrings of installed packages")
     what.add_argument("--tasks", default="", metavar="NAME,NAME", help="mteb tasks, from the hub")
@@ -119,7 +127,7 @@ class _Asking:
 
     def __init__(self, questions: Sequence[str], dataset: Dataset) -> None:
         self._questions, self._dataset = questions, dataset
-        self._retriever: Retriever | None = None
+        self._retriever: Retriever | Hybrid | None = None
 
     def watch(self, evaluation: Evaluation) -> None:
         """Keep the retriever of the last context that was evaluated, or of the first plain model; close all others."""
@@ -169,7 +177,7 @@ def _evaluate(arguments: argparse.Namespace, subjects: Sequence[Subject], asking
     return Results(list(cells), arguments.out)
 
 
-def _settings(arguments: argparse.Namespace, model: Model) -> Sequence[ContextSetting]:
+def _settings(arguments: argparse.Namespace, model: AnyModel) -> Sequence[ContextSetting]:
     specs: list[ContextSpec] = list(arguments.context)
     return settings_for(model, specs, arguments.context_size, range(arguments.seeds))
 

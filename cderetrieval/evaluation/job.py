@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..corpora.dataset import Dataset
-from ..embedding import Model
+from ..fusion.model import AnyModel
 from .candidates import Candidates, first_stage
 from .folder import ResultsFolder
 from .forms import Run
@@ -38,7 +38,7 @@ class Entrant:
     """
 
     name: str
-    model: Model
+    model: AnyModel
     full_name: str
 
 

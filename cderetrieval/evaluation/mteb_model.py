@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from ..embedding import Model, is_contextual
+from ..embedding import is_contextual
 from ..errors import ContextError, InputError
+from ..fusion.model import AnyModel, HybridModel, takes_context
 from ..types import Encoder
-from .candidates import encode_side, encoder_in, rerank
+from ..vectors import DENSE
+from .candidates import NO_VECTORS, encode_side, encoder_in, model_kind, rerank
 from .forms import Run
 from .inject import TaskCorpus, query_texts
 from .mteb_context import context_pools, is_retrieval
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 Watch = Callable[[str, str, Iterator[Run]], Iterator[Run]]
 # Given subset, split, and what their context was made of.
 OnContext = Callable[[str, str, dict[str, Any]], None]
+# What mteb calls each kind of model; it counts words among the sparse ones.
+MODEL_TYPES = {DENSE: DENSE, HybridModel.kind: "hybrid"}
 _SEARCHED = ("Retrieval", "InstructionRetrieval", "InstructionReranking")
 
 
@@ -46,7 +50,7 @@ class MTEBModel:
     Parameters
     ----------
     model
-        A contextual model or an encoder.
+        A model of any family.
     setting
         Where contexts come from.
     name
@@ -72,7 +76,7 @@ class MTEBModel:
 
     def __init__(
         self,
-        model: Model,
+        model: AnyModel,
         setting: ContextSetting,
         *,
         name: str,
@@ -119,11 +123,20 @@ class MTEBModel:
     ) -> np.ndarray:
         """Vectors of the texts of a data loader, shape (n, dimension), float32.
 
+        Sparse ones are given as a full matrix, as mteb's own sparse models give theirs: its evaluators take no other.
+
         Raises
         ------
         ContextError
             If no context was registered for this task, subset and split.
+        InputError
+            If the model has no vectors whose inner products rank.
         """
+        if (kind := model_kind(self.model)) in NO_VECTORS:
+            raise InputError(
+                f"{task_metadata.name} compares vectors, and a {kind!r} model has no single vector for a text: evaluate"
+                " it on retrieval tasks."
+            )
         texts = [text for batch in inputs for text in batch["text"]]
         encoder = self._encoder(task_metadata.name, hf_subset, hf_split)
         vectors = encode_for(encoder, texts, task_metadata, prompt_type)
@@ -256,20 +269,20 @@ def model_meta(model: Any, setting: ContextSetting, name: str, revision: str, ca
     from mteb.models.model_meta import ScoringFunction
 
     experiment: dict[str, Any] = {}
-    if is_contextual(model):
+    if takes_context(model):
         experiment = {"context": setting.name, "seed": setting.seed, "size": setting.size or model.context_size}
     if candidates is not None:
         experiment["candidates"] = candidates
     config = getattr(model, "config", None)
-    kind = getattr(model, "kind", "dense")
+    is_cosine = getattr(getattr(model, "settings", None), "normalize", model_kind(model) == DENSE)
     return ModelMeta.create_empty(
         overwrites={
             "name": name if "/" in name else f"local/{name}",
             "revision": revision,
-            "embed_dim": getattr(model, "dimension", getattr(config, "hidden_size", None)),
+            "embed_dim": getattr(model, "dimension", getattr(config, "hidden_size", None)) or None,
             "max_tokens": getattr(getattr(model, "settings", config), "max_length", None),
-            "similarity_fn_name": ScoringFunction("cosine" if kind == "dense" else "dot"),
-            "model_type": ["dense" if kind == "dense" else "sparse"],
+            "similarity_fn_name": ScoringFunction("cosine" if is_cosine else "dot"),
+            "model_type": [MODEL_TYPES.get(model_kind(model), "sparse")],
             "modalities": ["text"],
             "experiment_kwargs": experiment or None,
         }

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..fusion.model import AnyModel
+from .candidates import NO_VECTORS, model_kind
 from .forms import Run
 from .inject import split_dataset
 from .job import Job
@@ -21,7 +23,7 @@ from .mteb_context import is_retrieval
 from .mteb_model import MTEBModel
 from .results import MAIN, Cell
 from .retrieval import Scorer
-from .tasks import TaskSubject
+from .tasks import Subject, TaskSubject
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,24 @@ def task_cells(job: Job, subject: TaskSubject, directory: Path) -> Iterator[Cell
         if not was_loaded:
             task.unload_data()
     yield from done
+
+
+def check_tasks(model: AnyModel, subjects: Iterable[Subject]) -> None:
+    """Refuse tasks that a model cannot do, before any work is done.
+
+    Raises
+    ------
+    InputError
+        If a task compares or classifies vectors, and the model has none.
+    """
+    if model_kind(model) not in NO_VECTORS:
+        return
+    for subject in subjects:
+        if isinstance(subject, TaskSubject) and not is_retrieval(subject.task):
+            raise InputError(
+                f"{subject.name} is a task of type {subject.task.metadata.type}, which needs one vector for each text, "
+                f"and a {model_kind(model)!r} model has none. Leave it out, or evaluate this model on retrieval tasks."
+            )
 
 
 def _finished(job: Job, task: Any) -> list[Cell] | None:

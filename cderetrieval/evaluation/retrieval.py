@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..corpora.dataset import Corpus, Dataset
-from ..embedding import ContextSpec, Model, is_contextual
+from ..embedding import LEXICAL, ContextSpec
+from ..fusion import Hybrid
+from ..fusion.model import AnyModel, HybridModel, takes_context
 from ..retriever import Retriever
-from .candidates import Candidates, rerank
+from ..vectors import DENSE, take
+from .candidates import Candidates, model_kind, rerank
 from .forms import Run
 from .metrics import PerQuery, evaluate_run
 from .setting import ContextSetting, settings_for
@@ -61,11 +64,11 @@ class Evaluation:
     scores: PerQuery
     run: Run
     audit: dict[str, Any]
-    retriever: Retriever | None = None
+    retriever: Retriever | Hybrid | None = None
 
 
 def evaluate_retrieval(
-    model: Model,
+    model: AnyModel,
     dataset: Dataset,
     *,
     name: str,
@@ -83,7 +86,7 @@ def evaluate_retrieval(
     Parameters
     ----------
     model
-        A contextual model or an encoder.
+        A model of any family.
     dataset
         Corpus, queries and judgements.
     name
@@ -129,27 +132,34 @@ def evaluate_retrieval(
 
 
 def index_corpus(
-    model: Model,
+    model: AnyModel,
     setting: ContextSetting,
     documents: Iterable[Mapping[str, str]],
     dtype: str = "auto",
     directory: str | Path | None = None,
     show_progress: bool = False,
-) -> Retriever:
+) -> Retriever | Hybrid:
     """Add documents ``{"id", "title", "text"}`` to a retriever whose context is what the setting says."""
-    retriever = Retriever(
-        model,
-        key="id",
-        on=FIELDS,
-        # Approximate search would be measured along with the model.
-        index="Flat" if getattr(model, "kind", "dense") == "dense" else "auto",
-        context=setting.spec if is_contextual(model) else "own",
-        context_size=setting.size,
-        path=directory,
-        dtype=dtype,
-        seed=setting.seed,
-    )
+    options: dict[str, Any] = {
+        "key": "id",
+        "on": FIELDS,
+        "context": setting.spec if takes_context(model) else "own",
+        "context_size": setting.size,
+        "path": directory,
+        "dtype": dtype,
+        "seed": setting.seed,
+    }
+    retriever: Retriever | Hybrid
+    if isinstance(model, HybridModel):
+        retriever = model.retriever(index={name: _exact(part) for name, part in model.parts.items()}, **options)
+    else:
+        retriever = Retriever(model, index=_exact(model), **options)
     return retriever.add(searchable(documents), show_progress=show_progress)
+
+
+def _exact(model: AnyModel) -> str:
+    """The index that finds all: approximate search would be measured along with the model."""
+    return "Flat" if model_kind(model) == DENSE else "auto"
 
 
 def searchable(documents: Iterable[Mapping[str, str]]) -> Iterator[dict[str, str]]:
@@ -165,15 +175,20 @@ def texts_of(documents: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, str]
         yield document["id"], " ".join(filter(None, (document[field].strip() for field in FIELDS)))
 
 
-def search_blocks(retriever: Retriever, queries: Mapping[str, str], k: int = DEPTH) -> Iterator[Run]:
+def search_blocks(retriever: Retriever | Hybrid, queries: Mapping[str, str], k: int = DEPTH) -> Iterator[Run]:
     """Hits of all queries, some hundred queries at a time."""
-    asked = [(query, text if text.strip() else BLANK) for query, text in queries.items()]
-    vectors = retriever.encoder.encode_query([text for _, text in asked])
-    for start in range(0, len(asked), BLOCK):
-        ids = [query for query, _ in asked[start : start + BLOCK]]
-        hits = retriever(vectors[start : start + BLOCK], k=k)
+    ids = list(queries)
+    texts = [text if text.strip() else BLANK for text in queries.values()]
+    # Vectors are made of all queries at once, sorted by length; words and the queries of a hybrid need no sorting.
+    vectors = None
+    if isinstance(retriever, Retriever) and retriever.encoder.kind != LEXICAL:
+        vectors = retriever.encoder.encode_query(texts)
+    for start in range(0, len(ids), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(ids)))
+        block: Any = [texts[row] for row in rows] if vectors is None else take(vectors, rows)
+        hits = retriever(block, k=k)
         yield {
-            query: {hit["id"]: hit["similarity"] for hit in ranking} for query, ranking in zip(ids, hits, strict=True)
+            ids[row]: {hit["id"]: hit["similarity"] for hit in ranking} for row, ranking in zip(rows, hits, strict=True)
         }
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ..corpora.dataset import Dataset
-from ..embedding import ContextSpec, Model
+from ..embedding import ContextSpec
 from ..errors import InputError
-from ..models.hub import ALIASES, load
+from ..fusion.model import PREFIX, AnyModel, load_model
+from ..models.hub import ALIASES
 from ..runtime import pick_device
 from .candidates import PAPER_DEPTH
-from .folder import ResultsFolder
+from .folder import ResultsFolder, safe
 from .job import Entrant, FirstStage, Job, OnDone, dataset_cell
-from .mteb_run import task_cells
+from .mteb_run import check_tasks, task_cells
 from .results import MAIN, Cell, Results
 from .setting import NAMES, ContextSetting, settings_for
 from .tasks import GroupedDataset, Subject, TaskSubject, benchmark_tasks, folder_subjects, tasks_named
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    model: str | Path | Model | Sequence[Any] | Mapping[str, Any],
+    model: str | Path | AnyModel | Sequence[Any] | Mapping[str, Any],
     tasks: Any,
     *,
     context: ContextSpec | Sequence[ContextSpec] = "own",
@@ -38,7 +39,7 @@ def evaluate(
     seeds: int | Sequence[int] = 1,
     out: str | Path | None = None,
     split: str | None = None,
-    first_stage: str | Path | Model | None = None,
+    first_stage: str | Path | AnyModel | None = None,
     depth: int = PAPER_DEPTH,
     device: str | None = None,
     dtype: str = "auto",
@@ -49,7 +50,8 @@ def evaluate(
     Parameters
     ----------
     model
-        A model or its name; a list of them; or a dictionary of what to call them to models.
+        A model of any family or its name (``"cde-minilm"``, ``"bm25"``, ``"hybrid:cde-minilm+bm25"``, a directory); a
+        list of them; or a dictionary of what to call them to models.
     tasks
         One or a list of: names of mteb tasks or benchmarks, BEIR folders, datasets, mteb task objects.
     context
@@ -178,8 +180,9 @@ def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:
             yield Entrant(name, one, f"local/{name}")
             continue
         given = str(one)
-        full = given if given.count("/") == 1 and not Path(given).is_dir() else f"local/{name}"
-        yield Entrant(name, load(one, device=device, dtype=dtype), ALIASES.get(given, full))
+        is_repository = given.count("/") == 1 and not Path(given).exists() and not given.startswith(PREFIX)
+        full = given if is_repository else f"local/{safe(name)}"
+        yield Entrant(name, load_model(one, device=device, dtype=dtype), ALIASES.get(given, full))
 
 
 def _named_model(model: Any) -> tuple[str, Any]:
@@ -198,7 +201,7 @@ def _listed(model: Any) -> Iterable[Any]:
 def run_all(
     entrants: Iterable[Entrant],
     subjects: Sequence[Subject],
-    settings: Callable[[Model], Sequence[ContextSetting]],
+    settings: Callable[[AnyModel], Sequence[ContextSetting]],
     *,
     out: str | Path | None = None,
     stage: FirstStage | None = None,
@@ -210,6 +213,7 @@ def run_all(
     """Every model in every setting on every subject, one cell after the other."""
     folder = None if out is None else ResultsFolder(out, {"dtype": dtype, **(about or {})})
     for entrant in entrants:
+        check_tasks(entrant.model, subjects)
         for setting in settings(entrant.model):
             job = Job(entrant, setting, dtype, folder=folder, stage=stage, on_done=on_done, show_progress=show_progress)
             for subject in subjects:

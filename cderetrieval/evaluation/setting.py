@@ -14,8 +14,9 @@ from typing import Any
 
 from ..context.context import Context, make_context
 from ..context.sample import Sampler
-from ..embedding import ContextSpec, Model, is_contextual
+from ..embedding import ContextSpec
 from ..errors import ConfigError, ContextError
+from ..fusion.model import AnyModel, takes_context
 from ..types import ContextualModel
 
 # The setting of models that take no context.
@@ -127,10 +128,10 @@ def context_setting(spec: ContextSpec, size: int | None = None, seed: int = 0) -
 
 
 def settings_for(
-    model: Model, specs: Iterable[ContextSpec], size: int | None = None, seeds: Sequence[int] = (0,)
+    model: AnyModel, specs: Iterable[ContextSpec], size: int | None = None, seeds: Sequence[int] = (0,)
 ) -> list[ContextSetting]:
     """All settings to evaluate a model in; one, ``"none"``, for a model that takes no context."""
-    if not is_contextual(model):
+    if not takes_context(model):
         return [ContextSetting(PLAIN, "own")]
     settings = (context_setting(spec, size, seed) for spec in specs for seed in seeds)
     return list({(setting.name, setting.seed): setting for setting in settings}.values())

@@ -69,7 +69,10 @@ class HybridModel:
         return Hybrid(self.parts, fusion=self.fusion, **options)
 
 
-def takes_context(model: Model | HybridModel) -> bool:
+AnyModel = Model | HybridModel
+
+
+def takes_context(model: AnyModel) -> bool:
     """Whether a model, or some part of it, is contextual."""
     if isinstance(model, HybridModel):
         return any(is_contextual(part) for part in model.parts.values())
@@ -83,7 +86,7 @@ def is_hybrid(name: str | os.PathLike[str]) -> bool:
     return text.startswith(PREFIX) or (path / MANIFEST).is_file() or (path.suffix == ".json" and path.is_file())
 
 
-def load_model(name: str | os.PathLike[str], *, device: str | None = None, dtype: str = "auto") -> Model | HybridModel:
+def load_model(name: str | os.PathLike[str], *, device: str | None = None, dtype: str = "auto") -> AnyModel:
     """Load a model of any family by name: a hybrid, or whatever :func:`cderetrieval.load` knows.
 
     Raises
