@@ -37,9 +37,9 @@ def documents(count: int) -> list[str]:
     return [document["text"] for corpus in corpora for document in corpus]
 
 
-def mixed(texts: list[str]) -> list[str]:
+def mixed(texts: list[str], size: int) -> list[str]:
     """A batch from all over the corpus."""
-    return texts[:: max(1, len(texts) // BATCH)][:BATCH]
+    return texts[:: max(1, len(texts) // size)][:size]
 
 
 def forward(model: Any, texts: list[str]) -> torch.Tensor:
@@ -91,12 +91,12 @@ def main() -> None:
     """Compare encoding, a forward pass and a training step."""
     quick = arguments(__doc__ or "").quick
     torch.set_num_threads(1)
-    texts = documents(160 if quick else DOCUMENTS)
+    texts, size = documents(40 if quick else DOCUMENTS), 8 if quick else BATCH
     repeats = 1 if quick else 3
     mlm, tokenizer = masked_lm()
     splade = Splade(model=mlm, tokenizer=tokenizer, max_length=MAX_LENGTH, device="cpu")
     ours, peer = splade.model, SparseEncoder(modules=list(splade.model.children()), device="cpu")
-    batch = mixed(texts)
+    batch = mixed(texts, size)
 
     def difference(mine: torch.Tensor, theirs: torch.Tensor) -> float:
         return float((mine - theirs).abs().max())
@@ -108,16 +108,16 @@ def main() -> None:
     with torch.no_grad():
         largest = difference(forward(ours, batch), forward(peer, batch))
         calls = {PEER: lambda: forward(peer, batch), OURS: lambda: forward(ours, batch)}
-        rows.append(compare(f"forward, {BATCH} texts", calls, repeats, largest_difference=largest))
+        rows.append(compare(f"forward, {size} texts", calls, repeats, largest_difference=largest))
     for model in (ours, peer):
         without_dropout(model)
     calls = {name: lambda one=one: forward(one, batch).sum().backward() for name, one in ((PEER, peer), (OURS, ours))}
     kept = {"kept_mb": kept_megabytes(ours, batch), "peer_kept_mb": kept_megabytes(peer, batch)}
-    rows.append(compare(f"training step, {BATCH} texts", calls, repeats, **kept))
+    rows.append(compare(f"training step, {size} texts", calls, repeats, **kept))
     bars = [bar(f"{row['what']} against {PEER}", row["speed"]["median"], 1.0) for row in rows]
     largest = max(row.get("largest_difference", 0.0) for row in rows)
     bars.append(bar("largest difference of a weight", largest, 1e-4, at_most=True))
-    settings = {"threads": 1, "documents": len(texts), "batch": BATCH, "max_length": MAX_LENGTH}
+    settings = {"threads": 1, "documents": len(texts), "batch": size, "max_length": MAX_LENGTH}
     finish("splade", settings=settings, rows=rows, bars=bars, quick=quick)
 
 
