@@ -98,6 +98,27 @@ def _report_empty(terms: np.ndarray, first: int) -> None:
     )
 
 
+def with_statistics(model: Model | str | None) -> Model | str:
+    """The model that ``context="centre"`` asks for: a dense one that takes the statistics of a corpus.
+
+    Raises
+    ------
+    ContextError
+        If the model takes a context already, or is not dense.
+    """
+    if isinstance(model, str):
+        return model if model.startswith("centre:") else f"centre:{model}"
+    from .models.dense import DenseEncoder
+    from .models.statistics import StatisticsModel
+
+    if not isinstance(model, DenseEncoder):
+        raise ContextError(
+            f"context='centre' gives a context to a DenseEncoder, not to {type(model).__name__}. Leave it out, or pass "
+            "a dense model."
+        )
+    return StatisticsModel(model)
+
+
 def _mismatch(name: str | None, stored: str, given: str, why: str = UNLIKE) -> str:
     return (
         f"this index was built by model {name or 'given as an object'} with fingerprint {stored[:12]}, not "

@@ -24,7 +24,7 @@ from .backend import STORE_FILE as STORE_FILE
 from .backend import Opened, create, reopen, save, view_of
 from .context.context import Context
 from .documents import Row, document_rows, query_texts
-from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextual
+from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextual, with_statistics
 from .errors import ContextError, InputError
 from .types import Encoder, Hits, Vectors
 from .view import check_k
@@ -48,6 +48,7 @@ class Retriever:
     context
         Of a contextual model: ``"own"`` (a sample of the first documents added), ``"random"`` (neutral sentences), a
         list of texts, the path of a file, a :class:`~cderetrieval.context.context.Context`, or None (the null context).
+        Of a dense model: ``"centre"``, the statistics of the first documents added (see `models.statistics`).
     context_size
         Number of context documents; None: what the model was made for.
     index
@@ -87,6 +88,8 @@ class Retriever:
         seed: int = 0,
     ) -> None:
         given = str(model) if isinstance(model, Path) else model
+        if isinstance(context, str) and context == "centre":
+            given, context = with_statistics(given), "own"
         fields = [on] if isinstance(on, str) else None if on is None else list(on)
         name = given if isinstance(given, str) else None
         settings = Settings(name, key, fields, index, context_size, seed)

@@ -126,6 +126,29 @@ def tiny_model_directory() -> str:
     return directory
 
 
+@lru_cache(maxsize=1)
+def tiny_dense_directory() -> str:
+    """Write a sentence-transformers model of 32 dimensions into a temporary directory, for the life of the process."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel
+
+    directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-dense-")
+    settings = {key: value for key, value in BACKBONES["bert"].items() if key != "model_type"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertModel(BertConfig(**settings))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    modules = [Transformer(directory, max_seq_length=48), Pooling(settings["hidden_size"], "mean")]
+    SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine").save_pretrained(directory)
+    return directory
+
+
 def tiny_masked_lm(*, seed: int = 0) -> tuple[Any, Any]:
     """Build a masked language model of 32 dimensions, and its tokenizer of 1,461 letters and pairs of letters.
 

@@ -153,6 +153,28 @@ class TermEmbeddings:
         return cls(weights, np.concatenate([part.embeddings for part in parts]))
 
 
+@runtime_checkable
+class TermCounting(Protocol):
+    """A contextual model that also reads which terms are rare among the context documents."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of weights, tokenizer and prompts, without a context."""
+
+    def count_terms(self, texts: Sequence[str]) -> np.ndarray | None:
+        """In how many of the texts each token occurs, shape (vocabulary,), float32; None: not needed."""
+
+    def in_context(
+        self,
+        embeddings: np.ndarray | None,
+        digest: str = "",
+        *,
+        terms: np.ndarray | None = None,
+        dtype: str = "auto",
+    ) -> Encoder:
+        """Second stage under these context embeddings and terms; `None` is the null context."""
+
+
 class Hits(list[list[dict[str, Any]]]):
     """Answers to a list of queries: one list of ``{"id", "similarity"}`` for each, best first.
 

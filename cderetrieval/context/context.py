@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import ContextError, InputError, StoreError
 from ..files import read_tensors, write_tensors
-from ..types import ContextualModel, Encoder
+from ..types import ContextualModel, Encoder, TermCounting
 from .sample import sample_texts
 
 FORMAT = 1
@@ -46,6 +46,8 @@ class Context:
         Fingerprint of the model whose first stage made it.
     text_digest
         Digest of the texts, in order.
+    terms
+        In how many of the documents each token occurs, shape (vocabulary,), where the model asks for that.
 
     Examples
     --------
@@ -64,6 +66,7 @@ class Context:
     seed: int
     model: str
     text_digest: str
+    terms: np.ndarray | None = None
 
     def __repr__(self) -> str:
         return f"Context({self.source}, {len(self)} documents, seed {self.seed})"
@@ -133,7 +136,8 @@ class Context:
             ids = (list(ids) * copies)[: model.context_size]
         digest = hashlib.sha256("\0".join(chosen).encode("utf-8", "surrogatepass")).hexdigest()
         embeddings = model.embed_context(chosen, show_progress=show_progress)
-        return cls(embeddings, tuple(ids), source, seed, model.fingerprint, digest)
+        terms = model.count_terms(chosen) if isinstance(model, TermCounting) else None
+        return cls(embeddings, tuple(ids), source, seed, model.fingerprint, digest, terms)
 
     @classmethod
     def random(cls, model: ContextualModel, *, seed: int = 0, size: int | None = None) -> Context:
@@ -162,6 +166,8 @@ class Context:
     def encoder(self, model: ContextualModel, *, dtype: str = "auto") -> Encoder:
         """The model's second stage in this context."""
         self.check(model)
+        if isinstance(model, TermCounting):
+            return model.in_context(self.embeddings, self.digest, terms=self.terms, dtype=dtype)
         return model.in_context(self.embeddings, self.digest, dtype=dtype)
 
     def describe(self) -> dict[str, Any]:
@@ -178,8 +184,9 @@ class Context:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The embeddings by name; empty for the null context."""
-        return {} if self.embeddings is None else {"embeddings": self.embeddings}
+        """Embeddings and terms by name; empty for the null context."""
+        arrays = {"embeddings": self.embeddings, "terms": self.terms}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @classmethod
     def restore(cls, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Context:
@@ -193,6 +200,7 @@ class Context:
             description["seed"],
             description["model"],
             description["text_digest"],
+            arrays.get("terms"),
         )
 
     def save(self, path: str | Path) -> None:

@@ -40,7 +40,7 @@ ALIASES = {
 }
 DEFAULT_MODEL = "cde-minilm"
 # What a name can begin with, before a colon.
-FAMILIES = ("dense", "splade", "sparse-embed")
+FAMILIES = ("dense", "centre", "splade", "sparse-embed")
 # What is fetched from a hub: no code, no pickles.
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
 # The published checkpoints ship no tokenizer; these are the ones they were trained with.
@@ -94,7 +94,7 @@ def load(
     if name == DEFAULT_MODEL:
         from .minilm import load_default
 
-        return load_default(device)
+        return load_default(device, dtype)
     if (lexical := bm25.named(name)) is not None:
         return lexical
     asked, _, rest = name.partition(":")
@@ -103,6 +103,10 @@ def load(
     family = asked if named else family_of(directory)
     if family == "contextual":
         return load_contextual(str(directory), device=device)
+    if family == "centre":
+        from .statistics import StatisticsModel
+
+        return StatisticsModel.from_pretrained(directory, device=device, dtype=dtype)
     if family == "splade":
         from .splade import Splade
 
@@ -117,11 +121,14 @@ def load(
 
 
 def family_of(directory: Path) -> str:
-    """What a directory holds: ``"contextual"``, ``"sparse-embed"``, ``"splade"`` or ``"dense"``."""
+    """What a directory holds: ``"contextual"``, ``"centre"``, ``"sparse-embed"``, ``"splade"`` or ``"dense"``."""
     from .sparse_embed_model import CONVERTED, FOLDER, PICKLED
+    from .statistics import FILE
 
     if is_contextual(directory):
         return "contextual"
+    if (directory / FILE).is_file():
+        return "centre"
     if any((directory / name).exists() for name in (FOLDER, CONVERTED, PICKLED)):
         return "sparse-embed"
     settings = directory / "config_sentence_transformers.json"

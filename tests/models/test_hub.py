@@ -20,39 +20,67 @@ def default():
     return load("cde-minilm", device="cpu")
 
 
+@pytest.fixture(scope="module")
+def trainable():
+    return minilm.contextual_from_minilm(minilm.installed_minilm())
+
+
 @needs_minilm
-def test_the_default_model_starts_as_minilm_in_every_context(default):
+def test_the_default_model_is_minilm_without_a_context(default):
     dense = load("all-MiniLM-L6-v2", device="cpu")
-    expected = dense.encode_document(TEXTS)
-    np.testing.assert_allclose(expected, dense.model.encode(TEXTS), atol=1e-6)
-    random = cderetrieval.Context.random(default, size=8)
-    own = cderetrieval.Context.from_texts(default, ["on birds", "on bees", "on trees"])
-    for context in (own, random, cderetrieval.Context.null(default)):
-        encoder = context.encoder(default)
-        np.testing.assert_allclose(encoder.encode_document(TEXTS), expected, atol=1e-6)
-        np.testing.assert_allclose(encoder.encode_query(TEXTS), expected, atol=1e-6)
-        assert encoder.cache_bytes > 0
+    encoder = cderetrieval.Context.null(default).encoder(default)
+    for ours, theirs in [
+        (encoder.encode_query(TEXTS), dense.encode_query(TEXTS)),
+        (encoder.encode_document(TEXTS), dense.model.encode(TEXTS)),
+    ]:
+        np.testing.assert_allclose(ours[:, :384], theirs, atol=1e-6)
+        assert not ours[:, 384:].any()
     assert default.context_size == 512
     assert load().fingerprint == default.fingerprint, "the same in every process"
 
 
 @needs_minilm
-def test_the_context_of_the_default_model_counts_once_its_gates_open(default):
-    model = load("cde-minilm", device="cpu")
+def test_the_context_of_the_default_model_counts(default):
+    texts = ["the heart is a muscle", "the heart pumps blood", "the valves of the heart"]
+    own, other = (cderetrieval.Context.from_texts(default, part).encoder(default) for part in (texts, TEXTS[:1]))
+    query = own.encode_query(["heart valves"])
+    assert np.abs(query - other.encode_query(["heart valves"])).max() > 0.01
+    assert int((query @ own.encode_document(texts).T).argmax()) == 2
+
+
+@needs_minilm
+def test_a_contextual_minilm_starts_as_minilm_in_every_context(trainable):
+    dense = load("all-MiniLM-L6-v2", device="cpu")
+    expected = dense.encode_document(TEXTS)
+    np.testing.assert_allclose(expected, dense.model.encode(TEXTS), atol=1e-6)
+    random = cderetrieval.Context.random(trainable, size=8)
+    own = cderetrieval.Context.from_texts(trainable, ["on birds", "on bees", "on trees"])
+    for context in (own, random, cderetrieval.Context.null(trainable)):
+        encoder = context.encoder(trainable)
+        np.testing.assert_allclose(encoder.encode_document(TEXTS), expected, atol=1e-6)
+        np.testing.assert_allclose(encoder.encode_query(TEXTS), expected, atol=1e-6)
+        assert encoder.cache_bytes > 0
+
+
+@needs_minilm
+def test_the_context_of_a_contextual_minilm_counts_once_its_gates_open(trainable):
+    model = minilm.contextual_from_minilm(minilm.installed_minilm())
     with torch.no_grad():
         model.second_stage_model.gates += 0.5
     context = model.embed_context(["on birds", "on bees"])
-    moved = np.abs(model.in_context(context).encode_query(TEXTS) - default.in_context(context).encode_query(TEXTS)).max(
-        axis=1
-    )
+    moved = np.abs(
+        model.in_context(context).encode_query(TEXTS) - trainable.in_context(context).encode_query(TEXTS)
+    ).max(axis=1)
     assert (moved > 1e-3).all()
 
 
 @needs_minilm
-def test_the_default_model_is_saved_as_a_contextual_model(default, tmp_path):
-    default.save_pretrained(str(tmp_path))
-    again = load(tmp_path, device="cpu")
-    assert again.fingerprint == default.fingerprint
+def test_both_forms_of_minilm_are_saved(default, trainable, tmp_path):
+    for model in (default, trainable):
+        model.save_pretrained(str(tmp_path / type(model).__name__))
+        again = load(tmp_path / type(model).__name__, device="cpu")
+        assert type(again) is type(model)
+        assert again.fingerprint == model.fingerprint
 
 
 def test_weights_with_another_digest_are_refused(monkeypatch, tmp_path):

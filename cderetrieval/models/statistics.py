@@ -1,0 +1,301 @@
+"""A context without training: what the statistics of a corpus do to the vectors of any dense encoder.
+
+    u        vector of a text, length 1                 m_d, m_q   means of sampled documents and of pseudo-queries
+    v        u - centre * (m_q for a query, m_d for a document)
+    v        v - contrast * sum_j softmax_j(scale * v0.(c_j - m_d)) (c_j - m_d),   c_j the sampled documents
+    vector   normalise([normalise(v) | term_weight * sketch of the text's terms])
+
+All texts of a narrow corpus share a direction that tells none of them apart: the mean takes it out (arXiv 2511.11041),
+the soft mean of the nearest sampled documents does the same for each topic. Queries have a mean of their own; nobody
+has them in advance, so short spans of the sampled documents stand for them. And a corpus says which terms are rare:
+`term_sketch` gives those a place. The statistics of 512 documents are computed once; a text then costs what it costs
+without them. In the null context all of this is absent, and the vectors are the encoder's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConfigError, InputError
+from ..files import read_json, write_json
+from .dense import DenseEncoder
+from .encoder import EncodingSettings
+from .term_sketch import document_frequencies, rarity, sketch, term_counts
+
+FILE = "statistics.json"
+# Queries and documents whose nearest context documents are weighted together: 16 MB at 512 of these.
+_CHUNK = 8_192
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """Which statistics of a context are used, and how strongly; chosen on development data (`benchmarks/context.py`).
+
+    Parameters
+    ----------
+    centre
+        Share of the mean that is subtracted, 0 to 1.
+    contrast, contrast_scale
+        Share of the soft mean of the nearest context documents that is subtracted, and how sharply they are chosen.
+    term_dimensions, term_weight
+        Dimensions that are added for terms (a multiple of 8; 0: none), and their length beside the encoder's 1.
+    query_words
+        Words of a pseudo-query.
+    context_size
+        Number of context documents.
+    """
+
+    centre: float = 0.5
+    contrast: float = 0.2
+    contrast_scale: float = 10.0
+    term_dimensions: int = 0
+    term_weight: float = 0.0
+    query_words: int = 8
+    context_size: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("centre", "contrast"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)!r} must lie between 0 and 1.")
+        for name in ("contrast_scale", "query_words", "context_size"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be above 0.")
+        if self.term_dimensions < 0 or self.term_dimensions % 8:
+            raise ConfigError(f"term_dimensions={self.term_dimensions!r} must be a multiple of 8, or 0 for none.")
+        if self.term_weight < 0 or (self.term_weight > 0) != (self.term_dimensions > 0):
+            raise ConfigError(
+                f"term_weight={self.term_weight!r} and term_dimensions={self.term_dimensions!r} belong together: both "
+                "above 0, or both 0."
+            )
+
+
+def pseudo_query(text: str, words: int) -> str:
+    """A few words in a row from somewhere in a text; where they start is decided by the text itself.
+
+    >>> pseudo_query("owls hunt at night and sleep by day", 3)
+    'sleep by day'
+    """
+    found = text.split()
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    start = int.from_bytes(digest, "little") % max(1, len(found) - words + 1)
+    return " ".join(found[start : start + words]) or text
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+class StatisticsModel:
+    """A dense encoder that takes the statistics of a corpus as its context.
+
+    Parameters
+    ----------
+    encoder
+        Any encoder of vectors of length 1.
+    config
+        Which statistics.
+
+    Raises
+    ------
+    ConfigError
+        If the encoder's vectors do not have length 1, or terms are wanted of a model that has no tokenizer.
+
+    Examples
+    --------
+    >>> from cderetrieval import Context, load
+    >>> from cderetrieval.testing import tiny_dense_directory
+    >>> model = StatisticsModel(load(tiny_dense_directory()))
+    >>> context = Context.from_texts(model, ["owls hunt at night", "bees make honey"])
+    >>> context.encoder(model).encode_query(["what do bees make?"]).shape
+    (1, 32)
+    """
+
+    exact_context_size = False
+
+    def __init__(self, encoder: DenseEncoder, config: StatisticsConfig | None = None) -> None:
+        self.encoder = encoder
+        self.config = config or StatisticsConfig()
+        if not encoder.settings.normalize:
+            raise ConfigError(
+                "this model compares vectors by inner product; statistics of a corpus need vectors of length 1. Use a "
+                "model with cosine similarity, or no context."
+            )
+        if self.config.term_dimensions and not callable(encoder.tokenizer):
+            raise ConfigError(f"{type(encoder.tokenizer).__name__} counts no terms: set term_dimensions=0.")
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, device: str | None = None, dtype: str = "auto") -> StatisticsModel:
+        """Read a directory that :meth:`save_pretrained` wrote; any sentence-transformers directory is one without it.
+
+        Raises
+        ------
+        ConfigError
+            If ``statistics.json`` holds an unknown setting.
+        """
+        path = Path(path)
+        values = read_json(path / FILE) if (path / FILE).is_file() else {}
+        if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(StatisticsConfig)}):
+            raise ConfigError(f"{path / FILE}: unknown settings {', '.join(unknown)}; written by a newer version?")
+        return cls(DenseEncoder(str(path), device=device, dtype=dtype), StatisticsConfig(**values))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the encoder as a sentence-transformers directory, and the settings beside it as ``statistics.json``."""
+        self.encoder.model.save_pretrained(str(path))
+        write_json(Path(path) / FILE, asdict(self.config))
+
+    @property
+    def context_size(self) -> int:
+        """Number of context documents."""
+        return self.config.context_size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the encoder and the settings."""
+        settings = json.dumps(asdict(self.config), sort_keys=True)
+        return hashlib.sha256(f"statistics:{self.encoder.fingerprint}:{settings}".encode()).hexdigest()
+
+    def embed_context(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
+        """Vectors of each sampled document and of a pseudo-query made from it, shape (J, 2, H), float32."""
+        queries = [pseudo_query(text, self.config.query_words) for text in texts]
+        documents = self.encoder.encode_document(texts, show_progress=show_progress)
+        return np.stack([documents, self.encoder.encode_query(queries)], axis=1)
+
+    def count_terms(self, texts: Sequence[str]) -> np.ndarray | None:
+        """In how many of the texts each token occurs, shape (vocabulary,); None where terms are not used."""
+        if not self.config.term_dimensions:
+            return None
+        return document_frequencies(term_counts(texts, self.encoder.tokenizer, self.encoder.settings.max_length))
+
+    def in_context(
+        self,
+        embeddings: np.ndarray | None,
+        digest: str = "",
+        *,
+        terms: np.ndarray | None = None,
+        dtype: str = "auto",
+    ) -> StatisticsEncoder:
+        """The encoder under these statistics.
+
+        Parameters
+        ----------
+        embeddings
+            From :meth:`embed_context`; None: the null context.
+        digest
+            Names the context inside the encoder's fingerprint.
+        terms
+            From :meth:`count_terms`.
+        dtype
+            Number format of the computation; ``"auto"``: the encoder's own.
+        """
+        return StatisticsEncoder(self, embeddings, digest, terms, dtype)
+
+
+class StatisticsEncoder:
+    """A dense encoder under the statistics of one corpus: an encoder like any other."""
+
+    kind = "dense"
+
+    def __init__(
+        self, model: StatisticsModel, embeddings: np.ndarray | None, digest: str, terms: np.ndarray | None, dtype: str
+    ) -> None:
+        self.model = model
+        self.context_digest = digest or _digest(embeddings, terms)
+        self._encoder = copy.copy(model.encoder)
+        if dtype != "auto":
+            self.settings = dataclasses.replace(self.settings, dtype=dtype)
+        self._means: dict[bool, np.ndarray] = {}
+        self._idf = None
+        if embeddings is not None and len(embeddings):
+            if embeddings.shape[1:] != (2, model.encoder.dimension):
+                raise InputError(
+                    f"context embeddings have shape {embeddings.shape}; expected (documents, 2, "
+                    f"{model.encoder.dimension}), the output of embed_context."
+                )
+            documents, queries = embeddings[:, 0], embeddings[:, 1]
+            self._means = {False: documents.mean(axis=0), True: queries.mean(axis=0)}
+            self._documents = documents - self._means[False]
+            if terms is not None:
+                self._idf = rarity(terms, len(embeddings))
+
+    @property
+    def settings(self) -> EncodingSettings:
+        """Length limit, prompts and number format of the encoder."""
+        return self._encoder.settings
+
+    @settings.setter
+    def settings(self, settings: EncodingSettings) -> None:
+        self._encoder.settings = settings
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self.model.encoder.dimension) + self.model.config.term_dimensions
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of model and context."""
+        return hashlib.sha256(f"{self.model.fingerprint}:{self.context_digest}".encode()).hexdigest()
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the statistics that all texts share."""
+        held = [*self._means.values(), *([] if self._idf is None else [self._idf])]
+        return sum(array.nbytes for array in held) + (self._documents.nbytes if self._means else 0)
+
+    def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
+        """Vectors of queries, shape (n, dimension), float32."""
+        return self.encode(texts, prompt_name="query", show_progress=show_progress)
+
+    def encode_document(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
+        """Vectors of documents, shape (n, dimension), float32."""
+        return self.encode(texts, prompt_name="document", show_progress=show_progress)
+
+    def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
+        """Vectors of texts under a prompt of the encoder; all but ``"query"`` count as documents."""
+        vectors = self._encoder.encode(texts, prompt_name=prompt_name, show_progress=show_progress)
+        if self._means:
+            for start in range(0, len(vectors), _CHUNK):
+                part = vectors[start : start + _CHUNK]
+                vectors[start : start + _CHUNK] = self._adapt(part, self._means[prompt_name == "query"])
+        if not self.model.config.term_dimensions:
+            return vectors
+        return _unit(np.hstack([vectors, self.model.config.term_weight * self._terms(texts)]))
+
+    def _adapt(self, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Take out the mean, and the soft mean of the nearest context documents."""
+        config = self.model.config
+        adapted = vectors - config.centre * mean
+        if config.contrast:
+            nearness = config.contrast_scale * vectors @ self._documents.T
+            nearness = np.exp(nearness - nearness.max(axis=1, keepdims=True))
+            nearness /= nearness.sum(axis=1, keepdims=True)
+            adapted -= config.contrast * (nearness @ self._documents)
+        return _unit(adapted)
+
+    def _terms(self, texts: Sequence[str]) -> np.ndarray:
+        """Sketches of the texts; zeros without a context, where no term is known to be rare."""
+        dimensions = self.model.config.term_dimensions
+        if self._idf is None:
+            return np.zeros((len(texts), dimensions), dtype=np.float32)
+        counts = term_counts(texts, self._encoder.tokenizer, self.settings.max_length)
+        return sketch(counts, self._idf, dimensions)
+
+
+def _digest(embeddings: np.ndarray | None, terms: np.ndarray | None) -> str:
+    """Name a context that came without a name."""
+    if embeddings is None:
+        return "null"
+    digest = hashlib.sha256(np.ascontiguousarray(embeddings).data)
+    if terms is not None:
+        digest.update(np.ascontiguousarray(terms).data)
+    return digest.hexdigest()
