@@ -62,7 +62,10 @@ def _index_parser(commands: Any) -> None:
     parser = _command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
     parser.add_argument("documents", type=Path, nargs="?", metavar="DOCUMENTS")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the index")
-    parser.add_argument("--model", help="name or directory (default: cde-minilm, or that of the vectors)")
+    parser.add_argument(
+        "--model",
+        help="name or directory of any family, bm25 or hybrid:A+B (default: cde-minilm, or that of the vectors)",
+    )
     parser.add_argument("--key", default="id", help="field of the id (default: id)")
     parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
     parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
@@ -82,7 +85,7 @@ def _search_parser(commands: Any) -> None:
     parser.add_argument("index", type=Path, metavar="DIR")
     parser.add_argument("queries", nargs="+", metavar="QUERY")
     parser.add_argument("-k", type=int, default=10, help="hits for each query (default: 10)")
-    parser.add_argument("--model", help="where the model has moved")
+    parser.add_argument("--model", help="where the model has moved; of a hybrid PART=MODEL")
     parser.add_argument("--device")
     parser.add_argument("--json", action="store_true", help="one JSON object a hit")
 
@@ -132,10 +135,10 @@ def run_index(arguments: argparse.Namespace) -> None:
     if arguments.documents is None:
         raise InputError("nothing to index: name a file of documents, or folders of vectors with --vectors.")
     from .corpora.readers import read_documents
-    from .retriever import Retriever
+    from .fusion.model import create_index
 
     documents = read_documents(arguments.documents, key=arguments.key)
-    retriever = Retriever(
+    retriever = create_index(
         arguments.model or DEFAULT_MODEL,
         key=arguments.key,
         on=arguments.on,
@@ -162,9 +165,9 @@ def run_embed(arguments: argparse.Namespace) -> None:
 
 def run_search(arguments: argparse.Namespace) -> None:
     """Print the hits of each query."""
-    from .retriever import Retriever
+    from .fusion.model import open_index
 
-    with Retriever.load(arguments.index, model=arguments.model, device=arguments.device) as retriever:
+    with open_index(arguments.index, model=arguments.model, device=arguments.device) as retriever:
         hits = retriever(arguments.queries, k=arguments.k, documents=True)
     for query, ranking in zip(arguments.queries, hits, strict=True):
         if not arguments.json:
@@ -186,16 +189,23 @@ def _preview(document: dict[str, Any]) -> str:
 
 def run_context(arguments: argparse.Namespace) -> None:
     """Print what was sampled, how large the cache is, and whether the corpus has moved away."""
-    from .retriever import Retriever
+    from .fusion import Hybrid
+    from .fusion.model import open_index
 
-    with Retriever.load(arguments.index, model=arguments.model) as retriever:
-        report = retriever.context_report()
+    with open_index(arguments.index, model=arguments.model) as retriever:
+        reports = retriever.context_report()
         documents = len(retriever)
+    for name, report in (reports if isinstance(retriever, Hybrid) else {"": reports}).items():
+        print(_described(report, arguments.show, f"{documents} documents" + (f", part {name}" if name else "")))
+
+
+def _described(report: dict[str, Any], n_ids: int, index: str) -> str:
+    """Say what a context is, in lines."""
     drift = report["drift"]
-    shown = ", ".join(str(name) for name in report["ids"][: arguments.show])
-    more = f", ... ({len(report['ids'])} in all)" if len(report["ids"]) > arguments.show else ""
+    shown = ", ".join(str(name) for name in report["ids"][:n_ids])
+    more = f", ... ({len(report['ids'])} in all)" if len(report["ids"]) > n_ids else ""
     lines = {
-        "index": f"{documents} documents",
+        "index": index,
         "context": f"{report['documents']} documents, {report['source']}, seed {report['seed']}",
         "ids": shown + more or "none",
         "digest": report["digest"][:16],
@@ -205,8 +215,7 @@ def run_context(arguments: argparse.Namespace) -> None:
     if drift is not None:
         verdict = "stale: call refresh()" if drift.stale else "still stands for the corpus"
         lines["drift"] = f"shift {drift.shift:.4f} (p = {drift.p_value:.3f}), {verdict}"
-    for name, value in lines.items():
-        print(f"{name:8s} {value}")
+    return "\n".join(f"{name:8s} {value}" for name, value in lines.items())
 
 
 def run_eval(arguments: argparse.Namespace) -> None:

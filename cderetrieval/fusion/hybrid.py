@@ -348,6 +348,8 @@ class Hybrid:
 
     def context_report(self, *, seed: int = 1) -> dict[str, dict[str, Any]]:
         """What the context of each contextual part is, as :meth:`Retriever.context_report` says it, by part name."""
+        if not self.contexts:
+            raise ContextError("this hybrid has no context: none of its parts takes one, or nothing was added yet.")
         return {name: self._retrievers[name].context_report(seed=seed) for name in self.contexts}
 
     def refresh(self, context: ContextSpec = "own", *, show_progress: bool = True) -> Hybrid:

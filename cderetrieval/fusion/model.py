@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..embedding import Model, is_contextual
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError, StoreError
 from ..models.hub import load
+from ..retriever import Retriever
 from .hybrid import Hybrid
 from .manifest import MANIFEST, Manifest
 from .parts import named_parts
@@ -86,6 +87,33 @@ def is_hybrid(name: str | os.PathLike[str]) -> bool:
     return text.startswith(PREFIX) or (path / MANIFEST).is_file() or (path.suffix == ".json" and path.is_file())
 
 
+def hybrid_parts(name: str | os.PathLike[str]) -> tuple[dict[str, str], Fusion]:
+    """Names of the models of a hybrid, by the names of its parts, and how it fuses.
+
+    Raises
+    ------
+    ModelError
+        If a part is not named.
+    StoreError
+        If the file of a hybrid is damaged.
+    MismatchError
+        If a part was built with a model that has no name.
+
+    Examples
+    --------
+    >>> hybrid_parts("hybrid:cde-minilm+bm25")[0]
+    {'cde-minilm': 'cde-minilm', 'bm25': 'bm25'}
+    """
+    text = os.fspath(name)
+    if not text.startswith(PREFIX):
+        manifest = Manifest.read(Path(text))
+        return {part: str(model) for part, model in manifest.models({}).items()}, manifest.fusion
+    names = text.removeprefix(PREFIX).split("+")
+    if not all(names):
+        raise ModelError(f"model {text!r} names no part, or an empty one; write it as {PREFIX}cde-minilm+bm25.")
+    return {part: str(model) for part, model in named_parts(names).items()}, Fusion()
+
+
 def load_model(name: str | os.PathLike[str], *, device: str | None = None, dtype: str = "auto") -> AnyModel:
     """Load a model of any family by name: a hybrid, or whatever :func:`cderetrieval.load` knows.
 
@@ -98,14 +126,53 @@ def load_model(name: str | os.PathLike[str], *, device: str | None = None, dtype
     """
     if not is_hybrid(name):
         return load(name, device=device, dtype=dtype)
-    text = os.fspath(name)
-    if text.startswith(PREFIX):
-        names = text.removeprefix(PREFIX).split("+")
-        if not all(names):
-            raise ModelError(f"model {text!r} names no part, or an empty one; write it as {PREFIX}cde-minilm+bm25.")
-        named: dict[str, Any] = named_parts(names)
-        fusion = Fusion()
-    else:
-        manifest = Manifest.read(Path(text))
-        named, fusion = manifest.models({}), manifest.fusion
-    return HybridModel({part: load(model, device=device, dtype=dtype) for part, model in named.items()}, fusion)
+    parts, fusion = hybrid_parts(name)
+    return HybridModel({part: load(model, device=device, dtype=dtype) for part, model in parts.items()}, fusion)
+
+
+def create_index(model: str, path: Path, **options: Any) -> Retriever | Hybrid:
+    """An empty index in a directory for a model of any family, by name; `options` as for a retriever.
+
+    Raises
+    ------
+    StoreError
+        If the directory holds an index.
+    """
+    if not is_hybrid(model):
+        if (path / MANIFEST).exists():
+            raise StoreError(f"{path} holds an index already, a hybrid. Choose another directory.")
+        return Retriever(model, path=path, **options)
+    parts, fusion = hybrid_parts(model)
+    return Hybrid(parts, fusion=fusion, path=path, **options)
+
+
+def open_index(
+    path: str | os.PathLike[str], *, model: str | None = None, device: str | None = None
+) -> Retriever | Hybrid:
+    """Open a directory that holds an index, a hybrid's or any other.
+
+    Parameters
+    ----------
+    path
+        The directory.
+    model
+        Where the model of the index has moved; of a hybrid ``PART=MODEL``.
+    device
+        Where models compute.
+
+    Raises
+    ------
+    ConfigError
+        If the part of a hybrid is not named.
+    StoreError
+        If the directory holds no index.
+    """
+    if not (Path(path) / MANIFEST).is_file():
+        return Retriever.load(Path(path), model=model, device=device)
+    models: dict[str, Model] = {}
+    if model is not None:
+        part, separator, moved = model.partition("=")
+        if not separator:
+            raise ConfigError(f"model {model!r}: {path} is a hybrid; say which part's model has moved, as PART=MODEL.")
+        models[part] = load(moved, device=device)
+    return Hybrid.load(Path(path), models=models, device=device)

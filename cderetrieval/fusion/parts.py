@@ -9,6 +9,7 @@ from typing import Any
 from ..embedding import ContextSpec, Model, is_contextual
 from ..errors import ContextError, InputError, StoreError
 from ..retriever import Retriever
+from ..store import Store
 from .manifest import Manifest, begun, part_directory
 from .together import follow, id_names
 
@@ -68,7 +69,8 @@ def make_parts(named: Mapping[str, Part], directory: Path | None, **options: Any
     Raises
     ------
     InputError
-        If two retrievers differ in `key` or `on`, one is given together with a directory, or `index` names no part.
+        If two retrievers differ in `key` or `on`, one is given together with a directory or lives on a server, or
+        `index` names no part.
     """
     index = options.pop("index")
     indexes = dict(index) if isinstance(index, Mapping) else dict.fromkeys(named, index)
@@ -86,6 +88,8 @@ def make_parts(named: Mapping[str, Part], directory: Path | None, **options: Any
         place = None if directory is None else part_directory(directory, number)
         options["index"] = indexes.get(name, "auto")
         retrievers[name] = part if isinstance(part, Retriever) else Retriever(part, path=place, **options)
+        if not isinstance(retrievers[name]._store, Store):
+            raise InputError(f"part {name!r} lives on a server; a hybrid changes its parts together, on one machine.")
     _check_fields(retrievers)
     return retrievers
 
