@@ -74,7 +74,7 @@ class IndexView:
         self._state: list[int] = []
         # Numbers of the documents that the last filter let pass, and of which state.
         self._passing = np.empty(0, dtype=np.int64)
-        self._wanted: Filter | None = None
+        self._wanted = ""
         self._passed_at = -1
 
     def check(self, encoder: Encoder) -> None:
@@ -157,9 +157,10 @@ class IndexView:
     def _selected(self, queries: Any, k: int, wanted: Filter) -> tuple[np.ndarray, np.ndarray]:
         """What the index finds among the documents that a filter lets pass."""
         self.index()
-        if wanted != self._wanted or self._generation != self._passed_at:
+        # By its text: in Python 1 equals True, and such filters differ.
+        if repr(wanted) != self._wanted or self._generation != self._passed_at:
             self._passing = passing(self._store, self._seqs, wanted)
-            self._wanted, self._passed_at = wanted, self._generation
+            self._wanted, self._passed_at = repr(wanted), self._generation
         return self._asked(lambda index: search_among(index, self._store, self._passing, queries, k))
 
     def _source(self) -> Callable[[int], Iterator[Any]]:

@@ -22,7 +22,7 @@ from ..index.milvus.breadth import Probe
 from ..index.milvus.collection import Collection, Row, sparse_rows
 from ..index.milvus.rows import decode_payload, encode_payload, key_of, metadata_of
 from ..index.milvus.schema import VECTOR
-from ..store.codec import encode_id
+from ..store.codec import encode_id, encode_json
 from ..store.documents import Row as Document
 from ..types import Vectors
 from ..vectors import DENSE, Layout, checked, is_vectors
@@ -188,10 +188,15 @@ def _encoded(rows: Iterable[Document], on: Sequence[str] | None) -> Iterator[tup
     for number, (document_id, text, document) in enumerate(rows):
         try:
             key = key_of(encode_id(document_id))
-            payload = encode_payload(document, _kept(document, text, on))
-            yield text, {"id": key, "payload": payload, "metadata": metadata_of(document)}
+            try:
+                payload = encode_payload(document, _kept(document, text, on))
+            except (TypeError, RecursionError):
+                encode_json(document)  # names the field that is no JSON
+                raise
+            row = {"id": key, "payload": payload, "metadata": metadata_of(document)}
         except InputError as error:
             raise InputError(f"row {number} (id {document_id!r}): {error}") from error
+        yield text, row
 
 
 def _kept(document: Mapping[str, Any], text: str, on: Sequence[str] | None) -> str | None:

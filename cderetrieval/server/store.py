@@ -90,8 +90,9 @@ class ServerStore:
         """Close the connection; a Milvus Lite file is flushed first: reading its log back takes 1 s for 1,000 rows."""
         try:
             if self._wrote and self.location.lite and self._current is not None:
-                self._current.collection.flush()
+                self._connection.flush(self._current.collection.name)
         finally:
+            self._wrote = False
             self._connection.close()
 
     # What is there

@@ -25,8 +25,6 @@ from .schema import METRIC, VECTOR, collection_schema, index_parameters
 
 # How long this process asks for its own writes; "Bounded" may lag by 5 seconds.
 SESSION = 30.0
-# Building an index and loading it may take hours for a first call of many millions.
-BUILD_TIMEOUT = 6 * 3_600.0
 MAX_LIMIT = 16_384
 KEYS = 1_000
 # Hits in one answer: each can be a payload of 64 KiB, or a short key.
@@ -75,18 +73,9 @@ class Collection:
 
     def build(self, index: str, rows: int) -> None:
         """Flush, build the index, load."""
-        call = self.connection.call
-        call("flush", self.name, timeout=BUILD_TIMEOUT)
-        call("create_index", self.name, _index(index, rows), timeout=BUILD_TIMEOUT)
-        self.load()
-
-    def load(self) -> None:
-        """Load it for search; quick where it is loaded."""
-        self.connection.call("load_collection", self.name, timeout=BUILD_TIMEOUT)
-
-    def flush(self) -> None:
-        """Write what is in memory into files."""
-        self.connection.call("flush", self.name, timeout=BUILD_TIMEOUT)
+        self.connection.flush(self.name)
+        self.connection.build_index(self.name, index_parameters(index, rows))
+        self.connection.load(self.name)
 
     def drop(self) -> None:
         """Remove it with all its rows."""
@@ -174,15 +163,8 @@ class Collection:
         try:
             return self.connection.call(name, *values, **options)
         except NotLoadedError:
-            self.load()
+            self.connection.load(self.name)
             return self.connection.call(name, *values, **options)
-
-
-def _index(index: str, rows: int) -> Any:
-    from pymilvus import MilvusClient
-
-    parameters = index_parameters(index, rows)
-    return MilvusClient.prepare_index_params(VECTOR, index_type=index, metric_type=METRIC, params=parameters)
 
 
 def _wide_enough(width: Mapping[str, int], limit: int) -> dict[str, int]:

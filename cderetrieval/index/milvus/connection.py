@@ -11,8 +11,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from .location import TOKEN_VARIABLE, Location
 
 # Seconds for one attempt to connect; a refused connection fails at once.
 CONNECT_TIMEOUT = 10.0
+# Seconds to write rows into files; hours to build an index of very many.
+FLUSH_TIMEOUT = 300.0
+BUILD_TIMEOUT = 48 * 3_600.0
+# The one index of a collection has the name of its field.
+VECTOR_INDEX = "vector"
 # Codes of Milvus's errors: those that mean something to us.
 COLLECTION_NOT_FOUND, COLLECTION_NOT_LOADED = 100, 101
 NOT_LOADED_CODES = {COLLECTION_NOT_LOADED, 503}
@@ -81,7 +87,10 @@ class Connection:
         try:
             with _lite_lock:
                 self._client = MilvusClient(
-                    address, token=location.token, db_name=location.database, timeout=CONNECT_TIMEOUT
+                    address,
+                    token=location.token,
+                    db_name=location.database,
+                    timeout=min(CONNECT_TIMEOUT, location.timeout),
                 )
                 _lite_users[self._file] += 1
         except Exception as error:
@@ -151,9 +160,43 @@ class Connection:
             )
         return ServerError(f"{where} refused {name}: {_first_line(error)}")
 
-    def version(self) -> str:
-        """What the server says of itself."""
-        return str(self.call("get_server_version"))
+    def flush(self, name: str) -> None:
+        """Write the rows of a collection that are in memory into files."""
+        self.call("flush", name, timeout=max(FLUSH_TIMEOUT, self.location.timeout))
+
+    def build_index(self, name: str, parameters: Any) -> None:
+        """Build an index, and wait for it as long as the server works on it.
+
+        Raises
+        ------
+        ServerError
+            If the build fails, or the server stops to answer.
+        """
+        # Milvus Lite builds inside the request. A server is asked now and then, so that its end is noticed.
+        timeout = BUILD_TIMEOUT if self._file else None
+        self.call("create_index", name, parameters, sync=False, timeout=timeout)
+        for found in self._asked_again("describe_index", name, index_name=VECTOR_INDEX):
+            if found["state"] == "Finished":
+                return
+            if found["state"] == "Failed":
+                raise ServerError(f"Milvus could not build the index of {name}: {found['index_state_fail_reason']}")
+
+    def load(self, name: str) -> None:
+        """Load a collection for search, and wait until it is; quick where it is loaded."""
+        self.call("load_collection", name, _async=True)
+        for found in self._asked_again("get_load_state", name):
+            if found["state"].name == "Loaded":
+                return
+
+    def _asked_again(self, name: str, *values: Any, **options: Any) -> Iterator[Any]:
+        """Answers to one question, every half second."""
+        started = time.monotonic()
+        while time.monotonic() - started < BUILD_TIMEOUT:
+            yield self.call(name, *values, **options)
+            time.sleep(0.05 if self._file else 0.5)
+        raise ServerError(
+            f"Milvus at {self.location.address} did not end in {BUILD_TIMEOUT / 3_600:.0f} hours ({name})."
+        )
 
     def close(self) -> None:
         """Close; harmless when closed."""

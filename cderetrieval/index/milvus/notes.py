@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import StoreError
 from .connection import CollectionGoneError, Connection, NotLoadedError
-from .schema import VECTOR
+from .schema import VECTOR, index_parameters
 
 SUFFIX = "_settings"
 PART = 60_000
@@ -66,9 +66,9 @@ class Notes:
         elif {field["name"] for field in call("describe_collection", self.collection)["fields"]} != FIELDS:
             raise StoreError(f"{self.collection} is not a collection of this package; give yours another name.")
         # Also where another process made it a moment ago, or died before it came here.
-        index = MilvusClient.prepare_index_params(VECTOR, index_type="FLAT", metric_type="IP")
-        call("create_index", self.collection, index)
-        call("load_collection", self.collection)
+        if not call("list_indexes", self.collection):
+            self._connection.build_index(self.collection, index_parameters("FLAT", 0))
+        self._connection.load(self.collection)
 
     def get(self, name: str) -> Any:
         """A value, or None.
@@ -163,7 +163,7 @@ class Notes:
         try:
             rows = self._connection.call("query", self.collection, **options)
         except NotLoadedError:
-            self._connection.call("load_collection", self.collection)
+            self._connection.load(self.collection)
             rows = self._connection.call("query", self.collection, **options)
         except CollectionGoneError:
             return {}

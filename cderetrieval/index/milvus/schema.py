@@ -21,10 +21,11 @@ from typing import Any
 
 from ...errors import ConfigError, StoreError
 from ...vectors import DENSE, SPARSE, Layout
+from .connection import VECTOR_INDEX
 from .rows import MAX_KEY, MAX_STRING
 
 FORMAT = 1
-VECTOR = "vector"
+VECTOR = VECTOR_INDEX
 METRIC = "IP"
 # Parameter of search that says how widely to look, by type of index; None: there is none, or it is exact.
 WIDTHS: Mapping[str, str | None] = {
@@ -116,13 +117,18 @@ def choose_index(wanted: str, kind: str, *, lite: bool) -> str:
     return wanted
 
 
-def index_parameters(index: str, rows: int) -> dict[str, Any]:
-    """Parameters to build an index with; the lists of IVF follow from the rows that are there at first."""
+def index_parameters(index: str, rows: int) -> Any:
+    """What to build an index with; the lists of IVF follow from the rows that are there at first."""
+    from pymilvus import MilvusClient
+
+    settings: dict[str, int] = {}
     if index == "HNSW":
-        return dict(HNSW)
-    if index.startswith("IVF"):
-        return {"nlist": 2 ** round(math.log2(min(65_536, max(16, 2.5 * math.sqrt(rows)))))}
-    return {}
+        settings = dict(HNSW)
+    elif index.startswith("IVF"):
+        settings = {"nlist": 2 ** round(math.log2(min(65_536, max(16, 2.5 * math.sqrt(rows)))))}
+    return MilvusClient.prepare_index_params(
+        VECTOR, index_type=index, index_name=VECTOR, metric_type=METRIC, params=settings
+    )
 
 
 def collection_schema(layout: Layout) -> Any:
