@@ -38,7 +38,7 @@ _CHUNK = 8_192
 
 @dataclass(frozen=True)
 class StatisticsConfig:
-    """Which statistics of a context are used, and how strongly; chosen on development data (`benchmarks/context.py`).
+    """Which statistics of a context are used, and how strongly; chosen on held-out slices of training sets.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ class StatisticsConfig:
     """
 
     centre: float = 0.5
-    contrast: float = 0.2
-    contrast_scale: float = 10.0
+    contrast: float = 0.3
+    contrast_scale: float = 8.0
     term_dimensions: int = 0
     term_weight: float = 0.0
     query_words: int = 8

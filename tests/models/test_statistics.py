@@ -19,7 +19,7 @@ CORPUS = [
     for verb in ("hunt", "sleep")
     for time in ("night", "noon")
 ]
-FULL = StatisticsConfig(centre=0.5, contrast=0.2, term_dimensions=64, term_weight=0.7)
+FULL = StatisticsConfig(centre=0.5, contrast=0.2, contrast_scale=10, term_dimensions=64, term_weight=0.7)
 needs_minilm = pytest.mark.skipif(installed_minilm() is None, reason=f"{PACKAGE} is not installed")
 
 
