@@ -85,6 +85,8 @@ class DenseEncoder(TextEncoder):
     def fingerprint(self) -> str:
         """Digest of weights, modules, prompts and tokenizer."""
         values = {**dataclasses.asdict(self.settings), "dtype": None, "modules": [repr(m) for m in self.model]}
+        if self.model.truncate_dim is not None:
+            values["dimension"] = self.dimension
         return tensors_digest(unique_tensors(self.model), repr(sorted(values.items())), self.tokenizer)
 
     @cached_property
@@ -117,9 +119,12 @@ class DenseEncoder(TextEncoder):
         return matrix
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask (b, t) to vectors (b, dimension), as the model's modules give them."""
+        """Token ids and mask (b, t) to vectors (b, dimension), as the model's modules give them.
+
+        A model with a `truncate_dim` (Matryoshka) keeps so many of their dimensions.
+        """
         features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if "token_type_ids" in self.tokenizer.model_input_names:
             features["token_type_ids"] = torch.zeros_like(input_ids)
         output: Tensor = self.model(features)["sentence_embedding"]
-        return output
+        return output[:, : self.dimension]

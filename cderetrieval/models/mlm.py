@@ -13,6 +13,7 @@ here: the head is the model itself with its backbone replaced by one that hands 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ def mlm_head(model: Any) -> nn.Module:
 def token_states(model: Any, features: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:
     """Final hidden states of all real tokens, one text after the other, shape (n, h), and each text's token count."""
     mask = features["attention_mask"].bool()
-    inputs = {name: features[name] for name in _INPUTS if name in features}
+    taken = inspect.signature(model.base_model.forward).parameters
+    inputs = {name: features[name] for name in _INPUTS if name in features and name in taken}
     states = model.base_model(**inputs, return_dict=True).last_hidden_state
     return states[mask], mask.sum(dim=1).tolist()
 

@@ -8,7 +8,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 from transformers import BertConfig, BertModel
 
-from cderetrieval import load
+from cderetrieval import Retriever, load
 from cderetrieval.errors import ConfigError, InputError, ModelError
 from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.testing import BACKBONES, tiny_tokenizer
@@ -85,6 +85,54 @@ def test_the_passage_prompt_is_that_of_documents(build):
     )
     replaced = DenseEncoder(model, prompts={"document": "d: "})
     np.testing.assert_allclose(replaced.encode_document(TEXTS), unit(model.encode(TEXTS, prompt="d: ")), atol=1e-5)
+
+
+def test_only_the_first_dimensions_of_a_model_that_says_so(build):
+    whole, short = (build("mean", similarity_fn_name="dot", truncate_dim=size) for size in (None, 12))
+    encoder = DenseEncoder(short)
+    assert encoder.dimension == 12
+    np.testing.assert_allclose(encoder.encode_query(TEXTS), DenseEncoder(whole).encode_query(TEXTS)[:, :12], atol=1e-6)
+    assert_same(encoder, short, similarity="dot")
+    assert_same(DenseEncoder(build("mean", truncate_dim=12)), build("mean", truncate_dim=12), similarity="cosine")
+    assert len({DenseEncoder(build(truncate_dim=size)).fingerprint for size in (None, 12, 13)}) == 3
+
+
+def test_a_decoder_with_its_last_token(tmp_path):
+    from transformers import Qwen2Config, Qwen2Model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = Qwen2Config(
+            vocab_size=128,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=128,
+            initializer_range=0.2,
+        )
+        Qwen2Model(config).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    modules = [Transformer(str(tmp_path), max_seq_length=48), Pooling(32, "lasttoken")]
+    model = SentenceTransformer(modules=modules, device="cpu", prompts={"query": "ask: "})
+    model.tokenizer.padding_side = "left"  # as decoders have it; here padding stands on the right
+    assert_same(DenseEncoder(model), model, similarity="cosine")
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_a_retriever_ranks_by_the_similarity_of_the_model(build, similarity):
+    model = build("mean", similarity_fn_name=similarity)
+    texts = [f"{'owls ' * (i % 5)}{chr(97 + i)}{i}" for i in range(26)]
+    query, vectors = model.encode_query(["owls a"]), model.encode_document(texts)
+    product = (query @ vectors.T)[0]
+    cosine = product / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    assert np.argsort(-product).tolist() != np.argsort(-cosine).tolist(), "the two must disagree"
+    scores = product if similarity == "dot" else cosine
+    retriever = Retriever(DenseEncoder(model)).add(texts, show_progress=False)
+    hits = retriever("owls a", k=26)[0]
+    np.testing.assert_allclose([hit["similarity"] for hit in hits], np.sort(scores)[::-1], rtol=1e-5)
+    assert [hit["id"] for hit in hits][:5] == np.argsort(-scores)[:5].tolist()
 
 
 def test_static_embeddings(build):
