@@ -12,7 +12,7 @@ import logging
 import time
 from typing import Any
 
-from ..errors import InputError, ServerError
+from ..errors import InputError, LockedError, ServerError
 from ..index.milvus.breadth import Probe, measure
 from ..index.milvus.collection import Collection
 from ..index.milvus.connection import Connection
@@ -50,6 +50,11 @@ class Build:
         change = self._change
         self._notes.create()
         change.guard = Guard(self._connection, self._notes, self._location.collection)
+        if self._connection.call("has_collection", self._location.collection):
+            raise LockedError(
+                f"another process has made {self._location} while these documents were embedded. Add them again: they "
+                "are then embedded in its context."
+            )
         layout = change.spool.layout
         assert layout is not None, "spooled documents have vectors"
         collection = Collection(self._connection, change.guard.target, layout)

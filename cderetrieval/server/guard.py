@@ -1,11 +1,13 @@
 """Who is building a new collection for an alias: one process at a time, and the others know.
 
 A build (the first `add`, or `refresh`) may take hours. It leaves a note with the name of what it builds, and renews it
-every 20 seconds; a note that was not renewed for two minutes is that of a process that died, and whoever comes next
-drops what it had begun. A refresh copies the documents of the old collection, so what others write there meanwhile
-could be lost: every writer looks for the note after it has written, and does not acknowledge its change where there is
-one. The note is written before the refresh reads, with "Strong" consistency on both sides, so one of the two sees the
-other. Clocks of machines may differ by a minute.
+every 20 seconds; a note that was not renewed for two minutes is that of a process that died, and whoever builds next
+drops what it left: the new collection, or the old one where the alias had been switched already.
+
+A refresh copies the documents of the old collection, so what others write there meanwhile could be lost: every writer
+looks for the note after it has written, and does not acknowledge its change where there is one. The note is written
+before the refresh reads, with "Strong" consistency on both sides, so one of the two sees the other. Clocks of machines
+may differ by a minute.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ class Guard:
         Of the alias.
     alias
         Whose collection is built.
+    replaces
+        The collection behind it, if there is one.
 
     Raises
     ------
@@ -61,8 +65,9 @@ class Guard:
         If another process is building one.
     """
 
-    def __init__(self, connection: Connection, notes: Notes, alias: str) -> None:
+    def __init__(self, connection: Connection, notes: Notes, alias: str, replaces: str | None = None) -> None:
         check_unguarded(notes, alias)
+        self._replaces = replaces
         self._connection = connection
         self._notes = notes
         self._alias = alias
@@ -71,14 +76,19 @@ class Guard:
         left = notes.get(NOTE)
         self._beat()
         if left is not None:
-            logger.warning("Dropping %s, which a process that died had begun.", left["target"])
-            connection.call("drop_collection", left["target"])
+            self._clear(left)
         self._thread = threading.Thread(target=self._keep, name="cderetrieval-guard", daemon=True)
         self._thread.start()
 
+    def _clear(self, left: dict[str, Any]) -> None:
+        """Drop what a process that died had begun, or had replaced; never what the alias points at."""
+        for name in {left["target"], left["replaces"]} - {self._replaces, None}:
+            logger.warning("Dropping %s, which a process that died has left.", name)
+            self._connection.call("drop_collection", name)
+
     def _beat(self) -> None:
         place = {"host": platform.node(), "pid": os.getpid(), "time": time.time()}
-        self._notes.put(NOTE, {"target": self.target, **place})
+        self._notes.put(NOTE, {"target": self.target, "replaces": self._replaces, **place})
 
     def _keep(self) -> None:
         while not self._done.wait(BEAT):

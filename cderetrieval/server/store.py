@@ -269,10 +269,15 @@ class ServerStore:
 
     def clear_vectors(self) -> None:
         """Make all vectors anew, in a new collection; searches see the old one until the change is sent."""
-        current, change = self._current, self._open_change
+        change = self._open_change
+        self.look()
+        current = self._current
         if current is None:
             raise InputError("the index is empty: add documents first.")
-        change.guard = Guard(self._connection, self._notes, self.location.collection)
+        change.guard = Guard(self._connection, self._notes, self.location.collection, current.collection.name)
+        self.look()
+        if self._current is not current:  # by a refresh that ended just before the guard was up
+            raise self._overtaken()
         change.rebuilt = Rebuild(current.collection, change.guard.target, self._on)
 
     @property

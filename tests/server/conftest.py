@@ -136,11 +136,17 @@ def rows():
     return [{"id": name, "text": f"about {name}", "legs": len(name), "wild": name != "bees"} for name in ANIMALS]
 
 
-def child(script, *values):
-    """Start a script beside the tests."""
-    return subprocess.Popen(
-        [sys.executable, Path(__file__).with_name(script), *map(str, values)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def child():
+    """Start scripts beside the tests; what still runs in the end is killed."""
+    started = []
+
+    def start(script, *values):
+        command = [sys.executable, Path(__file__).with_name(script), *map(str, values)]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

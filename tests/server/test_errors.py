@@ -174,7 +174,7 @@ def test_a_closed_retriever(place, at, rows):
 
 def test_another_process_is_building(place, at, rows):
     remote = at(place).add(rows)
-    note = {"target": "animals_0", "host": "elsewhere", "pid": 7, "time": time.time()}
+    note = {"target": "animals_0", "replaces": None, "host": "elsewhere", "pid": 7, "time": time.time()}
     remote._store._notes.put("building", note)
     for call in (lambda: remote.add(rows), lambda: remote.remove(["owls"])):
         with pytest.raises(LockedError, match="process 7 on elsewhere is building a new collection for 'animals'"):

@@ -1,0 +1,81 @@
+"""A process that changes a collection is killed with SIGKILL; whatever it acknowledged is there.
+
+A server has no transaction over many rows, so a change that was cut off may be there in part. But each document is the
+old one or the new one, whole, and all vectors are of one context.
+"""
+
+import importlib.util
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("changes.py")
+specification = importlib.util.spec_from_file_location("server_changes", SCRIPT)
+changes = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(changes)
+
+
+def killed(child, place, seed, first, wanted, delay):
+    """Run changes in a child, kill it some time after so many are done; the last change started and the last done."""
+    process = child("changes.py", place, seed, first)
+    started, done = first - 1, first - 1
+    for line in process.stdout:
+        word, number = line.split()
+        started, done = (int(number), done) if word == "start" else (started, int(number))
+        if started - first >= wanted:
+            break
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    last = {word: int(number) for word, number in (line.split() for line in rest.splitlines(True) if "\n" in line)}
+    return last.get("start", started), last.get("done", done)
+
+
+def verify(retriever, before, after):
+    """Each document is as before the change that was cut off, or as after it; return what is there."""
+    found = {row[0]: row[1] for row in retriever._store.rows()}
+    for i in before.keys() | after.keys() | found.keys():
+        assert found.get(i) in (before.get(i), after.get(i)), f"document {i}"
+    assert len(retriever) == len(found)
+    if found:
+        hits = retriever(list(found.values()), k=1, documents=True)
+        assert [ranking[0]["similarity"] for ranking in hits] == [1.0] * len(found), "all vectors are of one context"
+        assert [ranking[0]["document"]["text"] for ranking in hits] == list(found.values())
+    return found
+
+
+def kill_and_look(at, child, place, seed, rounds, longest):
+    """Kill a child again and again; return how many changes were acknowledged."""
+    rng = random.Random(seed)
+    documents, first, acknowledged = {}, 0, 0
+    for _ in range(rounds):
+        started, done = killed(child, place, seed, first, rng.randint(0, 4), rng.uniform(0, longest))
+        for number in range(first, done + 1):
+            documents = changes.expected(documents, seed, number)
+        after = changes.expected(documents, seed, started) if started > done else documents
+        retriever = at(place, changes.Contextual())
+        documents = verify(retriever, documents, after)
+        retriever.close()
+        acknowledged += done - first + 1
+        first = started + 1 if documents else 0
+    return acknowledged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_nothing_acknowledged_is_lost(place, at, child, seed):
+    assert kill_and_look(at, child, place, seed, 6, 0.5) > 6, "children were killed before they did anything"
+    retriever = at(place, changes.Contextual()).refresh("random")
+    names = retriever._store._connection.call("list_collections")
+    assert sorted(names) == sorted([retriever._store.current.collection.name, "animals_settings"]), "no leftovers"
+
+
+@pytest.mark.slow
+def test_nothing_acknowledged_is_lost_on_a_server(milvus_server, at, child):
+    place = milvus_server.place()
+    assert kill_and_look(at, child, place, 3, 4, 5) > 3, "children were killed before they did anything"

@@ -1,0 +1,96 @@
+"""Several readers and writers of one collection."""
+
+import importlib.util
+import threading
+from pathlib import Path
+
+import pytest
+
+from cderetrieval.testing import HashEncoder
+
+SCRIPT = Path(__file__).with_name("writer.py")
+specification = importlib.util.spec_from_file_location("server_writer", SCRIPT)
+writer = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(writer)
+
+
+def test_several_retrievers_of_one_process(place, at):
+    at(place).add([{"id": "anchor", "text": "the anchor"}])
+    reader, failures = at(place, load=True), []
+
+    def work(name):
+        try:
+            mine = at(place)
+            for call in range(3):
+                mine.add({"id": f"{name}:{call}:{i}", "text": f"{name} {call} {i}"} for i in range(10))
+                mine.remove([f"{name}:{call}:0"])
+                assert reader("the anchor", k=1)[0][0]["id"] == "anchor"
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(reader) == 1 + 3 * 3 * 9
+    assert reader("b 2 7", k=1)[0][0]["id"] == "b:2:7"
+
+
+def test_a_reader_follows_a_refresh(place, at, rows):
+    model = writer.Contextual()
+    one, reader = at(place, model).add(rows), at(place, model, load=True)
+    before = reader("about owls", k=2)
+    assert reader.context.source == "own"
+    one.refresh("random")
+    after = reader("about owls", k=2)
+    assert after[0][0] == {"id": "owls", "similarity": 1.0}
+    assert after != before
+    assert reader.context == one.context
+    assert reader.context.source == "random"
+    assert len(reader.add([{"id": "new", "text": "about eels"}])) == len(one) == 7
+    assert one("about eels", k=1)[0][0] == {"id": "new", "similarity": 1.0}
+
+
+def test_a_refresh_that_fails_leaves_everything_as_it_was(place, at, rows, monkeypatch):
+    model = writer.Contextual()
+    one = at(place, model).add(rows)
+    before = one.context, list(one(["about owls", "x"], k=9))
+
+    def broken(self, texts, **_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HashEncoder, "encode_document", broken)
+        with pytest.raises(KeyboardInterrupt):
+            one.refresh(["another"])
+    assert (one.context, list(one(["about owls", "x"], k=9))) == before
+    names = one._store._connection.call("list_collections")
+    assert sorted(names) == sorted([one._store.current.collection.name, "animals_settings"])
+    assert one.refresh(["another"]).context.source == "texts"
+
+
+def test_processes_that_write_read_and_refresh(milvus_server, at, child):
+    place = milvus_server.place()
+    main = at(place, writer.Contextual()).add([{"id": "anchor", "text": "the anchor"}])
+    reader = child("writer.py", "read", place)
+    writers = [child("writer.py", "write", place, name, 4) for name in ("a", "b")]
+    for process in (reader, *writers):
+        assert process.stdout.readline() == "open\n"
+    main.refresh("random")
+    acknowledged = [
+        name
+        for process in writers
+        for line in process.communicate(timeout=200)[0].splitlines()[:-1]
+        for name in line.split()
+    ]
+    assert all(process.returncode == 0 for process in writers)
+    output, _ = reader.communicate(timeout=60)
+    assert reader.returncode == 0, "the reader never saw a mix or an error"
+    assert output.split()[1] == "random"
+    assert len(acknowledged) == len(set(acknowledged)) == 2 * 4 * 20
+    assert not main._store.missing(acknowledged)
+    assert len(main) == len(acknowledged) + 2
+    hits = main([f"text of {name}" for name in acknowledged], k=1)
+    assert [(ranking[0]["id"], ranking[0]["similarity"]) for ranking in hits] == [(i, 1.0) for i in acknowledged]
