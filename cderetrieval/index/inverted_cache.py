@@ -139,11 +139,10 @@ def _mapped(path: Path, arrays: list[tuple[Any, tuple[int, ...]]]) -> list[np.nd
     sizes = [int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in arrays]
     if path.stat().st_size != sum(sizes):
         raise StoreError(f"{path} has {path.stat().st_size} bytes, not {sum(sizes)}")
-    if not sum(sizes):  # an empty file cannot be mapped
-        return [np.empty(shape, dtype=dtype) for dtype, shape in arrays]
-    data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     found, start = [], 0
     for (dtype, shape), size in zip(arrays, sizes, strict=True):
-        found.append(data[start : start + size].view(dtype).reshape(shape))
+        # Each with a map of its own: scipy copies what is a small part of a larger array. Nothing cannot be mapped.
+        mapped = np.memmap(path, dtype, "r", start, shape) if size else np.empty(shape, dtype)
+        found.append(np.asarray(mapped))
         start += size
     return found

@@ -43,7 +43,7 @@ def compiled() -> Accumulate | None:
     except ImportError:
         return None
     integers, floats = _readonly(types, types.int64), _readonly(types, types.float64)
-    lists = _readonly(types, types.int32), _readonly(types, types.float32)
+    lists = _readonly(types, types.uint32), _readonly(types, types.float32)
     signature = types.void(integers, integers, floats, *lists, types.float64[::1])
     try:
         return njit(signature, cache=True, nogil=True)(accumulate)
@@ -59,8 +59,13 @@ def _readonly(types: Any, dtype: Any) -> Any:
 def accumulate(
     starts: np.ndarray, ends: np.ndarray, factors: np.ndarray, rows: np.ndarray, weights: np.ndarray, scores: np.ndarray
 ) -> None:
-    """Add to `scores`, for each list ``rows[starts[i]:ends[i]]``, its weights times ``factors[i]``."""
+    """Add to `scores`, for each list ``rows[starts[i]:ends[i]]``, its weights times ``factors[i]``.
+
+    Positions and loops count from zero in unsigned numbers: numba asks of any other whether it counts from the end, and
+    takes a quarter longer.
+    """
     for i in range(len(factors)):
         factor = factors[i]
-        for entry in range(starts[i], ends[i]):
-            scores[rows[entry]] += factor * weights[entry]
+        places, values = rows[starts[i] : ends[i]], weights[starts[i] : ends[i]]
+        for entry in range(len(places)):
+            scores[places[entry]] += factor * values[entry]

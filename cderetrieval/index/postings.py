@@ -97,7 +97,7 @@ class Postings:
         if accumulate is None:
             return self._lists[:, terms] @ factors
         scores = np.zeros(self.size)
-        accumulate(starts, ends, factors, self.rows, self.weights, scores)
+        accumulate(starts, ends, factors, self.rows.view(np.uint32), self.weights, scores)
         return scores
 
     @cached_property
