@@ -101,6 +101,8 @@ class SparseEmbedModel(SpladeModel):
             `input` with ``"sentence_embedding"``, the weights of all terms (b, v), and ``"terms"``, a
             :class:`~.term_pooling.Terms`.
         """
+        if "term_pooling" not in self._modules:  # while it is saved, or not yet made: plain SPLADE
+            return super().forward(input, **kwargs)
         task = kwargs.get("task") or input.get("task")
         k = k_tokens or (self.query_k_tokens if task == "query" else self.k_tokens)
         weights, terms = self._weights_and_terms(input, k)

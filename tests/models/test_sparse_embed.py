@@ -123,8 +123,9 @@ def test_gradients_reach_every_parameter():
     assert model.term_pooling.linear.weight.grad.abs().max() > 0
 
 
-def test_the_directory(encoder, tmp_path):
+def test_the_directory(encoder, tmp_path, caplog):
     encoder.save_pretrained(tmp_path)
+    assert "Error" not in caplog.text
     assert sorted(path.name for path in (tmp_path / "2_SparseEmbed").iterdir()) == ["config.json", "model.safetensors"]
     assert [module["idx"] for module in json.loads((tmp_path / "modules.json").read_text())] == [0, 1]
     assert list(tmp_path.glob("**/*.pt")) == list(tmp_path.glob("**/*.bin")) == []
