@@ -1,4 +1,4 @@
-"""Train a contextual model; the same as ``python -m cderetrieval train``. See ``--help``."""
+"""Train a contextual, dense or sparse model; the same as ``python -m cderetrieval train``. See ``--help``."""
 
 import sys
 

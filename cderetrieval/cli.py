@@ -112,7 +112,7 @@ def _eval_parser(commands: Any) -> None:
 
 
 def _train_parser(commands: Any) -> None:
-    parser = _command(commands, "train", run_train, "Train a contextual model by a recipe.")
+    parser = _command(commands, "train", run_train, "Train a contextual, dense or sparse model by a recipe.")
     from .training.command import add_arguments
 
     add_arguments(parser)

@@ -50,7 +50,7 @@ def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
     ConfigError
         If the recipe has no contextual architecture.
     """
-    if recipe.architecture == "biencoder":
+    if recipe.architecture not in ("joint", "cached"):
         raise ConfigError("Table 1 compares with a bi-encoder: give a recipe whose architecture is joint or cached.")
     batches, architecture = cell
     changes: dict[str, Any] = {}

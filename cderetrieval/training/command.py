@@ -2,6 +2,7 @@
 
 python run_train.py minilm --data pairs/ --out runs/minilm
 python run_train.py minilm --data pairs/ --out runs/minilm --resume
+python run_train.py splade --data triples/ --out runs/splade --evaluate dev-set/
 python run_train.py paper-small --print-config
 python run_train.py minilm --data pairs/ --out runs/table1 --table1 --seeds 3 --sweep packing=random,tour
 torchrun --nproc-per-node 8 run_train.py paper-large-v1 --out runs/large --share-negatives true
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .recipes import Recipe, load_recipe
+from .recipes import Recipe, load_recipe, recipe_names
 
 # Fields that are no settings of a run.
 _FIXED = {"name"}
@@ -26,7 +27,7 @@ _FIXED = {"name"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the training command: every field of a recipe is an option."""
-    parser.add_argument("recipe", help="minilm, paper-small, paper-large-v1, paper-large-v2, or a JSON file")
+    parser.add_argument("recipe", help=f"{', '.join(recipe_names())}, or a JSON file")
     parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoints, log and model")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="columns, vectors, clusters (default: OUT/cache)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

@@ -96,26 +96,23 @@ class PairData:
         mined = self.negatives_of(row)
         return [float(self._score[row]), *self._mined_scores[mined.start : mined.stop].tolist()]
 
-    def check_scored(self) -> None:
-        """Check that every row can be distilled from.
+    def check_complete(self, purpose: str, *, scored: bool) -> None:
+        """Check that every row has as many mined negatives as are used, and, where that is asked, scores.
 
         Raises
         ------
         InputError
-            If a row has fewer mined negatives than are used, or no scores; the message names file and line.
+            If one has not; the message names file and line.
         """
-        if self.negatives < 1:
-            raise ConfigError("distillation compares a document with mined negatives: set negatives to 1 or more.")
-        ends = np.asarray(self._negatives_end)
-        counts = np.diff(ends, prepend=0)
-        for wrong, what in (
-            (counts < self.negatives, f"fewer than {self.negatives} negatives"),
-            (np.isnan(self._score), "no 'scores' of a teacher"),
-        ):
+        counts = np.diff(np.asarray(self._negatives_end), prepend=0)
+        lacks = {f"fewer than {self.negatives} negatives": counts < self.negatives}
+        if scored:
+            lacks["no 'scores' of a teacher"] = np.isnan(self._score)
+        for what, wrong in lacks.items():
             if wrong.any():
                 raise InputError(
                     f"{self.where(int(wrong.argmax()))} has {what}, as {int(wrong.sum())} of {len(self)} rows: "
-                    "distillation needs both in every row. Leave such rows out, or use fewer negatives."
+                    f"{purpose} needs them in every row. Leave such rows out, or use fewer negatives."
                 )
 
     def where(self, row: int) -> str:

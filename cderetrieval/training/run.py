@@ -74,9 +74,12 @@ def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: st
         Where the surrogate computes.
     """
     data = load_pairs(recipe.data, cache, negatives=recipe.negatives)
-    if recipe.distillation != "none":
-        data.check_scored()
     ranks = processes if recipe.share_negatives else 1
+    distinct = family_of(recipe.architecture).distinct
+    if recipe.distillation != "none":
+        data.check_complete("distillation", scored=True)
+    elif ranks > 1 and distinct:
+        data.check_complete("sharing negatives between processes", scored=False)
     rows = recipe.batch_size * ranks
     domain = usable_domains(data, rows, recipe.small_domains)
     weights = None if data.weights is None else tuple(data.weights)
@@ -93,7 +96,7 @@ def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: st
         report = clusters.report()
     else:
         groups, report = Groups.without_clusters(domain, np.asarray(data.dataset), weights), {}
-    texts = text_numbers(data, cache) if family_of(recipe.architecture).distinct else None
+    texts = text_numbers(data, cache) if distinct else None
     prepared = Prepared(data, groups, vectors, texts, report)
     if vectors is not None:
         sampler = batch_sampler(recipe, prepared, ranks)

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from sentence_transformers.sparse_encoder import losses
 from sentence_transformers.sparse_encoder.callbacks.splade_callbacks import SpladeRegularizerWeightSchedulerCallback
+from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, softmax
 
@@ -127,7 +129,7 @@ class SparseEmbedRanking(nn.Module):
     ----------
     dimension, embedding_size
         Of the vocabulary and of a term's embedding.
-    scale, symmetric
+    scale, symmetric, share_negatives
         Of the contrastive loss.
     sparse_weight
         Of the loss by term weights.
@@ -142,6 +144,7 @@ class SparseEmbedRanking(nn.Module):
         *,
         scale: float = 1.0,
         symmetric: bool = False,
+        share_negatives: bool = False,
         sparse_weight: float = 0.1,
         distillation: str = "none",
         temperature: float = 1.0,
@@ -150,6 +153,7 @@ class SparseEmbedRanking(nn.Module):
         self._shape = dimension, embedding_size
         self.scale = scale
         self.symmetric = symmetric
+        self.share_negatives = share_negatives
         self.sparse_weight = sparse_weight
         self.distillation = distillation
         self.temperature = temperature
@@ -164,13 +168,17 @@ class SparseEmbedRanking(nn.Module):
         labels
             For distillation the teacher's scores of each query's documents, shape (b, documents).
         """
-        queries, *documents = (unpack(packed, *self._shape) for packed in embeddings)
+        packed, first = list(embeddings[1:]), 0
+        if self.share_negatives and self.distillation == "none" and dist.is_initialized():
+            packed = [all_gather_with_grad(column) for column in packed]
+            first = dist.get_rank() * len(embeddings[0])
+        queries, *documents = (unpack(column, *self._shape) for column in (embeddings[0], *packed))
         dense = torch.cat([all_pairs_scores(queries, column) for column in documents], dim=1)
         known = self._spread(queries)
         sparse = torch.cat([known @ self._spread(column).T for column in documents], dim=1)
         return {
-            "dense_loss": self._rank(dense, labels),
-            "sparse_loss": self.sparse_weight * self._rank(sparse, labels),
+            "dense_loss": self._rank(dense, labels, first),
+            "sparse_loss": self.sparse_weight * self._rank(sparse, labels, first),
         }
 
     def _spread(self, terms: Terms) -> Tensor:
@@ -178,10 +186,10 @@ class SparseEmbedRanking(nn.Module):
         rows = terms.weights.new_zeros(len(terms.ids), self._shape[0])
         return rows.scatter(1, terms.ids, terms.weights)
 
-    def _rank(self, scores: Tensor, labels: Tensor | None) -> Tensor:
+    def _rank(self, scores: Tensor, labels: Tensor | None, first: int) -> Tensor:
         """Loss of the scores of all queries with all documents, column by column, shape (b, documents of the step)."""
         if self.distillation == "none" or labels is None:
-            return contrast(scores * self.scale, self.symmetric)
+            return contrast(scores * self.scale, self.symmetric, first)
         own = own_scores(scores)
         if self.distillation == "margin-mse":
             return mse_loss(own[:, :1] - own[:, 1:], labels[:, :1] - labels[:, 1:])
@@ -189,15 +197,26 @@ class SparseEmbedRanking(nn.Module):
         return t**2 * kl_div(log_softmax(own / t, dim=1), softmax(labels / t, dim=1), reduction="batchmean")
 
 
-def contrast(scores: Tensor, symmetric: bool = False) -> Tensor:
-    """Cross entropy of each query over all documents, of which the i-th is its own; or the mean with the other way.
+def contrast(scores: Tensor, symmetric: bool = False, first: int = 0) -> Tensor:
+    """Cross entropy of each query over all documents; or the mean with that of its own document over the queries.
 
+    Parameters
+    ----------
+    scores
+        Of queries with documents, shape (b, d).
+    symmetric
+        Whether to take the mean.
+    first
+        Place of the first query's own document; those of the others follow.
+
+    Examples
+    --------
     >>> round(float(contrast(torch.zeros(2, 3))), 4)
     1.0986
     """
     own = torch.arange(len(scores), device=scores.device)
-    loss = cross_entropy(scores, own)
-    return loss if not symmetric else (loss + cross_entropy(scores[:, : len(scores)].T, own)) / 2
+    loss = cross_entropy(scores, own + first)
+    return loss if not symmetric else (loss + cross_entropy(scores[:, first : first + len(scores)].T, own)) / 2
 
 
 def own_scores(scores: Tensor) -> Tensor:

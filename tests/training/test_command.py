@@ -6,6 +6,7 @@ from cderetrieval.cli import main
 from cderetrieval.corpora.beir_folder import write_beir
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.testing import tiny_model_directory
+from cderetrieval.training.recipes import recipe_names
 
 pytest.importorskip("accelerate")
 
@@ -59,7 +60,7 @@ def test_training_is_not_imported_by_the_package():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("name", ["minilm", "paper-small", "paper-large-v1", "paper-large-v2"])
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_prints(name, capsys):
     assert main(["train", name, "--print-config"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == name

@@ -1,6 +1,7 @@
 """Dense, SPLADE and SparseEmbed through the same training as contextual models."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cderetrieval.corpora.beir_folder import write_beir
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.errors import ConfigError, InputError, MismatchError, TrainingError
 from cderetrieval.models.hub import load
+from cderetrieval.models.minilm import installed_minilm
 from cderetrieval.testing import tiny_tokenizer
 from cderetrieval.training.recipes import Recipe, load_recipe
 from cderetrieval.training.run import prepare, train
@@ -290,6 +292,53 @@ def test_training_is_evaluated_on_beir_folders(base, folder, tmp_path, architect
     assert "| toy |" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
-def test_the_small_recipes_start_from_minilm():
-    for name in ("splade-minilm", "sparse-embed-minilm"):
-        assert load_recipe(name).base == "all-MiniLM-L6-v2"
+def two_ranks(rank, recipe, output, cache):
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="29619",
+        GLOO_SOCKET_IFNAME="lo",
+    )
+    torch.set_num_threads(1)
+    model = train(recipe, output, cache=cache)
+    (output / f"rank{rank}.json").write_text(json.dumps(vectors_of(model).ravel()[:50].tolist()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk_tokens", [None, 64])
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_two_processes_that_share_negatives_are_one(without_dropout, folder, tmp_path, architecture, chunk_tokens):
+    """Two batches of four are one of eight, but for the regularisers, which see each process's own texts."""
+    recipe = tiny(without_dropout, folder / "mined.jsonl", architecture, chunk_tokens=chunk_tokens, max_steps=3)
+    if architecture != "dense":
+        recipe = recipe.replace(query_flops=0.0, document_flops=0.0)
+    whole = train(recipe, tmp_path / "whole", cache=tmp_path / "cache")
+    recipe = recipe.replace(batch_size=4, share_negatives=True)
+    torch.multiprocessing.start_processes(
+        two_ranks, args=(recipe, tmp_path / "run", tmp_path / "cache"), nprocs=2, start_method="fork"
+    )
+    one, two = (json.loads((tmp_path / "run" / f"rank{k}.json").read_text()) for k in range(2))
+    assert one == two
+    np.testing.assert_allclose(one, vectors_of(whole).ravel()[:50], rtol=1e-3, atol=1e-4)
+    first, second = log_of(tmp_path / "whole"), log_of(tmp_path / "run")
+    assert [second[k]["loss"] for k in (1, 2, 3)] == pytest.approx([first[k]["loss"] for k in (1, 2, 3)], rel=1e-4)
+    recipe = recipe.replace(data=[str(folder)])
+    with pytest.raises(InputError, match=r"fewer than 1 negatives, .* sharing negatives between processes needs them"):
+        prepare(recipe, tmp_path / "cache", processes=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["splade-minilm", "sparse-embed-minilm"])
+def test_the_small_recipes_train_from_minilm(folder, tmp_path, name):
+    if installed_minilm() is None:
+        pytest.skip("the weights of all-MiniLM-L6-v2 are not installed")
+    recipe = load_recipe(name).replace(data=[str(folder)], batch_size=4, max_steps=1, warmup_steps=0)
+    trained = train(recipe, tmp_path / "run", cache=tmp_path / "cache")
+    query, document = trained.encode_query(["kelp"]), trained.encode_document(["amber and the dune"])
+    assert getattr(query, "weights", query).nnz > 0
+    assert getattr(document, "weights", document).shape == (1, 30_522)

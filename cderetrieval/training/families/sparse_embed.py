@@ -37,6 +37,7 @@ class SparseEmbedFamily(SpladeFamily):
             model.embedding_size,
             scale=recipe.scale,
             symmetric=recipe.symmetric,
+            share_negatives=recipe.share_negatives,
             sparse_weight=recipe.sparse_weight,
             distillation=recipe.distillation,
             temperature=recipe.distillation_temperature,
