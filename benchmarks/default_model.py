@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from common import bar, finish
+from sentence_transformers import SentenceTransformer
 
 from cderetrieval.evaluation.compare import averaged
 from cderetrieval.evaluation.results import Results
@@ -37,8 +38,8 @@ BARS = {(MODEL + "/own", BASE): 2.0, (MODEL + "/own", CENTRE + "/own"): 0.0, (MO
 class Remembering(DenseEncoder):
     """An encoder that embeds each text once."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(str(find(name)), device="cpu")
+    def __init__(self, model: str | SentenceTransformer) -> None:
+        super().__init__(str(find(model)) if isinstance(model, str) else model, device="cpu")
         self.known: dict[tuple[str, str], np.ndarray] = {}
 
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
