@@ -97,6 +97,19 @@ class SparseEmbed(Splade):
         """Most terms of a query."""
         return int(self.model.query_k_tokens)
 
+    def inference_free(self, weights: Mapping[str, float] | None = None) -> Splade:
+        """Not for SparseEmbed, whose queries need embeddings too.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise ConfigError(
+            "queries of SparseEmbed need embeddings, which only inference gives. Use Splade(model=encoder.model)"
+            ".inference_free() for SPLADE with the same weights."
+        )
+
     def _limits(self) -> Any:
         return self.k_tokens, self.query_k_tokens
 

@@ -22,7 +22,7 @@ from torch import nn
 from ..errors import ConfigError, InputError, ModelError
 from ..runtime import pick_device
 from .loading import loading
-from .splade_model import SpladeModel, is_splade
+from .splade_model import SpladeModel, check_k_tokens, is_splade
 
 POOLING = ("max", "sum")
 Kind = TypeVar("Kind", bound=SpladeModel)
@@ -106,7 +106,7 @@ def transformer_module(model: Any, tokenizer: Any) -> Transformer:
 
     The module reads only from a directory, so it is made from a copy on disk and then given the model itself.
     """
-    if getattr(model, "base_model", model) is model or not hasattr(model, "get_output_embeddings"):
+    if getattr(model, "base_model", model) is model or model.get_output_embeddings() is None:
         raise _no_head(type(model).__name__)
     with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory, loading(type(model).__name__):
         model.save_pretrained(directory)
@@ -178,6 +178,7 @@ def check(model: SparseEncoder, parts: Parts) -> int:
             f"this model compares vectors by {model.similarity_fn_name!r}, an inverted index by inner product: use "
             "similarity_fn_name='dot'."
         )
+    check_k_tokens(model.max_active_dims, size, "max_active_dims")
     parts.pooling.embedding_dimension = size
     return size
 

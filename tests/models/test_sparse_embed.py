@@ -176,7 +176,10 @@ class TestBadInput:
         with pytest.raises(ModelError, match="needs a masked language model"):
             SparseEmbed(tmp_path)
 
-    def test_queries_without_inference(self):
+    def test_queries_without_inference(self, encoder):
+        with pytest.raises(ConfigError, match="need embeddings"):
+            encoder.inference_free()
+        assert Splade(model=encoder.model).inference_free().encode_query(["owls"]).nnz == 2
         with pytest.raises(ModelError, match=r"SparseEmbed needs a masked language model .*Router"):
             SparseEmbed(model=tiny_splade().inference_free().model)
 

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.sparse_encoder.modules import SpladePooling
-from transformers import AutoModelForMaskedLM, BertConfig, BertModel
+from transformers import AutoModelForMaskedLM, BertConfig, BertForSequenceClassification, BertModel
 
 from cderetrieval import Splade, load
 from cderetrieval.errors import ConfigError, InputError, ModelError, WeightsError
@@ -241,6 +241,8 @@ class TestBadInput:
         backbone, tokenizer = BertModel(config), tiny_tokenizer()
         with pytest.raises(ModelError, match=r"needs a masked language model with its head .* has BertModel"):
             Splade(model=backbone, tokenizer=tokenizer)
+        with pytest.raises(ModelError, match=r"has BertForSequenceClassification"):
+            Splade(model=BertForSequenceClassification(config), tokenizer=tokenizer)
         backbone.save_pretrained(tmp_path / "backbone")
         tokenizer.save_pretrained(tmp_path / "backbone")
         with pytest.raises(ModelError, match="needs a masked language model with its head"):
