@@ -12,7 +12,7 @@ from .exact import DECIMALS
 
 LARGEST_BLOCK = 256
 SMALLEST_BLOCK = 16
-# Scores that differ by less may be equal once rounded.
+# Scores that differ by less may be equal once rounded: absolute, and for very large ones relative.
 MARGIN = 10.0**-DECIMALS
 
 
@@ -55,7 +55,8 @@ def _candidates(scores: np.ndarray, k: int) -> np.ndarray:
     if k >= whole:
         return np.flatnonzero(scores > 0)
     maxima = scores[: whole * block].reshape(whole, block).max(axis=1)
-    threshold = max(np.partition(maxima, whole - k)[whole - k] - MARGIN, MARGIN / 4)
+    least = np.partition(maxima, whole - k)[whole - k]
+    threshold = max(least - MARGIN * (1 + least), MARGIN / 4)
     blocks = np.flatnonzero(maxima >= threshold)
     near = (blocks[:, None] * block + np.arange(block)).ravel()
     rest = np.arange(whole * block, len(scores))

@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import ConfigError, InputError
-from ..vectors import SPARSE, SPARSE_EMBED, Layout, checked, join, weights_of
+from ..vectors import SPARSE, SPARSE_EMBED, Layout, checked, join, take, weights_of
 from .candidates import first_stage, padded, rescored, visible
 from .segment import Segment, merge
 from .stream import Chunks, rising, select
@@ -111,8 +111,7 @@ class InvertedIndex:
         """
         found = checked(vectors, self.layout, "document")
         numbers = rising(seqs, found.shape[0], self._last)
-        if len(numbers):
-            self._append(Segment.of(numbers, found))
+        self._extend(numbers, found)
 
     def remove(self, seqs: Sequence[int] | np.ndarray) -> int:
         """Hide documents from all further searches; numbers that are not there are ignored.
@@ -128,10 +127,14 @@ class InvertedIndex:
         return before - self.count
 
     def compact(self) -> None:
-        """Write all segments anew as one, without what was removed."""
-        if self._segments:
-            whole = merge(self._segments)
-            self._segments = (whole,) if whole.size else ()
+        """Write all segments anew, as few as can be, without what was removed."""
+        groups: list[list[Segment]] = [[]]
+        for segment in self._segments:
+            if groups[-1] and sum(s.count for s in groups[-1]) + segment.count > LARGEST:
+                groups.append([])
+            groups[-1].append(segment)
+        merged = [merge(group) for group in groups if group]
+        self._segments = tuple(segment for segment in merged if segment.size)
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible.
@@ -157,7 +160,7 @@ class InvertedIndex:
         if len(fresh):
             check = partial(checked, layout=self.layout, what="document")
             for numbers, vectors in _large(select(vectors_after(self._last), fresh, check)):
-                self._append(Segment.of(numbers, vectors))
+                self._extend(numbers, vectors)
 
     def search(self, queries: Any, k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Nearest documents of each query.
@@ -198,6 +201,13 @@ class InvertedIndex:
                 candidates = rescored(parts, candidates, terms, found.embeddings[start:end], self.layout.dimension, k)
             answers.append(candidates)
         return padded(answers)
+
+    def _extend(self, numbers: np.ndarray, vectors: Any) -> None:
+        """Add segments of these documents, none larger than the largest."""
+        for start in range(0, len(numbers), LARGEST):
+            own = np.arange(start, min(start + LARGEST, len(numbers)))
+            part = vectors if len(own) == len(numbers) else take(vectors, own)
+            self._append(Segment.of(numbers[own], part))
 
     def _append(self, segment: Segment) -> None:
         """Add a segment, merged with those before it that are not at least twice as large."""

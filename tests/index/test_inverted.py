@@ -244,7 +244,8 @@ def test_segments_are_merged_and_rewritten(monkeypatch):
     assert answers(index, queries, 50) == oracle(live, vectors[live], queries, 50)
     index.remove(live[: -len(live) // 2])
     index.compact()
-    assert len(index.segments) == 1
+    assert len(index.segments) == 2
+    assert index.count == index.segments[0].size + index.segments[1].size == 450
     live = live[-len(live) // 2 :]
     assert index.seqs.tolist() == live.tolist()
     assert answers(index, queries, 50) == oracle(live, vectors[live], queries, 50)
@@ -424,3 +425,21 @@ def test_threads_may_search_while_one_changes(kernel):
 
 def test_weights_of_both_kinds():
     assert weights_of(embedded(2)).shape == weights_of(sparse(2)).shape == (2, V)
+
+
+def test_a_large_add_makes_several_segments(monkeypatch):
+    monkeypatch.setattr(inverted, "LARGEST", 64)
+    vectors, queries = sparse(150), sparse(3, seed=2)
+    index = InvertedIndex(V)
+    index.add(np.arange(150), vectors)
+    assert [segment.size for segment in index.segments] == [64, 64, 22]
+    assert answers(index, queries, 20) == oracle(np.arange(150), vectors, queries, 20)
+
+
+def test_very_large_scores_are_ranked_too():
+    values = np.full(1_000, 3e11)
+    values[::7] += 0.001
+    top, positions = best(values, 200)
+    expected = sorted(range(1_000), key=lambda i: (-np.round(values[i], 6), i))[:200]
+    assert positions.tolist() == expected
+    assert top[0] == np.round(values[0], 6)
