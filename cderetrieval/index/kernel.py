@@ -45,11 +45,13 @@ def compiled() -> Accumulate | None:
     integers, floats = _readonly(types, types.int64), _readonly(types, types.float64)
     lists = _readonly(types, types.uint32), _readonly(types, types.float32)
     signature = types.void(integers, integers, floats, *lists, types.float64[::1])
-    try:
-        return njit(signature, cache=True, nogil=True)(accumulate)
-    except Exception as error:  # a compiler has many ways to fail, and none of them should stop a search
-        logger.warning("numba cannot compile the sparse kernel, scipy is used: %s", error)
-        return None
+    for cached in (True, False):  # where it may write nowhere, numba compiles in each process anew
+        try:
+            return njit(signature, cache=cached, nogil=True)(accumulate)
+        except Exception as error:  # a compiler has many ways to fail, and none of them should stop a search
+            reason = error
+    logger.warning("numba cannot compile the sparse kernel, scipy is used: %s", reason)
+    return None
 
 
 def _readonly(types: Any, dtype: Any) -> Any:

@@ -123,17 +123,20 @@ def slices(count):
     return [slice(row, row + 1) for row in range(count)]
 
 
-def test_a_kernel_that_numba_cannot_compile_is_done_without(monkeypatch, caplog):
+@pytest.mark.parametrize("without_cache", [False, True])
+def test_a_kernel_that_numba_cannot_compile_or_cache_is_done_without(monkeypatch, caplog, without_cache):
     numba = pytest.importorskip("numba")
 
-    def refuse(*_, **__):
+    def refuse(*_, cache, **__):
+        if without_cache and not cache:
+            return lambda function: function
         raise RuntimeError("cannot cache function: no locator available")
 
     monkeypatch.setattr(numba, "njit", refuse)
     kernel_module.compiled.cache_clear()
     try:
-        assert kernel_module.compiled() is None
-        assert "scipy is used" in caplog.text
+        assert kernel_module.compiled() is (kernel_module.accumulate if without_cache else None)
+        assert ("scipy is used" in caplog.text) != without_cache
     finally:
         kernel_module.compiled.cache_clear()
 
