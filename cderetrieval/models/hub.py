@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .contextual import ContextualTransformer
     from .dense import DenseEncoder
     from .splade import Splade
+    from .statistics import StatisticsModel
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def load(
     revision: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
-) -> ContextualTransformer | DenseEncoder | Splade | BM25:
+) -> ContextualTransformer | StatisticsModel | DenseEncoder | Splade | BM25:
     """Load a model by name.
 
     Parameters
@@ -72,8 +73,8 @@ def load(
 
     Returns
     -------
-    ContextualTransformer, DenseEncoder, Splade, SparseEmbed or BM25
-        A contextual model becomes an encoder through ``model.in_context(...)``; the others are encoders.
+    ContextualTransformer, StatisticsModel, DenseEncoder, Splade, SparseEmbed or BM25
+        The first two become encoders through ``model.in_context(...)``; the others are encoders.
 
     Raises
     ------
