@@ -23,7 +23,7 @@ from cderetrieval.corpora import pydocs
 from cderetrieval.models.minilm import masked_lm
 from cderetrieval.models.splade import Splade
 
-DOCUMENTS = 800
+DOCUMENTS = 400
 BATCH = 32
 MAX_LENGTH = 256
 PEER = "SparseEncoder"
