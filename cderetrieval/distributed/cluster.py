@@ -18,6 +18,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 SPARE_CPUS = 2
 STALLED = 7_200.0
+# Seconds for a machine to answer.
+REACH = 10.0
 # What travels is small: a context of 512 documents is 0.8 MB.
 OBJECT_STORE = 256 * 2**20
 
@@ -41,7 +44,7 @@ class OnRay:
     workers
         How many; None: one for each GPU, or each CPU where there is none.
     threads
-        CPUs of a worker.
+        CPUs of a worker; Ray lets torch have as many threads, if OMP_NUM_THREADS does not say otherwise.
     address
         Of a running cluster: ``"auto"``, ``"host:port"`` or ``"ray://host:port"``. None: workers on this machine.
     stalled
@@ -69,7 +72,7 @@ class OnRay:
         except ImportError as error:
             raise missing_dependency("ray", "scale") from error
         self._ray = ray
-        self._workers, self.threads = workers, threads
+        self._workers, self._threads = workers, threads
         self._address, self._stalled = address, stalled
         self._ours = False
 
@@ -79,15 +82,17 @@ class OnRay:
         if ray.is_initialized():
             return self
         settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if self._address is None and "RAY_ADDRESS" not in os.environ:
-            wanted = (self._workers or os.cpu_count() or 1) * self.threads + SPARE_CPUS
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        if address is None:
+            address = "local"  # None would join any cluster that happens to run on this machine
+            wanted = (self._workers or os.cpu_count() or 1) * self._threads + SPARE_CPUS
             settings |= {"num_cpus": wanted, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
-            ray.init(address=self._address, **settings)
+            _reach(address)
+            ray.init(address=address, **settings)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            where = self._address or "this machine"
             raise ClusterError(
-                f"Ray on {where} cannot be reached or started ({error}). Is the address right?"
+                f"Ray on {address} cannot be reached or started ({error}). Is the address right?"
             ) from error
         self._ours = True
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -110,7 +115,7 @@ class OnRay:
             return
         ray = self._ray
         workers, gpus = self._room(len(numbers), job.computes)
-        logger.info("%d blocks on %d workers of %d CPUs%s.", len(numbers), workers, self.threads, " and a GPU" * gpus)
+        logger.info("%d blocks on %d workers of %d CPUs%s.", len(numbers), workers, self._threads, " and a GPU" * gpus)
         dataset = ray.data.from_items([{"block": number} for number in numbers], override_num_blocks=len(numbers))
         dataset.context.execution_no_progress_timeout_s = self._stalled
         dataset.context.enable_progress_bars = False
@@ -119,7 +124,7 @@ class OnRay:
             _Actor,
             fn_constructor_args=(job, ray.put(dict(arguments))),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
-            num_cpus=self.threads,
+            num_cpus=self._threads,
             num_gpus=gpus or None,
         )
         with _translated():
@@ -130,11 +135,11 @@ class OnRay:
         """Number of workers, and GPUs of each."""
         resources = self._ray.cluster_resources()
         cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0)) * computes
-        room = max(0, cpus - SPARE_CPUS) // self.threads
+        room = max(0, cpus - SPARE_CPUS) // self._threads
         if not room or (self._workers or 0) > room:
             raise ClusterError(
-                f"{self._workers or 1} workers of {self.threads} CPUs do not fit: the cluster has {cpus} CPUs, and Ray "
-                f"Data needs {SPARE_CPUS} of them itself. Take {room} workers at most, or give it more CPUs."
+                f"{self._workers or 1} workers of {self._threads} CPUs do not fit: the cluster has {cpus} CPUs, and "
+                f"Ray Data needs {SPARE_CPUS} of them itself. Take {room} workers at most, or give it more CPUs."
             )
         wanted = self._workers or (min(gpus, room) if gpus else room)
         return min(wanted, blocks), int(gpus >= wanted > 0)
@@ -171,6 +176,16 @@ def _result(row: Mapping[str, Any]) -> Result:
     if row["failed"]:
         raise getattr(errors, first, CDEError)(second)
     return {**first, **dict.fromkeys(second, bytes(row["bytes"]))}
+
+
+def _reach(address: str) -> None:
+    """Fail at once where nothing listens: Ray itself tries for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("HOST:PORT is expected, or auto")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
 
 
 @contextlib.contextmanager

@@ -264,7 +264,7 @@ def _embed(
 ) -> None:
     for pattern in (".*.tmp", f"*{BEGUN}"):
         for leftover in (folder.path / VECTORS).glob(pattern):
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)  # a worker of a dead run may still be at it
     missing = folder.missing()
     scanned = folder.plan.scan.blocks
     done = len(folder) - sum(scanned[number].documents for number in missing)
@@ -277,8 +277,6 @@ def _embed(
         "device": device,
         "dtype": dtype,
     }
-    if isinstance(engine, OnRay):
-        arguments["threads"] = engine.threads
     with Progress("embedding", len(folder), done, show=show_progress) as bar:
         for result in engine.run(BlockEmbedder, arguments, missing):
             bar.add(result["documents"])

@@ -31,8 +31,6 @@ class BlockEmbedder:
         none.
     device, dtype
         Where and in which number format the model computes.
-    threads
-        Threads of a computation; None: as many as torch takes by itself.
 
     Raises
     ------
@@ -49,12 +47,7 @@ class BlockEmbedder:
         context: Context | None,
         device: str | None,
         dtype: str,
-        threads: int | None = None,
     ) -> None:
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
         self._folder = VectorFolder(folder)
         plan = self._folder.plan
         settings = Settings(plan.model, plan.fields.key)
