@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
 from .filters import Filter
 from .index.engine import Index
 from .index.exact import exact_stream
@@ -36,17 +35,9 @@ def passing(store: Store, seqs: np.ndarray, wanted: Filter) -> np.ndarray:
 def search_among(
     index: Index, store: Store, allowed: np.ndarray, queries: Any, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and numbers of the nearest documents among those allowed; as :meth:`Index.search`.
-
-    Raises
-    ------
-    InputError
-        If the index is one of words, which has no filter.
-    """
+    """Scores and numbers of the nearest documents among those allowed; as :meth:`Index.search`."""
     layout = store.layout
-    if layout is None:
-        raise InputError("filter= works with vectors, and this index is one of words: leave it out.")
-    if layout.kind != DENSE:
+    if layout is None or layout.kind != DENSE:  # an index of words, or of sparse vectors
         masked: Any = index
         found: tuple[np.ndarray, np.ndarray] = masked.search(
             queries, k, mask=np.isin(masked.seqs, allowed, assume_unique=True)

@@ -189,9 +189,9 @@ class IndexView:
         self._directory = None
         return self._open(self._epoch)
 
-    def nearest(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: Any, k: int, filter: Mapping[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Scores, and rows of `ids` and `seqs`, both of shape (n, at most k), best first; -1 where there are fewer."""
-        scores, seqs = self._search(queries, k)
+        scores, seqs = self._search(queries, k) if filter is None else self._selected(queries, k, parse_filter(filter))
         found = seqs >= 0
         rows = np.full(seqs.shape, -1, dtype=np.int64)
         rows[found] = self._positions(seqs[found])

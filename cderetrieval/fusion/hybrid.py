@@ -73,7 +73,7 @@ class Hybrid:
     >>> hybrid.add([{"id": "a", "text": "owls hunt at night"}, {"id": "b", "text": "bees make honey"}])
     Hybrid(2 documents, parts=['contextual', 'hash'], fusion='rrf')
     >>> hybrid("bees make honey", k=1)
-    [[{'id': 'b', 'similarity': 0.032787}]]
+    [[{'id': 'b', 'similarity': 0.333333}]]
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class Hybrid:
         fusion: str | Fusion = "rrf",
         weights: Sequence[float] | None = None,
         normalization: str = "min-max",
-        rrf_k: int = 60,
-        depth: int = 1_000,
+        rrf_k: int = Fusion.rrf_k,
+        depth: int = Fusion.depth,
         key: str | None = None,
         on: str | Sequence[str] | None = None,
         context: ContextSpec = "own",
@@ -268,6 +268,7 @@ class Hybrid:
         queries: str | Sequence[str] | Mapping[Any, str],
         k: int = 10,
         *,
+        filter: Mapping[str, Any] | None = None,
         documents: bool = False,
         show_progress: bool = False,
     ) -> Hits:
@@ -279,6 +280,8 @@ class Hybrid:
             One query, a list of them, or a dictionary of query id to query.
         k
             Most hits for each query.
+        filter
+            Which documents may be hits, as for a retriever.
         documents
             Give each hit its ``"document"``, as it was added.
         show_progress
@@ -302,7 +305,9 @@ class Hybrid:
         with self._together.snapshot():
             if len(self) == 0:
                 raise InputError("the index is empty: add documents first.")
-            hits = self._search.fused(texts, self._fusion, k, documents, show_progress)
+            hits = self._search.fused(
+                texts, self._fusion, k, filter=filter, documents=documents, show_progress=show_progress
+            )
         return Hits(hits, query_ids)
 
     def tune(
@@ -340,7 +345,7 @@ class Hybrid:
         judged = judged_queries(queries, qrels)
         texts = query_texts([queries[query] for query in judged])[1] or []
         with self._together.snapshot():
-            rankings = self._search.rankings(texts, self._fusion, k, show_progress)
+            rankings = self._search.rankings(texts, self._fusion, k, show_progress=show_progress)
             grades = grades_by_row(qrels, judged, self._search.ids)
         tuned = search_weights(list(self._retrievers), rankings, grades, self._fusion, k)
         self.fusion = replace(self._fusion, weights=tuple(tuned.weights.values()))

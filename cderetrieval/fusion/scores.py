@@ -1,11 +1,21 @@
 """How the rankings of several retrievers become one: by rank or by score.
 
-Reciprocal rank fusion needs no scores: a document gets ``weight / (60 + rank)`` from each part that found it (Cormack
-et al. 2009). Weighted fusion adds the parts' scores, made comparable for each query: what a score is above the part's
-floor, in units of the part's spread for that query (the normalisations differ in that unit alone, see `Fusion`). The
-floor is the score that a document has at most which the part did not return: 0 for a sparse or lexical part that has
-returned all it had, else the last score returned. So documents that a part did not find add nothing, and nothing that
-it found counts against a document.
+Reciprocal rank fusion needs no scores: a document gets ``weight / (rrf_k + rank)`` from each part that found it
+(Cormack et al. 2009). Weighted fusion adds the parts' scores, made comparable for each query: what a score is above the
+part's floor, in units of the part's spread for that query (the normalisations differ in that unit alone, see `Fusion`).
+The floor is the score that a document has at most which the part did not return: 0 for a sparse or lexical part that
+has returned all it had, else the last score returned. So documents that a part did not find add nothing, and nothing
+that it found counts against a document.
+
+The best `depth` documents of each part count, however many are asked for, so a fused score does not depend on k. Where
+more are asked for than all parts together have there, the documents below follow, by reciprocal rank, with scores from
+-1 to 0.
+
+Choices by evidence: MiniLM and BM25, nDCG@10, mean of 15 development sets (FeedbackQA's, and held-out slices of
+training sets, four of them with 3 to 20 relevant documents a query). Equal weights gave 71.7 with `rrf_k` 60, as
+published, 72.2 with 20, 72.6 with 10, 72.9 with 5, 72.8 with 1; of normalised scores 73.1 by min-max and 73.2 by
+z-score, at a depth of 1,000 73.0 and 72.8. The least possible score in place of the floor (Bruch et al. 2023) was 1.2
+behind min-max on the four sets it was tried on, and with tuned weights equal: left out.
 """
 
 from __future__ import annotations
@@ -40,7 +50,7 @@ class Fusion:
     rrf_k
         Added to each rank; the larger, the less the first ranks stand out.
     depth
-        Hits that each part is asked for, at least.
+        Documents of each part that count.
 
     Examples
     --------
@@ -51,8 +61,8 @@ class Fusion:
     method: str = "rrf"
     weights: tuple[float, ...] | None = None
     normalization: str = "min-max"
-    rrf_k: int = 60
-    depth: int = 1_000
+    rrf_k: int = 5
+    depth: int = 100
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -102,14 +112,14 @@ class Ranking:
     unfound: float | None = None
 
     def contributions(self, fusion: Fusion) -> np.ndarray:
-        """What each hit adds to its document at weight 1, shape (q, d), none negative; 0 where there is no hit."""
-        found = self.rows >= 0
+        """What each of the first hits adds to its document at weight 1, shape (q, at most depth), none negative."""
+        found = self.rows[:, : fusion.depth] >= 0
         if fusion.method == "rrf":
             return np.where(found, 1 / (fusion.rrf_k + np.arange(1, found.shape[1] + 1)), 0.0)
         counts = found.sum(axis=1)
         if not counts.any():
             return np.zeros(found.shape)
-        scores = np.where(found, self.scores.astype(np.float64), 0.0)
+        scores = np.where(found, self.scores[:, : fusion.depth].astype(np.float64), 0.0)
         last = np.take_along_axis(scores, np.maximum(counts - 1, 0)[:, None], axis=1)
         if self.unfound is not None:
             last = np.where(counts[:, None] < found.shape[1], self.unfound, last)
@@ -122,14 +132,14 @@ class Ranking:
 
 
 def candidates(rankings: Sequence[Ranking], fusion: Fusion) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Every document that some part found, query by query, and what each part adds to it at weight 1.
+    """Every document among the first that some part found, query by query, and what each part adds to it at weight 1.
 
     Yields
     ------
     tuple of numpy.ndarray
         Rows, ascending, shape (m,); contributions, shape (m, parts); and which part found which, booleans, same shape.
     """
-    parts = [(ranking.rows, ranking.contributions(fusion)) for ranking in rankings]
+    parts = [(ranking.rows[:, : fusion.depth], ranking.contributions(fusion)) for ranking in rankings]
     for query in range(len(parts[0][0])):
         hits = [rows[query][rows[query] >= 0] for rows, _ in parts]
         rows, places = np.unique(np.concatenate(hits), return_inverse=True)
@@ -167,13 +177,34 @@ def fuse(rankings: Sequence[Ranking], fusion: Fusion, k: int) -> list[tuple[np.n
     >>> a = Ranking(np.array([[0.9, 0.2]]), np.array([[3, 1]]))
     >>> b = Ranking(np.array([[7.0, 5.0]]), np.array([[1, 2]]))
     >>> fuse([a, b], Fusion(), k=2)
-    [(array([0.032522, 0.016393]), array([1, 3]))]
+    [(array([0.309524, 0.166667]), array([1, 3]))]
     """
     weights = fusion.vector(len(rankings))
     fused = []
-    for every, matrix, found in candidates(rankings, fusion):
+    for query, (every, matrix, found) in enumerate(candidates(rankings, fusion)):
         counted = found[:, weights > 0].any(axis=1)
         rows, scores = every[counted], np.round(matrix[counted] @ weights, DECIMALS)
         best = np.lexsort((rows, -scores))[:k]
+        if len(best) < k:
+            below, more = _below(rankings, query, fusion, weights / weights.sum(), rows)
+            rows, scores = np.concatenate([rows[best], below]), np.concatenate([scores[best], more])
+            best = np.arange(min(k, len(rows)))
         fused.append((scores[best], rows[best]))
     return fused
+
+
+def _below(
+    rankings: Sequence[Ranking], query: int, fusion: Fusion, weights: np.ndarray, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Documents that come after those that count: rows and scores below 0, best first."""
+    hits, gains = [], []
+    for ranking, weight in zip(rankings, weights, strict=True):
+        own = ranking.rows[query, fusion.depth :] if weight > 0 else np.empty(0, dtype=np.int64)
+        hits.append(own)
+        gains.append(weight / (fusion.rrf_k + fusion.depth + np.arange(1, len(own) + 1)))
+    rows, gain = np.concatenate(hits), np.concatenate(gains)
+    new = (rows >= 0) & ~np.isin(rows, known)
+    rows, places = np.unique(rows[new], return_inverse=True)
+    scores = np.round(np.bincount(places, gain[new], len(rows)) - 1, DECIMALS)
+    order = np.lexsort((rows, -scores))
+    return rows[order], scores[order]

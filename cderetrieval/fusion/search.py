@@ -33,7 +33,14 @@ class Search:
         return self._parts[0]._view.ids
 
     def fused(
-        self, texts: Sequence[str], fusion: Fusion, k: int, documents: bool = False, show_progress: bool = False
+        self,
+        texts: Sequence[str],
+        fusion: Fusion,
+        k: int,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        documents: bool = False,
+        show_progress: bool = False,
     ) -> list[list[dict[str, Any]]]:
         """The k best documents of each query by all parts together.
 
@@ -45,12 +52,14 @@ class Search:
             How rankings are fused.
         k
             Most hits for each.
+        filter
+            Which documents may be hits.
         documents
             Give each hit its document.
         show_progress
             Show progress bars on a terminal.
         """
-        found = fuse(self.rankings(texts, fusion, k, show_progress), fusion, k)
+        found = fuse(self.rankings(texts, fusion, k, filter=filter, show_progress=show_progress), fusion, k)
         hits = [
             [{"id": i, "similarity": score} for i, score in zip(self.ids[rows].tolist(), scores.tolist(), strict=True)]
             for scores, rows in found
@@ -62,12 +71,20 @@ class Search:
                 hit["document"] = next(payloads)
         return hits
 
-    def rankings(self, texts: Sequence[str], fusion: Fusion, k: int, show_progress: bool = False) -> list[Ranking]:
+    def rankings(
+        self,
+        texts: Sequence[str],
+        fusion: Fusion,
+        k: int,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        show_progress: bool = False,
+    ) -> list[Ranking]:
         """The best documents of each query by each part, as many as the fusion wants and at least k."""
         found = []
         for number, part in enumerate(self._parts):
             queries = part.encoder.encode_query(texts, show_progress=show_progress)
-            scores, rows = part._view.nearest(queries, max(k, fusion.depth))
+            scores, rows = part._view.nearest(queries, max(k, fusion.depth), filter)
             own = self._rows(number, part._view.ids)
             if own is not None:
                 rows = np.where(rows < 0, -1, own[rows])

@@ -76,6 +76,11 @@ class LexicalIndex:
         return {"seqs": self._seqs, "bounds": self._bounds, "words": self._words}
 
     @property
+    def seqs(self) -> np.ndarray:
+        """Numbers of the documents that can be found, ascending, shape (count,), int64."""
+        return self._seqs
+
+    @property
     def count(self) -> int:
         """Documents that can be found."""
         return len(self._seqs)
@@ -107,7 +112,9 @@ class LexicalIndex:
         if len(fresh):
             self._append(fresh, texts_after(self._last))
 
-    def search(self, queries: Sequence[Sequence[str]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: Sequence[Sequence[str]], k: int, mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Best documents of each query.
 
         Parameters
@@ -116,6 +123,9 @@ class LexicalIndex:
             The words of each.
         k
             Answers wanted for each; more than there are is fine.
+        mask
+            Which documents may be found, booleans in order of `seqs`, shape (count,); all by default. Words keep the
+            weights that they have among all documents.
 
         Returns
         -------
@@ -139,7 +149,8 @@ class LexicalIndex:
         for row, words in enumerate(queries):
             known = [word for word in words if word in self._vocabulary]
             if known and weights is not None:
-                values, places = best(weights.get_scores(known).astype(np.float64), k)
+                found = weights.get_scores(known).astype(np.float64)
+                values, places = best(found if mask is None else np.where(mask, found, 0.0), k)
                 scores[row, : len(values)], seqs[row, : len(values)] = values, self._seqs[places]
         return scores, seqs
 

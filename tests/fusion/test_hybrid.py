@@ -92,6 +92,24 @@ def test_documents_of_every_form(tmp_path):
     same_documents(skipping)
 
 
+@pytest.mark.parametrize("fusion", ["rrf", "weighted"])
+def test_filters(fusion):
+    both = hybrid(fusion=fusion).add([{**document, "n": n} for n, document in enumerate(DOCUMENTS)])
+    for part in both.parts.values():
+        assert {hit["id"] for hit in part("owl bees honey", filter={"n": {">=": 2}})[0]} <= {3, 4.5}
+    assert {hit["id"] for hit in both("owl bees honey", filter={"n": {">=": 2}})[0]} == {3, 4.5}
+    assert both("owl", filter={"n": 99}) == [[]]
+    with pytest.raises(InputError):
+        both("owl", filter={"n": {"about": 2}})
+
+
+def test_a_part_on_a_server_is_refused():
+    elsewhere = Retriever("bm25")
+    elsewhere._store = object()
+    with pytest.raises(InputError, match="part 'bm25' lives on a server; a hybrid changes its parts together"):
+        Hybrid([elsewhere])
+
+
 def test_ready_vectors_of_one_part():
     class Counting(HashEncoder):
         encoded = 0

@@ -21,7 +21,7 @@ def fused(rankings, fusion, k=10):
 
 def test_reciprocal_ranks_by_hand():
     a, b = ranking((3, 0.9), (1, 0.2)), ranking((1, 7.0), (2, 5.0))
-    assert fused([a, b], Fusion()) == pytest.approx({1: 1 / 62 + 1 / 61, 3: 1 / 61, 2: 1 / 62}, abs=1e-6)
+    assert fused([a, b], Fusion(rrf_k=60)) == pytest.approx({1: 1 / 62 + 1 / 61, 3: 1 / 61, 2: 1 / 62}, abs=1e-6)
     assert fused([a, b], Fusion(rrf_k=0, weights=(2, 1))) == pytest.approx({3: 2.0, 1: 1 + 1, 2: 0.5})
 
 
@@ -49,6 +49,40 @@ def test_one_hit_no_hit_and_equal_scores():
     assert fused([equal], Fusion("weighted")) == {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}
 
 
+@pytest.mark.parametrize("how", ["rrf", "weighted"])
+def test_scores_do_not_depend_on_how_many_are_asked_for(how):
+    rng = np.random.default_rng(0)
+    rankings = []
+    for _ in range(2):
+        scores = rng.standard_normal((20, 60)).astype(np.float32)
+        rows = np.argsort(-scores, axis=1)
+        rankings.append(Ranking(np.take_along_axis(scores, rows, axis=1), rows))
+    fusion = Fusion(how, (0.3, 0.7), depth=12)
+    everything = fuse(rankings, fusion, 60)
+    for k in (1, 5, 12, 13, 30, 59):
+        asked = max(k, fusion.depth)
+        cut = [Ranking(ranking.scores[:, :asked], ranking.rows[:, :asked]) for ranking in rankings]
+        for (scores, rows), (all_scores, all_rows) in zip(fuse(cut, fusion, k), everything, strict=True):
+            assert len(rows) == k
+            n = (all_scores[:k] >= 0).sum()  # those that count
+            np.testing.assert_array_equal(rows[:n], all_rows[:n])
+            np.testing.assert_array_equal(scores[:n], all_scores[:n])
+    for scores, rows in everything:
+        assert sorted(rows.tolist()) == list(range(60)), "all documents come, each once"
+        assert (np.diff(scores) <= 0).all()
+        assert scores[-1] > -1
+        assert 12 <= (scores >= 0).sum() <= 24
+
+
+def test_what_lies_below_by_hand():
+    a, b = ranking((1, 9.0), (2, 8.0), (3, 7.0)), ranking((1, 5.0), (3, 4.0), (4, 3.0), (2, 1.0))
+    found = fused([a, b], Fusion(weights=(1, 1), rrf_k=0, depth=1))
+    tail = {3: (1 / 3 + 1 / 2) / 2 - 1, 2: (1 / 2 + 1 / 4) / 2 - 1, 4: 1 / 3 / 2 - 1}
+    assert found == pytest.approx({1: 2.0, **tail}, abs=1e-6)
+    assert list(fused([a, b], Fusion(weights=(1, 0), rrf_k=0, depth=1))) == [1, 2, 3]
+    assert list(fused([a, b], Fusion(depth=1), k=1)) == [1]
+
+
 def test_a_part_of_weight_zero_adds_no_documents():
     a, b = ranking((1, 0.9), (2, 0.1)), ranking((3, 5.0), (4, 1.0))
     assert list(fused([a, b], Fusion("weighted", (1, 0)))) == [1, 2]
@@ -59,7 +93,9 @@ def test_a_part_of_weight_zero_adds_no_documents():
 @given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from(["rrf", "min-max", "z-score"]), st.integers(1, 12))
 def test_equals_a_plain_loop(seed, n_parts, how, k):
     rng = np.random.default_rng(seed)
-    fusion = Fusion(weights=tuple(rng.random(n_parts) + 0.1)) if how == "rrf" else Fusion("weighted", None, how)
+    fusion = (
+        Fusion(weights=tuple(rng.random(n_parts) + 0.1), rrf_k=60) if how == "rrf" else Fusion("weighted", None, how)
+    )
     rankings, lists = [], []
     for _ in range(n_parts):
         n, depth = int(rng.integers(0, 6)), 5

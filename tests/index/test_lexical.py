@@ -123,6 +123,16 @@ def test_equal_scores_stand_in_order_of_insertion_at_any_k():
         assert index.search([["owl"]], k)[1][0].tolist() == [50, *range(1, 40)][:k]
 
 
+def test_only_what_a_mask_lets_pass():
+    store = Texts({1: "owl", 2: "owl bee", 5: "owl owl"})
+    index = store.sync(LexicalIndex(PLAIN))
+    scores, seqs = index.search([["owl"]], 3)
+    mask = np.array([True, False, True])
+    found_scores, found = index.search([["owl"]], 3, mask)
+    assert found.tolist() == [[5, 1, -1]]
+    assert found_scores[0, :2].tolist() == [scores[0, seqs[0].tolist().index(n)] for n in (5, 1)]
+
+
 def test_texts_that_the_index_should_have_had_make_it_start_over(caplog):
     store = Texts({1: "owl", 5: "bee"})
     index = store.sync(LexicalIndex(PLAIN))
