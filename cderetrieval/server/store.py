@@ -173,6 +173,10 @@ class ServerStore:
             return self._change.contexts[digest]
         return self._notes.get_context(digest)
 
+    def version(self) -> str:
+        """What the server says its version is."""
+        return str(self._connection.call("get_server_version"))
+
     def names(self) -> list[str]:
         """Names of the collections that this package made there."""
         found: list[str] = self._connection.call("list_collections")

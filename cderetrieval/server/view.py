@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..filters import parse_filter
 from ..index.milvus.collection import MAX_LIMIT, Collection
 from ..index.milvus.rows import decode_payload, expression, ids_of
-from ..index.milvus.schema import choose_index
+from ..index.milvus.schema import check_sparse, choose_index
 from ..types import Encoder
 from ..vectors import SPARSE, checked, take
 from .store import Current, ServerStore
@@ -48,6 +48,8 @@ class ServerView:
         """Refuse an encoder whose vectors Milvus cannot hold, before documents are embedded for it."""
         location = self._store.location
         choose_index(location.index, encoder.kind, lite=location.lite)
+        if encoder.kind == SPARSE and not location.lite:
+            check_sparse(self._store.version())
 
     def check_filled(self) -> None:
         """Refuse to search where there is no collection yet; one without documents shows in its answers."""

@@ -23,6 +23,7 @@ from cderetrieval.testing import HashEncoder
 ROOT = Path(__file__).parents[2]
 LIMIT, LIMIT_OF_SLOW = 60, 300
 START = 120
+ETCD_PORT = 2380
 ANIMALS = ["owls", "bees", "deer", "ants", "frogs", "wolves"]
 
 pytest.importorskip("pymilvus", reason="needs the scale extra")
@@ -76,12 +77,19 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def taken(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory):
     """A real server, or a reason why there is none."""
     python = server_python()
     if python is None:
         pytest.skip("no environment with milvus==2.3.5: run `make milvus`, or set CDE_MILVUS_PYTHON")
+    if taken(ETCD_PORT):
+        pytest.skip(f"port {ETCD_PORT} is taken, by another Milvus perhaps: its etcd knows no other")
     directory, port = tmp_path_factory.mktemp("milvus"), free_port()
     process = subprocess.Popen(
         [python, Path(__file__).with_name("milvus_server.py"), directory, str(port)],

@@ -5,23 +5,38 @@ whenever the process that started it is gone.
 """
 
 import sys
+import time
+import urllib.request
 
 
 def main(directory, port):
     from milvus import MilvusServer, MilvusServerConfig
 
-    server = MilvusServer(MilvusServerConfig())
+    server = MilvusServer(MilvusServerConfig(), wait_for_started=False)
     server.set_base_dir(directory)
     server.listen_port = port
     for component in ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode"):
         server.config.set(f"{component}.ip", "127.0.0.1")
     try:
         server.start()
+        while not healthy(server.webservice_port):
+            if server.server_proc.poll() is not None:
+                sys.exit(f"it ended with status {server.server_proc.returncode}; its log is in {directory}/logs")
+            time.sleep(0.2)
+        time.sleep(1)
         sys.stdout.write(f"ready {server.server_proc.pid}\n")
         sys.stdout.flush()
         sys.stdin.read()
     finally:
         server.stop()
+
+
+def healthy(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            return b"OK" in answer.read()
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ A server keeps up to 1,024 rows of a segment unindexed and searches them exactly
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,6 +37,7 @@ WIDTHS: Mapping[str, str | None] = {
     "AUTOINDEX": None,
 }
 EXACT = ("FLAT", "SPARSE_INVERTED_INDEX")
+SPARSE_SINCE = [2, 4]
 HNSW = {"M": 24, "efConstruction": 200}
 
 
@@ -115,6 +117,23 @@ def choose_index(wanted: str, kind: str, *, lite: bool) -> str:
     if wanted not in WIDTHS:
         raise ConfigError(f"index={wanted} is unknown; use auto, {', '.join(WIDTHS)}.")
     return wanted
+
+
+def check_sparse(version: str) -> None:
+    """Refuse a server that cannot hold sparse vectors.
+
+    Raises
+    ------
+    ConfigError
+        If it is older than 2.4.
+
+    Examples
+    --------
+    >>> check_sparse("v2.5.4")
+    """
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    if numbers and numbers < SPARSE_SINCE:
+        raise ConfigError(f"Milvus {version} has no sparse vectors; 2.4 and later have. Upgrade it, or use another.")
 
 
 def index_parameters(index: str, rows: int) -> Any:
