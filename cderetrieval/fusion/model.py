@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from ..embedding import Model, is_contextual
 from ..errors import ConfigError, ModelError, StoreError
+from ..index.milvus.location import is_location
 from ..models.hub import load
 from ..retriever import Retriever
 from .hybrid import Hybrid
@@ -130,8 +131,10 @@ def load_model(name: str | os.PathLike[str], *, device: str | None = None, dtype
     return HybridModel({part: load(model, device=device, dtype=dtype) for part, model in parts.items()}, fusion)
 
 
-def create_index(model: str, path: Path, **options: Any) -> Retriever | Hybrid:
-    """An empty index in a directory for a model of any family, by name; `options` as for a retriever.
+def create_index(model: str, path: Path | None, **options: Any) -> Retriever | Hybrid:
+    """An empty index for a model of any family, by name: in a directory, or, by ``index=``, on a server.
+
+    `options` are as for a retriever.
 
     Raises
     ------
@@ -139,7 +142,7 @@ def create_index(model: str, path: Path, **options: Any) -> Retriever | Hybrid:
         If the directory holds an index.
     """
     if not is_hybrid(model):
-        if (path / MANIFEST).exists():
+        if path is not None and (path / MANIFEST).exists():
             raise StoreError(f"{path} holds an index already, a hybrid. Choose another directory.")
         return Retriever(model, path=path, **options)
     parts, fusion = hybrid_parts(model)
@@ -149,12 +152,12 @@ def create_index(model: str, path: Path, **options: Any) -> Retriever | Hybrid:
 def open_index(
     path: str | os.PathLike[str], *, model: str | None = None, device: str | None = None
 ) -> Retriever | Hybrid:
-    """Open a directory that holds an index, a hybrid's or any other.
+    """Open a directory that holds an index, a hybrid's or any other, or a collection on a server.
 
     Parameters
     ----------
     path
-        The directory.
+        The directory, or where the collection is.
     model
         Where the model of the index has moved; of a hybrid ``PART=MODEL``.
     device
@@ -168,7 +171,7 @@ def open_index(
         If the directory holds no index.
     """
     if not (Path(path) / MANIFEST).is_file():
-        return Retriever.load(Path(path), model=model, device=device)
+        return Retriever.load(path if is_location(path) else Path(path), model=model, device=device)
     models: dict[str, Model] = {}
     if model is not None:
         part, separator, moved = model.partition("=")

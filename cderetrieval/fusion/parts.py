@@ -176,6 +176,10 @@ def give_context(parts: Iterable[Retriever], context: ContextSpec) -> None:
     """
     if isinstance(context, str) and context == "own":
         return
+    if isinstance(context, str) and context == "centre":
+        raise ContextError(
+            "context='centre' makes another model of a dense one: name that part 'centre:MODEL' instead."
+        )
     contextual = [part for part in parts if is_contextual(part._embedder.model)]
     if not contextual:
         raise ContextError("context= was given, but no part of this hybrid is contextual. Leave it out.")

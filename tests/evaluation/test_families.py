@@ -170,7 +170,9 @@ def test_the_command_takes_every_family(toy_folder, tmp_path, capsys):
     assert all(name in printed for name in ("bm25", "hybrid:bm25+bm25:none", "both"))
     assert main(["eval", "--out", str(out), "--compare", "bm25", "both"]) == 0
     assert "win/tie/loss" in capsys.readouterr().out
-    assert main([*arguments, "--truncated", "bm25", "--depth", "5"]) == 0
-    assert "toy@5" in capsys.readouterr().out
+    assert main([*arguments, "--truncated", "bm25", "--depth", "5", "--ask", "owl number 3"]) == 0
+    printed = capsys.readouterr().out
+    assert "toy@5" in printed
+    assert "toy: owl number 3" in printed
     assert main(["eval", "--model", "hybrid:", "--data", str(toy_folder)]) == 2
     assert "names no part" in capsys.readouterr().err

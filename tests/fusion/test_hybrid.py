@@ -277,6 +277,8 @@ def test_bad_arguments(tmp_path):
         Hybrid(models, fusion="weighted", weights=[1, -2])
     with pytest.raises(ConfigError, match="key='' names no field"):
         Hybrid(models, key="")
+    with pytest.raises(ContextError, match="name that part 'centre:MODEL'"):
+        Hybrid(models, context="centre")
     with pytest.raises(ContextError, match="no part of this hybrid is contextual"):
         Hybrid(models, context="random")
     with pytest.raises(InputError, match="index= names part 'dense'; the parts are 'HashEncoder', 'bm25'"):
