@@ -14,7 +14,7 @@ from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.errors import ConfigError, InputError, MismatchError, TrainingError
 from cderetrieval.models.hub import load
 from cderetrieval.models.minilm import installed_minilm
-from cderetrieval.testing import tiny_tokenizer
+from cderetrieval.testing import tiny_model_directory, tiny_tokenizer
 from cderetrieval.training.recipes import Recipe, load_recipe
 from cderetrieval.training.run import prepare, train
 
@@ -178,6 +178,18 @@ def test_a_backbone_gets_the_recipes_pooling(base, folder, tmp_path):
     assert loaded.model[1].pooling_mode in ("cls", ("cls",), ["cls"])
     with pytest.raises(ConfigError, match="model has unknown settings poling; architecture='dense' has pooling"):
         train(recipe.replace(model={"poling": "cls"}), tmp_path / "other", cache=tmp_path / "cache")
+
+
+def test_models_that_are_no_transformers_are_refused(folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    static = StaticEmbedding(tiny_tokenizer().backend_tokenizer, embedding_dim=8)
+    SentenceTransformer(modules=[static], device="cpu").save_pretrained(str(tmp_path / "static"))
+    with pytest.raises(ConfigError, match="static is made of StaticEmbedding: only transformers train here"):
+        train(tiny(str(tmp_path / "static"), folder, "dense"), tmp_path / "run", cache=tmp_path / "cache")
+    with pytest.raises(ConfigError, match="is a contextual model: architecture='dense' would ignore its context"):
+        train(tiny(tiny_model_directory(), folder, "dense"), tmp_path / "run", cache=tmp_path / "cache")
 
 
 def test_queries_of_an_inference_free_model_are_not_trained(base, folder, tmp_path):

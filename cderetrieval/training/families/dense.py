@@ -48,6 +48,10 @@ class DenseFamily(Family):
         settings = known_settings(recipe, ("pooling", "normalize"))
         with loading(recipe.base):
             model = _model(str(directory), settings)
+        if not isinstance(model[0], Transformer):
+            raise ConfigError(
+                f"{recipe.base} is made of {type(model[0]).__name__}: only transformers are trained here."
+            )
         model.max_seq_length = recipe.max_length
         switch_on(recipe, [module.model for module in model if isinstance(module, Transformer)])
         return model
