@@ -16,6 +16,7 @@ from typing import Any
 
 from . import __version__
 from .errors import CDEError, InputError
+from .index.milvus.location import is_location
 
 DEFAULT_MODEL = "cde-minilm"
 
@@ -61,7 +62,7 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 def _index_parser(commands: Any) -> None:
     parser = _command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
     parser.add_argument("documents", type=Path, nargs="?", metavar="DOCUMENTS")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the index")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write the index, unless a server holds it")
     parser.add_argument(
         "--model",
         help="name or directory of any family, bm25 or hybrid:A+B (default: cde-minilm, or that of the vectors)",
@@ -70,7 +71,12 @@ def _index_parser(commands: Any) -> None:
     parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
     parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
     parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
-    parser.add_argument("--index", default="auto", metavar="FACTORY", help="auto, or a FAISS factory string")
+    parser.add_argument(
+        "--index",
+        default="auto",
+        metavar="FACTORY",
+        help="auto, a FAISS factory string, or milvus://HOST:PORT/COLLECTION",
+    )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--device")
     parser.add_argument("--seed", type=int, default=0, help="of the context's sample")
@@ -82,7 +88,7 @@ def _index_parser(commands: Any) -> None:
 
 def _search_parser(commands: Any) -> None:
     parser = _command(commands, "search", run_search, "Search an index.")
-    parser.add_argument("index", type=Path, metavar="DIR")
+    parser.add_argument("index", metavar="DIR", help="directory, or milvus://HOST:PORT/COLLECTION")
     parser.add_argument("queries", nargs="+", metavar="QUERY")
     parser.add_argument("-k", type=int, default=10, help="hits for each query (default: 10)")
     parser.add_argument("--model", help="where the model has moved; of a hybrid PART=MODEL")
@@ -92,7 +98,7 @@ def _search_parser(commands: Any) -> None:
 
 def _context_parser(commands: Any) -> None:
     parser = _command(commands, "context", run_context, "Show what an index's context is, costs, and still is worth.")
-    parser.add_argument("index", type=Path, metavar="DIR")
+    parser.add_argument("index", metavar="DIR", help="directory, or milvus://HOST:PORT/COLLECTION")
     parser.add_argument("--model", help="where the model has moved")
     parser.add_argument("--show", type=int, default=5, metavar="N", help="ids to show (default: 5)")
 
@@ -127,6 +133,11 @@ def _train_parser(commands: Any) -> None:
 
 def run_index(arguments: argparse.Namespace) -> None:
     """Build an index from a file of documents, or from vectors that are ready."""
+    place = arguments.index if is_location(arguments.index) else arguments.out
+    if place is None:
+        raise InputError(
+            "--out is missing: where to write the index (one on a server, --index milvus://..., needs none)."
+        )
     if arguments.vectors:
         from .distributed.command import run_index as run_from_vectors
 
@@ -153,7 +164,7 @@ def run_index(arguments: argparse.Namespace) -> None:
     with retriever:
         retriever.add(documents, skip_empty=arguments.skip_empty)
         context = f" in {retriever.context}" if retriever.context is not None else ""
-        print(f"{len(retriever)} documents indexed{context}, written to {arguments.out}")
+        print(f"{len(retriever)} documents indexed{context}, written to {place}")
 
 
 def run_embed(arguments: argparse.Namespace) -> None:

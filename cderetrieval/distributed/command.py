@@ -100,4 +100,5 @@ def run_index(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype,
         engine=engine,
     ) as retriever:
-        print(f"{len(retriever):,} documents indexed from vectors, written to {arguments.out}")
+        place = arguments.index if arguments.out is None else arguments.out
+        print(f"{len(retriever):,} documents indexed from vectors, written to {place}")

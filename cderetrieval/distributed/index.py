@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..embedding import Model
-from ..errors import CDEError, ContextError, InputError, MismatchError, StoreError
+from ..embedding import Model, is_contextual
+from ..errors import CDEError, ConfigError, ContextError, InputError, MismatchError, StoreError
 from ..files import read_json, write_json
+from ..index.milvus.location import is_location
 from ..retriever import STORE_FILE, Retriever
 from ..store import Store
 from .folder import VectorFolder
@@ -51,7 +52,7 @@ class Part:
 
 def index_vectors(
     vectors: str | Path | VectorFolder | Sequence[str | Path | VectorFolder],
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     index: str = "auto",
     model: str | Path | Model | None = None,
@@ -67,9 +68,9 @@ def index_vectors(
     vectors
         Folders that :func:`~cderetrieval.distributed.embed_corpus` wrote, all by one encoder.
     out
-        Directory of the index, which holds none yet.
+        Directory of the index, which holds none yet; none where `index` is a collection on a server.
     index
-        As for :class:`~cderetrieval.Retriever`.
+        As for :class:`~cderetrieval.Retriever`. A collection on a server grows block by block, in view of its readers.
     model
         The model, where it was given as an object or has moved.
     device, dtype
@@ -107,13 +108,17 @@ def index_vectors(
     """
     folders = _folders(vectors)
     first = folders[0].plan
+    if is_location(index):
+        if out is not None or engine is not None:
+            raise ConfigError("a server keeps and builds its index itself: leave out `out` and `engine`.")
+        return _on_server(folders, index, model, device, dtype, show_progress)
+    if out is None:
+        raise ConfigError("name the directory of the index, or a collection on a server (index=).")
     target = Path(out).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} is there already. Choose another directory, or remove it first.")
     building = target.with_name(f"{target.name}.building")
-    used = model if model is not None else first.model
-    if used is None:
-        raise MismatchError("the model of these vectors was given as an object: pass it with model=.")
+    used = _used(first.model, model)
     retriever = _open(building, folders, used, index, device, dtype)
     with retriever:
         _begin(retriever, folders[0], building)
@@ -126,6 +131,39 @@ def index_vectors(
     (building / SOURCE).unlink()
     os.replace(building, target)
     return Retriever.load(target, model=model, device=device, dtype=dtype)
+
+
+def _used(recorded: str | None, model: Any) -> Any:
+    """The model: the one that is given, or the one that made the vectors, by name."""
+    if model is None and recorded is None:
+        raise MismatchError("the model of these vectors was given as an object: pass it with model=.")
+    return recorded if model is None else model
+
+
+def _on_server(
+    folders: Sequence[VectorFolder], index: str, model: Any, device: str | None, dtype: str, show_progress: bool
+) -> Retriever:
+    """Fill a collection on a server; blocks that are there already are passed over."""
+    used = _used(folders[0].plan.model, model)
+    retriever = Retriever(used, index=index, device=device, dtype=dtype, **_settings(folders[0]))
+    try:
+        made, context = retriever._embedder.model, folders[0].context
+        try:
+            encoder = context.encoder(made, dtype=dtype) if context is not None and is_contextual(made) else made
+        except ContextError as error:
+            raise MismatchError(f"Use the model that made the vectors of {folders[0].path}: {error}") from error
+        _check_encoder(encoder.fingerprint, folders[0])
+        parts = [Part(folder, number) for folder in folders for number in folder.blocks]
+        with Progress("storing", sum(part.documents for part in parts), 0, show=show_progress) as bar:
+            for part in parts:
+                if retriever._store.missing(part.folder.ids(part.number)):
+                    documents, vectors = part.read()
+                    retriever.add(documents, vectors=vectors, show_progress=False)
+                bar.add(part.documents)
+    except BaseException:
+        retriever.close()
+        raise
+    return retriever
 
 
 def _folders(vectors: Any) -> list[VectorFolder]:
@@ -165,7 +203,6 @@ def _open(
     building: Path, folders: Sequence[VectorFolder], model: Any, index: str, device: str | None, dtype: str
 ) -> Retriever:
     """The index as far as it was built, or a new one."""
-    plan = folders[0].plan
     source = {"index": index, "folders": [folder.digest for folder in folders]}
     if building.exists():
         if not (building / SOURCE).is_file() or read_json(building / SOURCE) != source:
@@ -173,37 +210,43 @@ def _open(
         if _begun(building):
             return Retriever.load(building, model=model, device=device, dtype=dtype)
     write_json(building / SOURCE, source)
-    return Retriever(
-        model,
-        key=plan.fields.key,
-        on=None if plan.fields.on is None else list(plan.fields.on),
-        context="own" if plan.context is None else folders[0].context,
-        context_size=plan.request["context_size"],
-        index=index,
-        path=building,
-        device=device,
-        dtype=dtype,
-        seed=plan.request["seed"],
-    )
+    return Retriever(model, index=index, path=building, device=device, dtype=dtype, **_settings(folders[0]))
+
+
+def _settings(folder: VectorFolder) -> dict[str, Any]:
+    """Settings of a retriever for the vectors of a folder."""
+    plan = folder.plan
+    return {
+        "key": plan.fields.key,
+        "on": None if plan.fields.on is None else list(plan.fields.on),
+        "context": "own" if plan.context is None else folder.context,
+        "context_size": plan.request["context_size"],
+        "seed": plan.request["seed"],
+    }
 
 
 def _begin(retriever: Retriever, folder: VectorFolder, building: Path) -> None:
     """Store the context, and refuse another model than the one that made the vectors; then nothing is left behind."""
-    expected = folder.plan.fingerprint
     try:
         with retriever._changing():
             retriever._embedder.decide(None, show_progress=False)
-        if retriever.encoder.fingerprint != expected:
-            raise MismatchError(
-                f"{folder.path} was embedded by an encoder with fingerprint {expected[:12]}, and this model is "
-                f"{retriever.encoder.fingerprint[:12]}. Use the model that made the vectors."
-            )
+        _check_encoder(retriever.encoder.fingerprint, folder)
     except CDEError as error:
         if not len(retriever):
             shutil.rmtree(building)
         if isinstance(error, ContextError):
             raise MismatchError(f"Use the model that made the vectors of {folder.path}: {error}") from error
         raise
+
+
+def _check_encoder(fingerprint: str, folder: VectorFolder) -> None:
+    """Refuse another encoder than the one that made the vectors."""
+    expected = folder.plan.fingerprint
+    if fingerprint != expected:
+        raise MismatchError(
+            f"{folder.path} was embedded by an encoder with fingerprint {expected[:12]}, and this model is "
+            f"{fingerprint[:12]}. Use the model that made the vectors."
+        )
 
 
 def _begun(building: Path) -> bool:

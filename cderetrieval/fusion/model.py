@@ -171,7 +171,7 @@ def open_index(
         If the directory holds no index.
     """
     if not (Path(path) / MANIFEST).is_file():
-        return Retriever.load(path if is_location(path) else Path(path), model=model, device=device)
+        return Retriever.load(os.fspath(path) if is_location(path) else Path(path), model=model, device=device)
     models: dict[str, Model] = {}
     if model is not None:
         part, separator, moved = model.partition("=")
