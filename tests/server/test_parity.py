@@ -1,6 +1,7 @@
 """A collection on a server answers as an index on this machine does: ids, ranking, similarities, payloads, errors."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -136,6 +137,48 @@ def test_metadata_filters(place, at, rows):
     ):
         with pytest.raises(InputError, match="filter="):
             remote("x", filter=wrong)
+
+
+POOL = [
+    0,
+    1,
+    -1,
+    1.0,
+    0.5,
+    1e22,
+    -1e-7,
+    2**40,
+    True,
+    False,
+    "",
+    "a",
+    "A",
+    "ab",
+    "é",
+    "日本",
+    "a'b",
+    'a"b',
+    "a\\b",
+    "%_*",
+    None,
+]
+
+
+def test_random_filters(place, at):
+    rng = random.Random(0)
+    documents = [
+        {"id": i, "text": f"text {i}", **{name: rng.choice(POOL) for name in "xyz" if rng.random() < 0.8}}
+        for i in range(80)
+    ]
+    local, remote = Retriever(HashEncoder()).add(documents), at(place).add(documents)
+    values = [value for value in POOL if value is not None]
+    for _ in range(80):
+        wanted = {}
+        for name in rng.sample("xyz", rng.randint(1, 3)):
+            signs = rng.sample(["==", "!=", "<", "<=", ">", ">="], rng.randint(1, 2))
+            several = rng.sample(values, rng.randint(1, 4))
+            wanted[name] = rng.choice([rng.choice(values), several, {sign: rng.choice(values) for sign in signs}])
+        same(remote, local, ["text 1"], k=99, filter=wanted)
 
 
 def test_sparse_vectors(place, at):

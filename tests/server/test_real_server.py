@@ -35,6 +35,7 @@ def test_ties(milvus_server, at):
 
 def test_filters(milvus_server, at, rows):
     parity.test_metadata_filters(milvus_server.place(), at, rows)
+    parity.test_random_filters(milvus_server.place(), at)
 
 
 def test_a_contextual_model(milvus_server, at):
