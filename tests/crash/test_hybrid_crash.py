@@ -41,9 +41,10 @@ def run(path, seed, first, moment="", after=0, delay=None):
         last[word] = int(number)
     if delay is not None:
         threading.Timer(delay, os.kill, (child.pid, signal.SIGKILL)).start()
-    output, _ = child.communicate(timeout=60)
-    assert child.returncode == -signal.SIGKILL
-    lines = [line.split() for line in output.splitlines(keepends=True) if line.endswith("\n")]
+    # Not communicate(): it reads past what readline() has buffered.
+    lines = [line.split() for line in child.stdout.readlines() if line.endswith("\n")]
+    child.stdout.close()
+    assert child.wait(60) == -signal.SIGKILL
     last |= {word: int(number) for word, number in lines}
     return last.get("start", first - 1), last.get("done", first - 1)
 
