@@ -129,11 +129,11 @@ def _searched(
 
     def blocks() -> Iterator[Run]:
         with retriever:
-            for block in search_blocks(retriever, queries, len(retriever)):
-                for query, hits in block.items():
-                    chosen = list(dict.fromkeys(candidates.get(query, ())))
-                    least = min(hits.values(), default=0.0) - 1.0
-                    yield {query: {document: hits.get(document, least) for document in chosen}}
+            for query, text in queries.items():  # one by one: each ranks the whole corpus
+                chosen = list(dict.fromkeys(candidates.get(query, ())))
+                hits = next(search_blocks(retriever, {query: text}, len(retriever)))[query] if chosen else {}
+                least = min(hits.values(), default=0.0) - 1.0
+                yield {query: {document: hits.get(document, least) for document in chosen}}
 
     return blocks(), retriever.context
 
