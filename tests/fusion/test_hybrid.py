@@ -18,7 +18,13 @@ from cderetrieval.errors import (
 from cderetrieval.fusion import Fusion, Hybrid
 from cderetrieval.fusion.scores import fuse
 from cderetrieval.models.bm25 import BM25
-from cderetrieval.testing import HashEncoder, tiny_model
+from cderetrieval.testing import (
+    HashEncoder,
+    tiny_model,
+    tiny_model_directory,
+    tiny_sparse_embed_directory,
+    tiny_splade_directory,
+)
 
 DOCUMENTS = [
     {"id": "a", "title": "Owls", "text": "hunt at night"},
@@ -201,6 +207,24 @@ def test_it_lives_in_a_directory(tmp_path):
         Hybrid([HashEncoder(), "bm25"], path=tmp_path / "index")
     with pytest.raises(StoreError, match="holds an index already"):
         hybrid().add(DOCUMENTS).save(tmp_path / "index")
+
+
+@pytest.mark.parametrize("fusion", ["rrf", "weighted"])
+def test_every_family_can_be_a_part(fusion, tmp_path):
+    names = [tiny_model_directory(), tiny_splade_directory(), tiny_sparse_embed_directory(), "bm25"]
+    with Hybrid(names, fusion=fusion, context_size=2, path=tmp_path / "index") as everything:
+        everything.add(DOCUMENTS).remove("a")
+        expected = everything(QUERIES)
+        assert expected[1][0]["id"] == "b"
+        kinds = [part.encoder.kind for part in everything.parts.values()]
+        assert kinds == ["dense", "sparse", "sparse-embed", "lexical"]
+        tuned = everything.tune({"q": "honey"}, {"q": {"b": 1}})
+        assert len(tuned.grid) == 286
+    with Hybrid.load(tmp_path / "index") as loaded:
+        loaded.fusion = Fusion(fusion)
+        assert loaded(QUERIES) == expected
+        loaded.add([{"id": "z", "text": "zebra"}])
+        same_documents(loaded)
 
 
 def test_tuned_weights_are_kept(tmp_path):
