@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint types check clean
 
 demo: $(INSTALLED)
-	$(BIN)/python run_eval.py --max-documents 150 --ask-in pandas --ask \
+	$(BIN)/python run_eval.py --max-documents 400 --ask-in pandas --ask \
 	  "merge two tables on a column" \
 	  "fill missing values with the previous one" \
 	  "turn text into dates"
@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,train,offline,bm25,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,train,offline,bm25,sparse,scale,dev]"
 	@touch $@
 
 clean:
