@@ -128,7 +128,7 @@ for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"):
         embed_corpus({str(corpus)!r}, "a", HashEncoder(), address=address)
     except ClusterError as error:
         print(error)
-ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR")
+ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
 try:
     embed_corpus({str(corpus)!r}, "b", HashEncoder(), workers=3)
 except ClusterError as error:
