@@ -7,8 +7,8 @@ over is dropped, here or, after a kill, by the next build.
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import secrets
 import time
 from typing import Any
 
@@ -19,8 +19,9 @@ from ..index.milvus.connection import Connection
 from ..index.milvus.location import Location
 from ..index.milvus.notes import Notes
 from ..index.milvus.schema import EXACT, Identity, choose_index
+from ..vectors import Layout
 from .change import Change, Rebuild, send
-from .guard import Guard
+from .guard import Guards
 
 logger = logging.getLogger(__name__)
 
@@ -45,32 +46,40 @@ class Build:
         self._location = location
         self._change = change
 
+    def begin(self, layout: Layout, replaces: str | None) -> Collection:
+        """Make a collection, empty, and guard it.
+
+        Raises
+        ------
+        LockedError
+            If another process is building one.
+        """
+        alias = self._location.collection
+        target = Collection(self._connection, f"{alias}_{secrets.token_hex(4)}", layout)
+        self._change.guard = Guards(self._connection, self._notes, alias).take(target, replaces)
+        return target
+
     def first(self) -> None:
         """Make the first collection."""
-        change = self._change
+        layout = self._change.spool.layout
+        assert layout is not None, "spooled documents have vectors"
         self._notes.create()
-        change.guard = Guard(self._connection, self._notes, self._location.collection)
+        target = self.begin(layout, None)
         if self._connection.call("has_collection", self._location.collection):
             raise LockedError(
                 f"another process has made {self._location} while these documents were embedded. Add them again: they "
                 "are then embedded in its context."
             )
-        layout = change.spool.layout
-        assert layout is not None, "spooled documents have vectors"
-        collection = Collection(self._connection, change.guard.target, layout)
         probe = Probe()
-        with self._dropped_after_errors(collection):
-            collection.create()
-            rows = send(change.spool, collection, probe)
-            self._publish(collection, probe, rows, "create_alias")
+        rows = send(self._change.spool, target, probe)
+        self._publish(target, probe, rows, "create_alias")
 
     def replace(self, rebuilt: Rebuild, old: Collection) -> None:
         """Put the collection of a new context in the place of the old one, and drop that."""
-        if rebuilt.collection is None:
+        if not rebuilt.read:
             raise InputError("the index is empty: add documents first.")
         before = self._notes.get(identity_note(old.name))
-        with self._dropped_after_errors(rebuilt.collection):
-            self._publish(rebuilt.collection, rebuilt.probe, rebuilt.read, "alter_alias")
+        self._publish(rebuilt.target, rebuilt.probe, rebuilt.read, "alter_alias")
         try:
             old.drop()
             self._notes.remove([identity_note(old.name), measured_note(old.name)])
@@ -78,15 +87,6 @@ class Build:
                 self._notes.remove_context(before["context"])
         except ServerError as error:
             logger.warning("The refresh is done, but %s could not be removed: %s", old.name, error)
-
-    @contextlib.contextmanager
-    def _dropped_after_errors(self, collection: Collection) -> Any:
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(ServerError):
-                collection.drop()
-            raise
 
     def _publish(self, collection: Collection, probe: Probe, rows: int, switch: str) -> None:
         """Index a new collection, note what it is, and point the alias at it."""
@@ -117,14 +117,14 @@ class Build:
             self._connection.call(switch, collection.name, alias)
         except ServerError:
             # The request may have arrived, and only its answer been lost.
-            if self._connection.call("describe_collection", alias)["collection_name"] != collection.name:
+            if self._connection.behind(alias) != collection.name:
                 raise
 
 
 def put_next_id(notes: Notes, change: Change) -> None:
     """Keep the number that the next document without an id gets."""
     wanted = change.values.get("next_id")
-    if wanted is not None and wanted != notes.get("next_id"):
+    if wanted is not None and wanted != notes.get("next_id", strong=False):
         notes.put("next_id", wanted)
 
 

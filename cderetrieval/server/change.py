@@ -25,7 +25,7 @@ from ..index.milvus.schema import VECTOR
 from ..store.codec import encode_id, encode_json
 from ..store.documents import Row as Document
 from ..types import Vectors
-from ..vectors import DENSE, Layout, checked, is_vectors
+from ..vectors import DENSE, checked, is_vectors
 from .guard import Guard
 from .spool import Spool
 
@@ -62,10 +62,10 @@ class Change:
         self.spool = Spool()
 
     def close(self) -> None:
-        """Forget what was staged, and what was begun and not published."""
+        """Forget what was gathered, and what was built and not published."""
         self.spool.close()
         if self.guard is not None:
-            with contextlib.suppress(ServerError):
+            with contextlib.suppress(ServerError):  # the next build clears it away
                 self.guard.release()
 
     def put_documents(self, rows: Iterable[Document], on: Sequence[str] | None) -> tuple[int, int]:
@@ -88,19 +88,18 @@ class Rebuild:
     source
         The collection as it is.
     target
-        The new one, made when its first vectors come.
+        The new one, empty.
     on
         Fields of the text.
     """
 
-    def __init__(self, source: Collection, target: str, on: Sequence[str] | None) -> None:
+    def __init__(self, source: Collection, target: Collection, on: Sequence[str] | None) -> None:
         self._source = source
-        self._target = target
+        self.target = target
         self._on = on
         self._held: dict[int, Row] = {}
         self.read = 0
         self.probe = Probe()
-        self.collection: Collection | None = None
 
     def pending(self, chunk: int) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Numbers, of this walk alone, and texts of all documents."""
@@ -113,17 +112,13 @@ class Rebuild:
 
     def put(self, numbers: np.ndarray, vectors: Vectors) -> None:
         """Write vectors of documents that :meth:`pending` gave last."""
-        layout = Layout.of(vectors)
-        if self.collection is None:
-            self.collection = Collection(self._source.connection, self._target, layout)
-            self.collection.create()
         rows = []
         for number in numbers.tolist():
             held = self._held.pop(number)
             document, _ = decode_payload(held["payload"])
             row = {name: held[name] for name in ("id", "seq", "payload")}
             rows.append({**row, "metadata": metadata_of(document)})
-        write(self.collection, rows, vectors, self.probe)
+        write(self.target, rows, vectors, self.probe)
 
 
 def send(spool: Spool, collection: Collection, probe: Probe | None = None) -> int:

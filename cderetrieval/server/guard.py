@@ -1,102 +1,139 @@
 """Who is building a new collection for an alias: one process at a time, and the others know.
 
-A build (the first `add`, or `refresh`) may take hours. It leaves a note with the name of what it builds, and renews it
-every 20 seconds; a note that was not renewed for two minutes is that of a process that died, and whoever builds next
-drops what it left: the new collection, or the old one where the alias had been switched already.
+A build (the first `add`, or `refresh`) may take hours. While it runs, a second alias, ``<alias>_building``, points at
+what is being built: making an alias is one step that only one process can win, and looking for one costs a millisecond.
+
+A note says who builds. It is written before anything is made and removed after everything is cleared, so a note names
+whatever a killed process leaves. It is renewed every 20 seconds; one that was not renewed for two minutes, or whose
+process is gone from this machine, is that of a build that died, and whoever comes next drops what it left: the new
+collection, or the old one where the alias had been switched already. Clocks of machines may differ by a minute.
 
 A refresh copies the documents of the old collection, so what others write there meanwhile could be lost: every writer
-looks for the note after it has written, and does not acknowledge its change where there is one. The note is written
-before the refresh reads, with "Strong" consistency on both sides, so one of the two sees the other. Clocks of machines
-may differ by a minute.
+looks for the second alias after it has written, and does not acknowledge its change where there is one. The refresh
+makes that alias before it reads, with "Strong" consistency, so one of the two sees the other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
-import secrets
 import threading
 import time
 from typing import Any
 
-from ..errors import CDEError, LockedError
+from ..errors import CDEError, LockedError, ServerError
+from ..index.milvus.collection import Collection
 from ..index.milvus.connection import Connection
 from ..index.milvus.notes import Notes
 
 logger = logging.getLogger(__name__)
 
-NOTE = "building"
+BUILDING = "_building"
+NOTE = "building:"
 BEAT = 20.0
 LAPSED = 120.0
 
 
-def check_unguarded(notes: Notes, alias: str) -> None:
-    """Refuse to go on while a living process builds a new collection.
-
-    Raises
-    ------
-    LockedError
-        If one does.
-    """
-    found = notes.get(NOTE)
-    if found is not None and _alive(found):
-        raise LockedError(
-            f"process {found['pid']} on {found['host']} is building a new collection for {alias!r}, and a change would "
-            f"be lost in it. Nothing was acknowledged: try again when it is done, {LAPSED:.0f} seconds after a crash."
-        )
-
-
-class Guard:
-    """The note of one build.
+class Guards:
+    """What stands guard over an alias.
 
     Parameters
     ----------
     connection, notes
         Of the alias.
     alias
-        Whose collection is built.
-    replaces
-        The collection behind it, if there is one.
-
-    Raises
-    ------
-    LockedError
-        If another process is building one.
+        Whose collections are built.
     """
 
-    def __init__(self, connection: Connection, notes: Notes, alias: str, replaces: str | None = None) -> None:
-        check_unguarded(notes, alias)
-        self._replaces = replaces
+    def __init__(self, connection: Connection, notes: Notes, alias: str) -> None:
         self._connection = connection
         self._notes = notes
         self._alias = alias
-        self.target = f"{alias}_{secrets.token_hex(4)}"
+
+    def check_free(self) -> None:
+        """Refuse to go on while a living process builds; clear away what a dead one left.
+
+        Raises
+        ------
+        LockedError
+            If one builds.
+        """
+        if not self._connection.call("has_collection", self._alias + BUILDING):
+            return
+        target = self._connection.behind(self._alias + BUILDING)
+        note = None if target is None else self._notes.get(NOTE + target)
+        if note is not None and _alive(note):
+            raise LockedError(
+                f"process {note['pid']} on {note['host']} is building a new collection for {self._alias!r}, and a "
+                "change would be lost in it. Nothing was acknowledged: try again when it is done, or "
+                f"{LAPSED:.0f} seconds after it died."
+            )
+        self._clear()
+
+    def take(self, target: Collection, replaces: str | None) -> Guard:
+        """Make `target`, in the place of another collection, and tell the others.
+
+        Raises
+        ------
+        LockedError
+            If another process is building one.
+        """
+        self.check_free()
+        self._clear()
+        guard = Guard(self._connection, self._notes, self._alias, target, replaces)
+        try:
+            guard.begin()
+        except BaseException:
+            with contextlib.suppress(ServerError):
+                guard.release()
+            raise
+        return guard
+
+    def _clear(self) -> None:
+        """Drop what processes that died had begun, or had replaced; never what the alias points at."""
+        dead = {name: note for name, note in self._notes.starting_with(NOTE).items() if not _alive(note)}
+        for name, note in dead.items():
+            target = name.removeprefix(NOTE)
+            with contextlib.suppress(ServerError):  # another process may clear it away at the same time
+                if self._connection.behind(self._alias + BUILDING) == target:
+                    self._connection.call("drop_alias", self._alias + BUILDING)
+                for left in {target, note["replaces"]} - {self._connection.behind(self._alias), None}:
+                    logger.warning("Dropping %s, which a process that died has left.", left)
+                    self._connection.call("drop_collection", left)
+                self._notes.remove([name])
+
+
+class Guard:
+    """One build, from :meth:`Guards.take` to :meth:`release`."""
+
+    def __init__(
+        self, connection: Connection, notes: Notes, alias: str, target: Collection, replaces: str | None
+    ) -> None:
+        self._connection = connection
+        self._notes = notes
+        self._alias = alias
+        self._target = target
+        self._replaces = replaces
         self._done = threading.Event()
-        left = notes.get(NOTE)
-        self._beat()
-        if left is not None:
-            self._clear(left)
         self._thread = threading.Thread(target=self._keep, name="cderetrieval-guard", daemon=True)
+
+    def begin(self) -> None:
+        """Leave the note, make the collection, then the alias.
+
+        Raises
+        ------
+        LockedError
+            If another process has made the alias.
+        """
+        self._beat()
+        self._target.create()
+        try:
+            self._connection.call("create_alias", self._target.name, self._alias + BUILDING)
+        except ServerError as error:
+            raise LockedError(f"another process has just begun to build {self._alias!r}. Try again later.") from error
         self._thread.start()
-
-    def _clear(self, left: dict[str, Any]) -> None:
-        """Drop what a process that died had begun, or had replaced; never what the alias points at."""
-        for name in {left["target"], left["replaces"]} - {self._replaces, None}:
-            logger.warning("Dropping %s, which a process that died has left.", name)
-            self._connection.call("drop_collection", name)
-
-    def _beat(self) -> None:
-        place = {"host": platform.node(), "pid": os.getpid(), "time": time.time()}
-        self._notes.put(NOTE, {"target": self.target, "replaces": self._replaces, **place})
-
-    def _keep(self) -> None:
-        while not self._done.wait(BEAT):
-            try:
-                self.check()
-                self._beat()
-            except CDEError as error:  # the next beat may reach the server; the last word is `check` at the end
-                logger.warning("The note of a build could not be renewed: %s", error)
 
     def check(self) -> None:
         """The build is still this process's to end.
@@ -106,20 +143,37 @@ class Guard:
         LockedError
             If others took it for dead.
         """
-        found = self._notes.get(NOTE)
-        if found is None or found["target"] != self.target:
+        if self._notes.get(NOTE + self._target.name) is None or not self._stands():
             raise LockedError(
                 f"this process could not renew its note for {LAPSED:.0f} seconds, and another took over "
                 f"{self._alias!r}. Nothing was changed; try again."
             )
 
     def release(self) -> None:
-        """End the build: take the note away, if it is this one's."""
+        """End the build. What was built is dropped, unless the alias points at it."""
         self._done.set()
-        self._thread.join()
-        found = self._notes.get(NOTE)
-        if found is not None and found["target"] == self.target:
-            self._notes.remove([NOTE])
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._stands():
+            self._connection.call("drop_alias", self._alias + BUILDING)
+        if self._connection.behind(self._alias) != self._target.name:
+            self._target.drop()
+        self._notes.remove([NOTE + self._target.name])
+
+    def _stands(self) -> bool:
+        return self._connection.behind(self._alias + BUILDING) == self._target.name
+
+    def _beat(self) -> None:
+        place = {"host": platform.node(), "pid": os.getpid(), "time": time.time()}
+        self._notes.put(NOTE + self._target.name, {"replaces": self._replaces, **place})
+
+    def _keep(self) -> None:
+        while not self._done.wait(BEAT):
+            try:
+                self.check()
+                self._beat()
+            except CDEError as error:  # the next beat may reach the server; the last word is `check` at the end
+                logger.warning("The note of a build could not be renewed: %s", error)
 
 
 def _alive(note: dict[str, Any]) -> bool:

@@ -28,7 +28,7 @@ from ..types import Vectors
 from ..vectors import Layout
 from .build import Build, identity_note, measured_note, put_next_id
 from .change import Change, Rebuild, keys_of, send, stored_text
-from .guard import Guard, check_unguarded
+from .guard import Guards
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class ServerStore:
         self._on = on
         self._connection = Connection(location)
         self._notes = Notes(self._connection, location.collection)
+        self._guards = Guards(self._connection, self._notes, location.collection)
         self._current: Current | None = None
         self._change: Change | None = None
         self._wrote = False
@@ -164,7 +165,7 @@ class ServerStore:
             return default
         if key in OF_IDENTITY:
             return getattr(current.identity, OF_IDENTITY[key])
-        found = self._notes.get(key)
+        found = self._notes.get(key, strong=False)
         return default if found is None else found
 
     def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -231,8 +232,7 @@ class ServerStore:
             yield
             return
         self.look()
-        if self._notes.exist():
-            check_unguarded(self._notes, self.location.collection)
+        self._guards.check_free()
         change = Change()
         self._change = change
         try:
@@ -278,11 +278,12 @@ class ServerStore:
         current = self._current
         if current is None:
             raise InputError("the index is empty: add documents first.")
-        change.guard = Guard(self._connection, self._notes, self.location.collection, current.collection.name)
+        build = Build(self._connection, self._notes, self.location, change)
+        target = build.begin(current.identity.layout, current.collection.name)
         self.look()
         if self._current is not current:  # by a refresh that ended just before the guard was up
             raise self._overtaken()
-        change.rebuilt = Rebuild(current.collection, change.guard.target, self._on)
+        change.rebuilt = Rebuild(current.collection, target, self._on)
 
     @property
     def _open_change(self) -> Change:
@@ -313,7 +314,7 @@ class ServerStore:
         except CollectionGoneError as error:
             raise self._overtaken() from error
         put_next_id(self._notes, change)
-        check_unguarded(self._notes, self.location.collection)
+        self._guards.check_free()
         self.look()
         if self._current is not current:
             raise self._overtaken()

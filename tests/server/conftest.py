@@ -157,4 +157,6 @@ def child():
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()

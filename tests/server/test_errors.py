@@ -174,14 +174,17 @@ def test_a_closed_retriever(place, at, rows):
 
 def test_another_process_is_building(place, at, rows):
     remote = at(place).add(rows)
-    note = {"target": "animals_0", "replaces": None, "host": "elsewhere", "pid": 7, "time": time.time()}
-    remote._store._notes.put("building", note)
+    note = {"replaces": None, "host": "elsewhere", "pid": 7, "time": time.time()}
+    remote._store._connection.call("create_collection", "animals_0", dimension=4)
+    remote._store._connection.call("create_alias", "animals_0", "animals_building")
+    remote._store._notes.put("building:animals_0", note)
     for call in (lambda: remote.add(rows), lambda: remote.remove(["owls"])):
         with pytest.raises(LockedError, match="process 7 on elsewhere is building a new collection for 'animals'"):
             call()
     assert len(remote("about owls", k=9)[0]) == 6, "readers are not concerned"
-    remote._store._notes.put("building", {**note, "time": time.time() - 1_000})
+    remote._store._notes.put("building:animals_0", {**note, "time": time.time() - 1_000})
     assert len(remote.add([{"id": "new", "text": "about eels"}])) == 7, "the note of a dead process counts for nothing"
+    assert not remote._store._connection.call("has_collection", "animals_0"), "what it left is dropped"
 
 
 def test_a_change_that_a_refresh_overtakes_is_not_acknowledged(place, at, rows, monkeypatch):

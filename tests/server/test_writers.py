@@ -71,6 +71,14 @@ def test_a_refresh_that_fails_leaves_everything_as_it_was(place, at, rows, monke
     assert one.refresh(["another"]).context.source == "texts"
 
 
+def ended(process):
+    """What a child has said until its end, which must be a good one."""
+    process.stdin.close()
+    lines = process.stdout.read().splitlines()
+    assert process.wait(60) == 0
+    return lines
+
+
 def test_processes_that_write_read_and_refresh(milvus_server, at, child):
     place = milvus_server.place()
     main = at(place, writer.Contextual()).add([{"id": "anchor", "text": "the anchor"}])
@@ -79,16 +87,8 @@ def test_processes_that_write_read_and_refresh(milvus_server, at, child):
     for process in (reader, *writers):
         assert process.stdout.readline() == "open\n"
     main.refresh("random")
-    acknowledged = [
-        name
-        for process in writers
-        for line in process.communicate(timeout=200)[0].splitlines()[:-1]
-        for name in line.split()
-    ]
-    assert all(process.returncode == 0 for process in writers)
-    output, _ = reader.communicate(timeout=60)
-    assert reader.returncode == 0, "the reader never saw a mix or an error"
-    assert output.split()[1] == "random"
+    acknowledged = [name for process in writers for line in ended(process)[:-1] for name in line.split()]
+    assert ended(reader)[-1].split()[1] == "random", "the reader never saw a mix or an error"
     assert len(acknowledged) == len(set(acknowledged)) == 2 * 4 * 20
     assert not main._store.missing(acknowledged)
     assert len(main) == len(acknowledged) + 2

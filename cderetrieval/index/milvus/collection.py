@@ -140,10 +140,15 @@ class Collection:
                 # Milvus Lite answers with every field where none is named; the key costs nothing.
                 output_fields=["id", *fields],
                 anns_field=VECTOR,
-                search_params={"metric_type": METRIC, "params": _wide_enough(width, limit)},
+                search_params=self.search_parameters(limit, width),
                 consistency_level=self._consistency(),
             )
         return found
+
+    def search_parameters(self, limit: int, width: Mapping[str, int]) -> dict[str, Any]:
+        """What a search sends beside the queries; HNSW refuses to keep fewer candidates than are asked for."""
+        enough = {name: max(value, limit) if name == "ef" else value for name, value in width.items()}
+        return {"metric_type": METRIC, "params": enough}
 
     def nearest(self, queries: Any, limit: int, width: Mapping[str, int]) -> list[list[str]]:
         """Keys of the nearest rows of each query."""
@@ -165,11 +170,6 @@ class Collection:
         except NotLoadedError:
             self.connection.load(self.name)
             return self.connection.call(name, *values, **options)
-
-
-def _wide_enough(width: Mapping[str, int], limit: int) -> dict[str, int]:
-    """HNSW refuses to keep fewer candidates than are asked for."""
-    return {name: max(value, limit) if name == "ef" else value for name, value in width.items()}
 
 
 def _as_sent(queries: Any, layout: Layout) -> Any:

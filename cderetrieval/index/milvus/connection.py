@@ -160,6 +160,13 @@ class Connection:
             )
         return ServerError(f"{where} refused {name}: {_first_line(error)}")
 
+    def behind(self, alias: str) -> str | None:
+        """The collection that an alias points at; None where there is no such alias."""
+        try:
+            return str(self.call("describe_collection", alias)["collection_name"])
+        except CollectionGoneError:
+            return None
+
     def flush(self, name: str) -> None:
         """Write the rows of a collection that are in memory into files."""
         self.call("flush", name, timeout=max(FLUSH_TIMEOUT, self.location.timeout))
