@@ -7,7 +7,8 @@ Milvus acknowledges a row once it stands in its log.
 
 Consistency: "Bounded" by default, which sees everything that is older than a few seconds; "Session" for a while after a
 write of this process, which sees that write; "Strong" where everything counts (it costs 0.2 to 0.3 s a call): settings,
-walks through a collection, and checks before a change is acknowledged.
+walks through a collection, and the first read after a removal, of which Milvus 2.3.5 does not say when it was (a
+"Session" read right after one saw the removed rows in 12 of 12 tries).
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Collection:
         self.name = name
         self.layout = layout
         self._written = -np.inf
+        self._removed = False
 
     def create(self) -> None:
         """Make it, empty."""
@@ -69,6 +71,7 @@ class Collection:
         """Remove rows; harmless where one is not there."""
         for start in range(0, len(keys), KEYS):
             self.connection.call("delete", self.name, ids=list(keys[start : start + KEYS]))
+            self._removed = True
         self._written = time.monotonic()
 
     def build(self, index: str, rows: int) -> None:
@@ -161,6 +164,9 @@ class Collection:
         )
 
     def _consistency(self) -> str:
+        if self._removed:
+            self._removed = False
+            return "Strong"
         return "Session" if time.monotonic() - self._written < SESSION else "Bounded"
 
     def _reading(self, name: str, *values: Any, **options: Any) -> Any:
