@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types check milvus clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run_eval.py --max-documents 400 --ask-in pandas --ask \
@@ -33,5 +33,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,train,offline,bm25,sparse,scale,dev]"
 	@touch $@
 
+# A real Milvus, in an environment of its own: the tests of tests/server then start it on loopback (about 5 minutes more).
+milvus:
+	$(PYTHON) -m venv .venv-milvus
+	.venv-milvus/bin/python -m pip install --quiet "setuptools<81" milvus==2.3.5
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-milvus
