@@ -186,7 +186,7 @@ def test_models_that_are_no_transformers_are_refused(folder, tmp_path):
 
     static = StaticEmbedding(tiny_tokenizer().backend_tokenizer, embedding_dim=8)
     SentenceTransformer(modules=[static], device="cpu").save_pretrained(str(tmp_path / "static"))
-    with pytest.raises(ConfigError, match="static is made of StaticEmbedding: only transformers train here"):
+    with pytest.raises(ConfigError, match="static is made of StaticEmbedding: only transformers are trained here"):
         train(tiny(str(tmp_path / "static"), folder, "dense"), tmp_path / "run", cache=tmp_path / "cache")
     with pytest.raises(ConfigError, match="is a contextual model: architecture='dense' would ignore its context"):
         train(tiny(tiny_model_directory(), folder, "dense"), tmp_path / "run", cache=tmp_path / "cache")
