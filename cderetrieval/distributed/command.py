@@ -28,7 +28,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="cde-minilm", help="name or directory (default: cde-minilm)")
     parser.add_argument("--key", default="id", help="field of the id (default: id)")
     parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
-    parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
+    parser.add_argument("--context", default="own", help="own, random, null, centre, or a file (default: own)")
     parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
     parser.add_argument("--seed", type=int, default=0, help="of the context's sample")
     parser.add_argument("--skip-empty", action="store_true", help="leave out documents with an empty text")

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..context.context import Context
 from ..corpora.blocks import Block, corpus_files, cut
-from ..embedding import ContextSpec, CorpusEmbedder, Model, Settings
+from ..embedding import ContextSpec, CorpusEmbedder, Model, Settings, with_statistics
 from ..errors import ConfigError, MismatchError, missing_dependency
 from ..retriever import CHUNK
 from ..store import Store
@@ -124,6 +124,8 @@ def embed_corpus(
     lock.acquire()
     try:
         given = str(model) if isinstance(model, Path) else model
+        if isinstance(context, str) and context == "centre":
+            given, context = with_statistics(given), "own"
         name = given if isinstance(given, str) else None
         settings = Settings(name, key, None if fields.on is None else list(fields.on), "auto", context_size, seed)
         embedder = CorpusEmbedder(Store(), settings, given, context, device, dtype)

@@ -49,10 +49,11 @@ def dense_directory(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(params=["contextual", "dense", "sparse", "sparse-embed"])
+@pytest.fixture(params=["contextual", "dense", "centre", "sparse", "sparse-embed"])
 def model_name(request):
-    if request.param == "dense":
-        return request.getfixturevalue("dense_directory")
+    if request.param in ("dense", "centre"):
+        name = request.getfixturevalue("dense_directory")
+        return name if request.param == "dense" else f"centre:{name}"
     names = {
         "contextual": tiny_model_directory,
         "sparse": tiny_splade_directory,

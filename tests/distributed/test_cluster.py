@@ -69,7 +69,12 @@ def expected(corpus, tmp_path):
 
 
 def test_vectors_of_every_family_are_those_of_one_process(corpus, tmp_path, dense_directory):
-    models = [tiny_model_directory(), dense_directory, tiny_splade_directory(), tiny_sparse_embed_directory()]
+    models = [
+        tiny_model_directory(),
+        f"centre:{dense_directory}",
+        tiny_splade_directory(),
+        tiny_sparse_embed_directory(),
+    ]
     _, status, errors = job("families", tmp_path, *models)
     assert status == 0, errors
     for number, model in enumerate(models):

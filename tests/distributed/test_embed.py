@@ -105,6 +105,13 @@ def test_a_context_can_be_given(corpus, tmp_path, context):
         embed(corpus, tmp_path / "v", model)
 
 
+def test_statistics_of_the_corpus_are_a_context(corpus, tmp_path, dense_directory):
+    named = embed(corpus, tmp_path / "v", f"centre:{dense_directory}")
+    asked = embed(corpus, tmp_path / "w", dense_directory, context="centre")
+    assert asked.plan.fingerprint == named.plan.fingerprint
+    assert asked.plan.fingerprint != embed(corpus, tmp_path / "x", dense_directory).plan.fingerprint
+
+
 def test_a_second_run_does_what_is_missing(corpus, tmp_path, caplog):
     whole = embed(corpus, tmp_path / "whole")
     folder = embed(corpus, tmp_path / "v")
