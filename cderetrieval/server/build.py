@@ -17,7 +17,7 @@ from ..index.milvus.breadth import Probe, measure
 from ..index.milvus.collection import Collection
 from ..index.milvus.connection import Connection
 from ..index.milvus.location import Location
-from ..index.milvus.notes import Notes
+from ..index.milvus.notes import Notes, identity_note, measured_note
 from ..index.milvus.schema import EXACT, Identity, choose_index
 from ..vectors import Layout
 from .change import Change, Rebuild, send
@@ -126,16 +126,6 @@ def put_next_id(notes: Notes, change: Change) -> None:
     wanted = change.values.get("next_id")
     if wanted is not None and wanted != notes.get("next_id", strong=False):
         notes.put("next_id", wanted)
-
-
-def identity_note(name: str) -> str:
-    """Name of the note that says what a collection is."""
-    return f"identity:{name}"
-
-
-def measured_note(name: str) -> str:
-    """Name of the note that says how widely its index looks, and what recall that gives."""
-    return f"measured:{name}"
 
 
 def _settle(collection: Collection, rows: int) -> None:

@@ -16,17 +16,17 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..errors import InputError, LockedError, MismatchError, StoreError
+from ..errors import InputError, LockedError, MismatchError, ServerError, StoreError
 from ..index.milvus.collection import Collection
 from ..index.milvus.connection import CollectionGoneError, Connection
 from ..index.milvus.location import Location
-from ..index.milvus.notes import SUFFIX, Notes
+from ..index.milvus.notes import SUFFIX, Notes, identity_note, measured_note
 from ..index.milvus.rows import ids_of
 from ..index.milvus.schema import Identity, check_schema
 from ..store.documents import Row
 from ..types import Vectors
 from ..vectors import Layout
-from .build import Build, identity_note, measured_note, put_next_id
+from .build import Build, put_next_id
 from .change import Change, Rebuild, keys_of, send, stored_text
 from .guard import Guards
 
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 # Seconds after which a reader looks whether the alias has moved.
 LOOK = 5.0
+# How often it looks again where the collection is replaced while it does.
+LOOKS = 3
 OF_IDENTITY = {"retriever": "settings", "fingerprint": "fingerprint", "context": "context"}
 
 
@@ -100,30 +102,37 @@ class ServerStore:
 
     def look(self) -> None:
         """Find out which collection stands behind the alias now."""
-        self._looked = time.monotonic()
-        alias = self.location.collection
-        try:
-            described = self._connection.call("describe_collection", alias)
-        except CollectionGoneError:
-            self._current = None
-            return
-        name = described["collection_name"]
-        if self._current is not None and self._current.collection.name == name:
-            return
-        found = self._notes.get_many([identity_note(name), measured_note(name)]) if self._notes.exist() else {}
-        if name == alias or identity_note(name) not in found:
-            raise StoreError(
-                f"{self.location} is a collection that this package did not make (or that has lost its "
-                f"{self._notes.collection!r}). Use another name, or remove it first."
-            )
-        identity = Identity.of(found[identity_note(name)], str(self.location))
-        check_schema(described, identity.layout, str(self.location))
+        for _ in range(LOOKS):
+            self._looked = time.monotonic()
+            try:
+                described = self._connection.call("describe_collection", self.location.collection)
+            except CollectionGoneError:
+                self._current = None
+                return
+            name = described["collection_name"]
+            if self._current is not None and self._current.collection.name == name:
+                return
+            found = self._notes.get_many([identity_note(name), measured_note(name)]) if self._notes.exist() else {}
+            if identity_note(name) in found:
+                self._current = self._checked(described, found)
+                self._on = self._current.identity.settings["on"]
+                return
+            # Another process may have replaced the collection between these two questions.
+        raise StoreError(
+            f"{self.location} is a collection that this package did not make (or that has lost its "
+            f"{self._notes.collection!r}). Use another name, or remove it first."
+        )
+
+    def _checked(self, described: Mapping[str, Any], found: Mapping[str, Any]) -> Current:
+        """The collection, once it is found to be what its notes say."""
+        name, where = described["collection_name"], str(self.location)
+        identity = Identity.of(found[identity_note(name)], where)
+        check_schema(described, identity.layout, where)
         before = self._current.identity if self._current is not None else None
         if before and before.context == identity.context and before.fingerprint != identity.fingerprint:
-            raise MismatchError(f"{self.location} was replaced by a collection of another model. Open it again.")
-        collection = Collection(self._connection, name, identity.layout)
-        self._current = Current(collection, identity, found.get(measured_note(name)) or {"parameters": {}})
-        self._on = identity.settings["on"]
+            raise MismatchError(f"{where} was replaced by a collection of another model. Open it again.")
+        measured = found.get(measured_note(name)) or {"parameters": {}}
+        return Current(Collection(self._connection, name, identity.layout), identity, measured)
 
     @property
     def current(self) -> Current | None:
@@ -313,6 +322,10 @@ class ServerStore:
             current.collection.delete(change.removed)
         except CollectionGoneError as error:
             raise self._overtaken() from error
+        except ServerError as error:
+            raise ServerError(
+                f"{error} A part of this change may be written: make it again, which completes it."
+            ) from error
         put_next_id(self._notes, change)
         self._guards.check_free()
         self.look()

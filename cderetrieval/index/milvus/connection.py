@@ -23,7 +23,7 @@ from .location import TOKEN_VARIABLE, Location
 # Seconds for one attempt to connect; a refused connection fails at once.
 CONNECT_TIMEOUT = 10.0
 # Seconds to write rows into files; hours to build an index of very many.
-FLUSH_TIMEOUT = 300.0
+FLUSH_TIMEOUT = 1_800.0
 BUILD_TIMEOUT = 48 * 3_600.0
 # The one index of a collection has the name of its field.
 VECTOR_INDEX = "vector"

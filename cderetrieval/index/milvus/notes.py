@@ -124,15 +124,17 @@ class Notes:
 
         Raises
         ------
+        CollectionGoneError
+            If it is not there any more.
         StoreError
-            If it is not there, or damaged.
+            If it is damaged.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         found = self.get(_context(digest))
         if found is None:
-            raise StoreError(f"{self.collection} holds no context {digest[:12]}; it was replaced meanwhile. Try again.")
+            raise CollectionGoneError(f"{self.collection} holds no context {digest[:12]}: it was replaced. Try again.")
         try:
             return found["metadata"], load(base64.b64decode(found["tensors"], validate=True))
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
@@ -187,6 +189,16 @@ class Notes:
     def _drop_parts(self, row: Mapping[str, Any]) -> None:
         if "mark" in row:
             self._connection.call("delete", self.collection, ids=_parts(row))
+
+
+def identity_note(name: str) -> str:
+    """Name of the note that says what a collection is."""
+    return f"identity:{name}"
+
+
+def measured_note(name: str) -> str:
+    """Name of the note that says how widely a collection's index looks, and what recall that gives."""
+    return f"measured:{name}"
 
 
 def _context(digest: str) -> str:
