@@ -127,6 +127,8 @@ def _create(path: Path) -> None:
             time.sleep(0.02)
     try:
         if not path.exists():
+            for left in path.parent.glob(f".{path.name}.*.tmp*"):  # by a process that was killed here
+                left.unlink(missing_ok=True)
             with atomic_write(path) as temporary, contextlib.closing(_connect(str(temporary))) as connection:
                 _define(connection)
                 connection.execute("PRAGMA journal_mode = WAL")

@@ -245,3 +245,11 @@ def test_a_store_in_memory_can_be_backed_up(tmp_path):
         store.backup(tmp_path / "s.sqlite")
     with Store(tmp_path / "s.sqlite") as store:
         assert store.live()[1] == ["a", "b"]
+
+
+def test_what_a_killed_process_left_while_making_the_file_is_cleared_away(tmp_path):
+    path = tmp_path / "store.sqlite"
+    for name in (".store.sqlite.ab12.tmp", ".store.sqlite.ab12.tmp-journal", ".other.sqlite.ab12.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    Store(path).close()
+    assert {file.name for file in tmp_path.iterdir()} == {"store.sqlite", "writer.lock", ".other.sqlite.ab12.tmp"}
