@@ -221,7 +221,7 @@ def _described(report: dict[str, Any], n_ids: int, index: str) -> str:
         "ids": shown + more or "none",
         "digest": report["digest"][:16],
         "model": report["model"][:16],
-        "cache": f"{report['cache_bytes'] / 2**20:.1f} MiB of keys and values, shared by all texts",
+        "cache": f"{report['cache_bytes'] / 2**20:.1f} MiB, shared by all texts",
     }
     if drift is not None:
         verdict = "stale: call refresh()" if drift.stale else "still stands for the corpus"

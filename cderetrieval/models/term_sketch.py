@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .encoder import check_texts
+
 if TYPE_CHECKING:
     from scipy import sparse
 
@@ -49,7 +51,7 @@ def term_counts(texts: Sequence[str], tokenizer: Any, max_length: int) -> sparse
     if not texts:
         return sparse.csr_array(shape, dtype=np.float32)
     rows = tokenizer(
-        list(texts),
+        check_texts(texts),
         truncation=True,
         max_length=max_length,
         add_special_tokens=False,

@@ -69,6 +69,13 @@ def test_the_null_context_ranks_as_the_plain_encoder(encoder, config):
     )
 
 
+def test_texts_of_every_kind_have_vectors(encoder):
+    texts = ["half a pair: \ud83d", "", "naïve \u2028 \x00 \U0001f989", "long " * 50_000]
+    model = StatisticsModel(encoder, FULL)
+    vectors = Context.from_texts(model, [text for text in texts if text]).encoder(model).encode_document(texts)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
 def test_a_text_does_not_depend_on_its_batch(encoder):
     model = StatisticsModel(encoder, FULL)
     inside = Context.from_texts(model, CORPUS).encoder(model)
