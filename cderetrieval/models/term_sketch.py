@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .encoder import check_texts
+from ..runtime import check_texts
 
 if TYPE_CHECKING:
     from scipy import sparse
