@@ -113,8 +113,8 @@ def measure(engine: str, place: str, count: int, repeats: int) -> list[dict[str,
             return queries[begin : begin + size]
 
         calls = {
-            "raw": lambda: client.search(name, part(), **options),  # noqa: B023 - called in this round
-            "retriever": lambda: retriever(part(), k=K),  # noqa: B023
+            "raw": lambda: client.search(name, part(), **options),
+            "retriever": lambda: retriever(part(), k=K),
         }
         times = interleaved(calls, rounds)
         rows.append(_row(engine, f"search, {what}", count, times))
