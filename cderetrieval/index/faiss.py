@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import ConfigError, InputError
 from ..vectors import dense_rows
+from .assign import add
 from .build import Built, fill, longest, training_needed
 from .choice import choose_factory
 from .exact import DECIMALS, METRICS, best_first
@@ -360,7 +361,7 @@ class FaissIndex:
             # FAISS ends the whole process when a vector is added to an index that lies in a mapped file.
             self._index = faiss.deserialize_index(faiss.serialize_index(self._index))
             self._mapped = False
-        self._index.add(matrix)
+        add(self._index, matrix)
         self._seqs = np.concatenate([self._seqs, numbers])
         self._alive = np.concatenate([self._alive, np.ones(len(numbers), dtype=bool)])
         self._largest_norm = max(self._largest_norm, longest(matrix))

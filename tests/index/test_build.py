@@ -1,0 +1,80 @@
+"""Steps of building: lists placed by clustering twice, shards that are merged."""
+
+import logging
+
+import faiss
+import numpy as np
+import pytest
+
+from cderetrieval.index import build
+from cderetrieval.index.exact import exact_search
+from cderetrieval.index.faiss import FaissIndex
+
+
+@pytest.mark.parametrize("kind", ["IVF16,Flat", "IVF25,SQ8", "IVF16,RaBitQ,Refine(SQ8)"])
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_lists_that_are_placed_twice(clustered, kind, metric, monkeypatch):
+    matrix, queries = clustered
+    monkeypatch.setattr(build, "TWO_LEVELS", 9)
+    called = []
+    clustering = build.two_level_clustering
+    monkeypatch.setattr(
+        build, "two_level_clustering", lambda *a, **k: called.append((a[1:], k["spherical"])) or clustering(*a, **k)
+    )
+    index, again = FaissIndex(32, kind, metric), FaissIndex(32, kind, metric)
+    for one in (index, again):
+        one.add(np.arange(len(matrix)), matrix)
+    lists = int(kind[3:5])
+    assert called == [((int(lists**0.5), lists), metric == "ip")] * 2
+    assert build.lists(index.state()["index"]) == lists
+    assert index.recall >= 0.95
+    _, truth = exact_search(matrix, queries, 10, metric=metric)
+    _, found = index.search(queries, 10)
+    assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)]) >= 9.3
+    np.testing.assert_array_equal(
+        faiss.serialize_index(index.state()["index"]), faiss.serialize_index(again.state()["index"])
+    )
+
+
+@pytest.mark.parametrize("kind", ["PCA24,IVF16,Flat", "IVF8,Flat", "SQ8"])
+def test_others_are_trained_in_one_go(clustered, kind, monkeypatch):
+    matrix, _ = clustered
+    monkeypatch.setattr(build, "TWO_LEVELS", 9)
+    monkeypatch.setattr(build, "two_level_clustering", None)
+    index = FaissIndex(32, kind)
+    index.add(np.arange(len(matrix)), matrix)
+    assert index.factory == kind
+
+
+def test_skewed_vectors_are_trained_anyway(clustered, monkeypatch, caplog):
+    """Nearly all vectors in one place: clusters of the first level that get no list."""
+    matrix, _ = clustered
+    skewed = np.concatenate([np.repeat(matrix[:1], 1_950, axis=0), matrix[:50]])
+    skewed += 1e-4 * np.random.default_rng(0).standard_normal(skewed.shape).astype(np.float32)
+    monkeypatch.setattr(build, "TWO_LEVELS", 9)
+    with caplog.at_level(logging.WARNING):
+        index = FaissIndex(32, "IVF16,Flat")
+        index.add(np.arange(2_000), skewed)
+    assert index.factory == "IVF16,Flat"
+    assert index.search(matrix[:5], 3)[1].shape == (5, 3)
+
+
+@pytest.mark.parametrize("kind", ["IVF16,RaBitQ,Refine(SQ8)", "IVF16,Flat", "SQ8", "HNSW8,SQ8", "PCA24,IVF16,Flat"])
+def test_merged_parts_are_the_whole(clustered, kind):
+    matrix, _ = clustered
+    empty = faiss.index_factory(32, kind, faiss.METRIC_INNER_PRODUCT)
+    assert build.can_merge(empty) == (kind.split(",")[0] not in ("HNSW8", "PCA24"))
+    if not build.can_merge(empty):
+        return
+    empty.train(matrix)
+    copies = [faiss.deserialize_index(faiss.serialize_index(empty)) for _ in range(4)]
+    copies[0].add(matrix)
+    queries, found = matrix[:20], []
+    for copy, (start, end) in zip(copies[1:], [(0, 700), (700, 701), (701, 2_000)], strict=True):
+        chunks = iter([(np.arange(start, end), matrix[start:end])])
+        found.append(build.pour(copy, chunks, queries, metric="ip", first=start))
+    for copy in copies[1:]:
+        build.merge(empty, faiss.deserialize_index(faiss.serialize_index(copy)))
+    np.testing.assert_array_equal(faiss.serialize_index(empty), faiss.serialize_index(copies[0]))
+    _, near = exact_search(matrix, queries, build.DEPTH + 1)
+    np.testing.assert_array_equal(build.Filled.merged(found).near, near)
