@@ -2,8 +2,8 @@
 
     search  batches of 1,000 queries, and one query at a time, k=10; the peer is `MilvusClient.search` on the same
             collection with the same parameters and consistency, which answers with its own hits
-    add     2,000 documents with vectors, into the collection that is there; the peer is `MilvusClient.upsert` of rows
-            that are ready, in requests of the same size
+    add     documents with ready vectors, into the collection that is there; the peer makes rows of the same documents
+            and calls `MilvusClient.upsert`, in requests of the same size
     recall  against exact search of the same vectors, beside what the collection states of itself
     first   the first add (collection, index, load), and opening the collection again
 
@@ -39,9 +39,9 @@ from cderetrieval.server.change import MOST_ROWS
 
 K = 10
 QUERIES = 1_000
-ADDED = 2_000
 # Milvus Lite searches 20,000 vectors one query at a time in 0.1 s, and a batch of 1,000 in 2 s.
 DOCUMENTS = {"Milvus Lite": 10_000, "Milvus 2.3.5": 100_000}
+ADDED = {"Milvus Lite": 2_000, "Milvus 2.3.5": 10_000}
 
 
 @contextlib.contextmanager
@@ -71,8 +71,8 @@ def server(folder: Path) -> Iterator[str | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def ready_rows(count: int, vectors: np.ndarray) -> list[dict[str, Any]]:
-    """Rows as a program with the raw client would have them: the document as JSON, its metadata, its vector."""
+def rows_of(found: list[dict[str, Any]], vectors: np.ndarray) -> list[dict[str, Any]]:
+    """Rows as a program with the raw client would make them: the document as JSON, its metadata, its vector."""
     return [
         {
             "id": f"s:raw-{row['id']}",
@@ -81,7 +81,7 @@ def ready_rows(count: int, vectors: np.ndarray) -> list[dict[str, Any]]:
             "metadata": {"t:id": row["id"], "t:text": row["text"]},
             VECTOR: vector,
         }
-        for number, (row, vector) in enumerate(zip(documents(count), vectors, strict=True))
+        for number, (row, vector) in enumerate(zip(found, vectors, strict=True))
     ]
 
 
@@ -118,16 +118,17 @@ def measure(engine: str, place: str, count: int, repeats: int) -> list[dict[str,
         }
         times = interleaved(calls, rounds)
         rows.append(_row(engine, f"search, {what}", count, times))
-    extra = unit_vectors(ADDED, seed=3)
-    raw = ready_rows(ADDED, extra)
-    more = [{**row, "id": f"more-{row['id']}"} for row in documents(ADDED)]
+    added = min(count, ADDED[engine])
+    extra = unit_vectors(added, seed=3)
+    more = [{**row, "id": f"more-{row['id']}"} for row in documents(added)]
 
     def upsert() -> None:
-        for begin in range(0, ADDED, MOST_ROWS):
+        raw = rows_of(more, extra)
+        for begin in range(0, added, MOST_ROWS):
             client.upsert(name, raw[begin : begin + MOST_ROWS])
 
     calls = {"raw": upsert, "retriever": lambda: retriever.add(more, vectors=extra, show_progress=False)}
-    rows.append(_row(engine, f"add, {ADDED:,} documents", count, interleaved(calls, repeats)))
+    rows.append(_row(engine, f"add, {added:,} documents", count, interleaved(calls, repeats)))
     retriever.close()
     start = time.perf_counter()
     with Retriever.load(place, model=ReadyVectors()) as again:
@@ -176,7 +177,7 @@ def main() -> None:
         for row in measured
     ]
     bars += [bar(f"{row['engine']}, {row['index']}: recall@{K}", row["recall"], 0.95) for row in facts]
-    settings = {"dimension": unit_vectors(1, 0).shape[1], "queries": QUERIES, "added": ADDED, "k": K}
+    settings = {"dimension": unit_vectors(1, 0).shape[1], "queries": QUERIES, "k": K}
     finish("milvus", settings=settings, rows=[*facts, *measured], bars=bars, quick=quick)
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -25,13 +27,15 @@ from ..index.milvus.schema import VECTOR
 from ..store.codec import encode_id, encode_json
 from ..store.documents import Row as Document
 from ..types import Vectors
-from ..vectors import DENSE, checked, is_vectors
+from ..vectors import DENSE, Layout, checked, is_vectors
 from .guard import Guard
 from .spool import Spool
 
 # Rows of one request: a server takes 64 MiB, and a payload may have 64 KiB.
 MOST_ROWS = 1_000
 MOST_BYTES = 16 * 2**20
+# Requests at a time: one is made ready while a server works on another.
+UNDER_WAY = 2
 
 _last_seq = 0
 
@@ -118,42 +122,81 @@ class Rebuild:
             document, _ = decode_payload(held["payload"])
             row = {name: held[name] for name in ("id", "seq", "payload")}
             rows.append({**row, "metadata": metadata_of(document)})
-        write(self.target, rows, vectors, self.probe)
+        with Sender(self.target) as sender:
+            write(sender, rows, vectors, self.probe)
 
 
 def send(spool: Spool, collection: Collection, probe: Probe | None = None) -> int:
     """Write spooled documents into a collection; returns how many."""
     seq = reserve(spool.count)
-    for rows, vectors in spool.read():
-        for row in rows:
-            row["seq"] = seq
-            seq += 1
-        write(collection, rows, vectors, probe)
+    with Sender(collection) as sender:
+        for rows, vectors in spool.read():
+            for row in rows:
+                row["seq"] = seq
+                seq += 1
+            write(sender, rows, vectors, probe)
     return spool.count
 
 
-def write(collection: Collection, rows: Sequence[Row], vectors: Vectors, probe: Probe | None) -> None:
+class Sender:
+    """Requests under way: while a server works on one, the next is made ready.
+
+    Parameters
+    ----------
+    collection
+        To write to.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self._pool = ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="cderetrieval-send")
+        self._sent: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                while self._sent:
+                    self._sent.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def send(self, rows: Sequence[Row]) -> None:
+        """Write rows; an error shows in a later call, or at the end."""
+        if len(self._sent) == UNDER_WAY:
+            self._sent.popleft().result()
+        self._sent.append(self._pool.submit(self.collection.upsert, rows))
+
+
+def write(sender: Sender, rows: Sequence[Row], vectors: Vectors, probe: Probe | None) -> None:
     """Write rows and their vectors, in requests of a size that servers take."""
-    layout = collection.layout
+    layout = sender.collection.layout
     given: Any = checked(vectors if is_vectors(vectors) else np.asarray(vectors), layout, "document")
-    if layout.kind == DENSE:
-        # Lists: pymilvus takes twice as long over numpy rows.
-        sent: Sequence[Any] = given.tolist()
-        if probe is not None:
-            probe.offer([row["id"] for row in rows], given)
-    else:
-        if given.nnz and given.data.min() < 0:
-            raise InputError("a sparse vector has a negative weight, which Milvus does not take.")
-        # Milvus takes no empty vector: one without a term gets a term that no query has.
-        sent = [terms or {layout.dimension: 1.0} for terms in sparse_rows(given)]
+    if layout.kind == DENSE and probe is not None:
+        probe.offer([row["id"] for row in rows], given)
+    if layout.kind != DENSE and given.nnz and given.data.min() < 0:
+        raise InputError("a sparse vector has a negative weight, which Milvus does not take.")
+    width = 4 * layout.dimension if layout.kind == DENSE else 12 * given.nnz // max(1, len(rows))
     start = size = 0
-    for number, row in enumerate(rows):
-        row[VECTOR] = sent[number]
-        size += 4 * layout.dimension if layout.kind == DENSE else 12 * len(sent[number])
-        size += 2 * len(row["payload"]) + 200
-        if number + 1 - start >= MOST_ROWS or size >= MOST_BYTES or number + 1 == len(rows):
-            collection.upsert(rows[start : number + 1])
-            start, size = number + 1, 0
+    for number, row in enumerate(rows, start=1):
+        size += width + 2 * len(row["payload"]) + 200
+        if number - start >= MOST_ROWS or size >= MOST_BYTES or number == len(rows):
+            some = rows[start:number]
+            for one, vector in zip(some, _as_sent(given[start:number], layout), strict=True):
+                one[VECTOR] = vector
+            sender.send(some)
+            start, size = number, 0
+
+
+def _as_sent(vectors: Any, layout: Layout) -> list[Any]:
+    """Vectors of rows as pymilvus takes them; over numpy rows it takes twice as long as over lists."""
+    if layout.kind == DENSE:
+        found: list[Any] = vectors.tolist()
+        return found
+    # Milvus takes no empty vector: one without a term gets a term that no query has.
+    return [terms or {layout.dimension: 1.0} for terms in sparse_rows(vectors)]
 
 
 def stored_text(payload: str, on: Sequence[str] | None) -> str:

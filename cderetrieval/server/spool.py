@@ -1,7 +1,7 @@
 """Documents and vectors of one change, before they are sent: in memory while they are few, in temporary files beyond.
 
-A line of JSON a document, numpy arrays one after the other for vectors; both are written once and read once, in order.
-A tenth of the cost of a store, whose guarantees nobody needs here: what is not sent is forgotten.
+Beyond: a line of JSON a document, numpy arrays one after the other for vectors, written once and read once, in order. A
+tenth of the cost of a store, whose guarantees nobody needs here: what is not sent is forgotten.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ..vectors import DENSE, Layout, checked, is_vectors
 
 # Bytes that stay in memory, for documents and for vectors: 40,000 vectors of 384 dimensions.
 IN_MEMORY = 64 * 2**20
+# What a short document takes as Python objects.
+OVERHEAD = 1_000
 # Vectors that are written, and read back, together.
 CHUNK = 4_096
 
@@ -39,7 +41,9 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._documents: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by `close`
+        self._first: list[tuple[str, Row]] = []
+        self._size = 0
+        self._rest: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by `close`
         self._vectors: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
         self.layout: Layout | None = None
         self.count = 0
@@ -53,16 +57,21 @@ class Spool:
 
     def close(self) -> None:
         """Forget everything."""
-        self._documents.close()
+        self._first.clear()
+        self._rest.close()
         self._vectors.close()
 
     def put(self, rows: Iterable[tuple[str, Row]]) -> int:
         """Take texts and rows; returns how many."""
         before = self.count
+        self._rest.seek(0, 2)
         for text, row in rows:
-            # ASCII: a text may hold a lone surrogate.
-            self._documents.write(json.dumps([text, row]).encode("ascii"))
-            self._documents.write(b"\n")
+            if self._size < IN_MEMORY:
+                self._first.append((text, row))
+                self._size += OVERHEAD + len(text) + len(row.get("payload", ""))
+            else:  # as ASCII: a text may hold a lone surrogate
+                self._rest.write(json.dumps([text, row]).encode("ascii"))
+                self._rest.write(b"\n")
             self.count += 1
         return self.count - before
 
@@ -99,7 +108,7 @@ class Spool:
 
     def read(self) -> Iterator[tuple[list[Row], Any]]:
         """Rows and their vectors, in order, some at a time."""
-        rows = (row for _, row in self._lines())
+        rows = (dict(row) for _, row in self._lines())  # copies: what a caller adds to them does not stay here
         self._vectors.seek(0)
         done = 0
         while done < self._embedded and self.layout is not None:
@@ -108,8 +117,9 @@ class Spool:
             done += vectors.shape[0]
 
     def _lines(self) -> Iterator[tuple[str, Row]]:
-        self._documents.seek(0)
-        for line in self._documents:
+        yield from self._first
+        self._rest.seek(0)
+        for line in self._rest:
             text, row = json.loads(line)
             yield text, row
 

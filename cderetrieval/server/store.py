@@ -310,6 +310,7 @@ class ServerStore:
             build.first()
         elif current is not None and (change.spool.count or change.removed):
             self._extend(change, current)
+            return
         self._wrote = True
         self.look()
 
