@@ -1,1 +1,1 @@
-"""Training: pairs, clusters, batches, false negatives, the loss with its gradient cache, recipes, the trainer."""
+"""Training: pairs, clusters, batches, false negatives, losses, gradient caching, families of models, recipes."""
