@@ -38,6 +38,20 @@ class Ranking(NamedTuple):
     similarities: list[float]
     payloads: list[str] | None
 
+    def equal(self) -> list[str]:
+        """Keys of those whose similarity another one has too."""
+        shared = Counter(self.similarities)
+        return [key for key, similarity in zip(self.keys, self.similarities, strict=True) if shared[similarity] > 1]
+
+    def ordered(self, numbers: Mapping[str, Mapping[str, Any]]) -> Ranking:
+        """Equal ones in order of insertion; one that was removed a moment ago stands last."""
+        gone = {"seq": np.iinfo(np.int64).max}
+
+        def place(i: int) -> tuple[float, int]:
+            return -self.similarities[i], int(numbers.get(self.keys[i], gone)["seq"])
+
+        return self.take(sorted(range(len(self.keys)), key=place))
+
     def take(self, order: Sequence[int]) -> Ranking:
         """These answers, in this order."""
         payloads = None if self.payloads is None else [self.payloads[i] for i in order]
@@ -136,8 +150,12 @@ class Search:
         """The k best of each query."""
         limit = min(self._k + EXTRA, MAX_LIMIT)
         found = self._ask(queries, limit)
-        for row in _tied(found, self._k):
-            found[row] = self._untied(take(queries, [row]), found[row], limit)
+        tied = _tied(found, self._k)
+        for row in tied:
+            found[row] = self._whole(take(queries, [row]), found[row], limit)
+        numbers = self._collection.fetch([key for row in tied for key in found[row].equal()], ["seq"])
+        for row in tied:
+            found[row] = found[row].ordered(numbers)
         return found
 
     def _ask(self, queries: Any, limit: int) -> list[Ranking]:
@@ -159,20 +177,12 @@ class Search:
             else rankings
         )
 
-    def _untied(self, query: Any, found: Ranking, limit: int) -> Ranking:
-        """The answers to one query, equal ones in order of insertion."""
+    def _whole(self, query: Any, found: Ranking, limit: int) -> Ranking:
+        """The answers to one query, with all that tie with the last one wanted."""
         while len(found.keys) == limit < MAX_LIMIT and found.similarities[-1] == found.similarities[self._k - 1]:
             limit = min(limit * WIDER, MAX_LIMIT)
             (found,) = self._ask(query, limit)
-        equal = Counter(found.similarities)
-        keys = [key for key, similarity in zip(found.keys, found.similarities, strict=True) if equal[similarity] > 1]
-        numbers = self._collection.fetch(keys, ["seq"])
-        gone = {"seq": np.iinfo(np.int64).max}  # a row that was removed a moment ago stands last
-        order = sorted(
-            range(len(found.keys)),
-            key=lambda i: (-found.similarities[i], int(numbers.get(found.keys[i], gone)["seq"])),
-        )
-        return found.take(order)
+        return found
 
 
 def _tied(found: Sequence[Ranking], k: int) -> list[int]:

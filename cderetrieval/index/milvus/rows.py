@@ -33,6 +33,8 @@ FEW_FIELDS = 16
 INT64 = range(-(2**63), 2**63)
 TEXT = "s:"
 PREFIXES = {"text": "t:", "number": "n:", "boolean": "b:"}
+# Made once: `json.dumps` makes an encoder for each call, which takes longer than a short document does.
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _UNWRITABLE = re.compile("[\x00-\x1f\ud800-\udfff]")
 _ESCAPES: dict[str, str] = {"%": "%25", "\\": "%5C", '"': "%22"}
 
@@ -94,7 +96,7 @@ def encode_payload(document: Mapping[str, Any], text: str | None) -> str:
         If it is too long even when compressed.
     """
     value = [document] if text is None else [document, text]
-    packed = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    packed = _compact(value)
     if not packed.isascii():
         try:
             size = len(packed.encode())
