@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types check milvus clean
+.PHONY: demo test lint types check docs bench milvus clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run_eval.py --max-documents 400 --ask-in pandas --ask \
@@ -33,10 +33,22 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,train,offline,bm25,sparse,scale,dev]"
 	@touch $@
 
+# The documentation as a site, in an environment of its own: it reads the sources and needs neither torch nor a network.
+docs:
+	@test -d .venv-docs || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-docs/bin/python -m pip install --quiet --constraint constraints.txt --group docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "site/index.html"
+
+# Every benchmark in its short form, in less than 15 minutes; nothing under benchmarks/results is written.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run_all.py
+
 # A real Milvus, in an environment of its own: the tests of tests/server then start it on loopback (about 5 minutes more).
 milvus:
 	$(PYTHON) -m venv .venv-milvus
 	.venv-milvus/bin/python -m pip install --quiet "setuptools<81" milvus==2.3.5
 
 clean:
-	rm -rf $(VENV) .venv-milvus
+	rm -rf $(VENV) .venv-milvus .venv-docs site

@@ -1,9 +1,12 @@
-"""A comparison as a picture: the difference on each dataset with its interval, sorted, zero marked."""
+"""Figures in one style, and a comparison as a picture: differences with their intervals, sorted, zero marked.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; a marker goes with each, which says the same.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_dependency
 from ..files import atomic_write
@@ -13,9 +16,56 @@ if TYPE_CHECKING:
 
     from .compare import Comparison
 
-# Okabe and Ito's blue and vermilion, which colour-blind readers tell apart; the marker's shape says the same.
 BETTER, WORSE, SAME = "#0072B2", "#D55E00", "#666666"
+GRID = "#DDDDDD"
+# Colour and marker of the first, second, ... series of a figure.
+STYLES = (
+    (BETTER, "^"),
+    ("#E69F00", "D"),
+    ("#56B4E9", "s"),
+    (WORSE, "v"),
+    ("#009E73", "P"),
+    ("#CC79A7", "X"),
+    (SAME, "o"),
+)
 _ROW_INCHES = 0.34
+
+
+def new_figure(width: float, height: float, *, grid: str = "x") -> tuple[Figure, Any]:
+    """An empty figure and its axes.
+
+    Parameters
+    ----------
+    width, height
+        In inches; 8 inches wide is read without scaling on a page of this documentation.
+    grid
+        Which lines help the eye: ``"x"``, ``"y"`` or ``"both"``.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_dependency("matplotlib", "eval") from error
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.grid(axis=grid, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a PNG, whole or not at all; the same numbers give the same bytes."""
+    path = Path(path)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    return path
 
 
 def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
@@ -33,16 +83,8 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_dependency("matplotlib", "eval") from error
-
     rows = sorted(comparison.rows, key=lambda row: row["difference"])
-    figure = Figure(figsize=(7.5, 2.1 + _ROW_INCHES * len(rows)), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, axes = new_figure(7.5, 2.1 + _ROW_INCHES * len(rows))
     axes.axvline(0, color="black", linewidth=0.8)
     for place, row in enumerate(rows):
         color, marker = _style(row["difference"], row["p_holm"])
@@ -55,14 +97,8 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     metric = comparison.metric.replace("ndcg", "nDCG")
     axes.set_xlabel(f"difference in {metric} x 100\n(mean and 95% interval over queries)", fontsize=9)
     axes.set_title(f"{comparison.b}\nminus {comparison.a}", fontsize=10, loc="left")
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     _legend(figure)
-    path = Path(path)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return path
+    return save_figure(figure, path)
 
 
 def _style(difference: float, p_value: float) -> tuple[str, str]:

@@ -1,0 +1,246 @@
+"""Tables and figures of the documentation, made from ``results/*.json``, so that no number there is typed.
+
+    python benchmarks/report.py            writes them
+    python benchmarks/report.py --check    says which are not current
+
+A table stands between ``<!-- made by benchmarks/report.py: NAME -->`` and ``<!-- end -->``, on any page. Every result
+has its rows in the table of claims, also one that a new script writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import HERE, RESULTS, markdown
+from figures import Line, bars_figure, gains_figure
+
+from cderetrieval.files import atomic_write
+
+ROOT = HERE.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), HERE / "README.md")
+IMAGES = ROOT / "docs" / "images"
+SECTION = re.compile(r"(<!-- made by benchmarks/report\.py: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+# Which bars of one limit become one row: more than so many, and equal up to the first comma.
+MANY = 3
+
+MINILM, CENTRE, DEFAULT = "all-MiniLM-L6-v2/none", "centre:all-MiniLM-L6-v2/own", "cde-minilm/own"
+RANDOM = "cde-minilm/random"
+SYSTEMS = {MINILM: "all-MiniLM-L6-v2", CENTRE: '`context="centre"`', DEFAULT: "`cde-minilm`", RANDOM: "random context"}
+FOLDERS = {
+    "SciFact": "SciFact",
+    "squad-dev": "SQuAD dev paragraphs",
+    "FeedbackQARetrieval": "FeedbackQA",
+    "nfcorpus-preprocessed": "NFCorpus (preprocessed)",
+    "cranfield": "Cranfield",
+    "cisi": "CISI",
+    "med": "MED",
+}
+
+
+def read(name: str) -> dict[str, Any]:
+    """A result."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def claims() -> str:
+    """Every claim of every script: bar, measured, met, and the run that measured it."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        result = read(path.stem)
+        run = f"{result['date'][:10]}, {result['commit']}, {result['machine']['cores']} cores"
+        for entry in grouped(result["bars"]):
+            rows.append({**entry, "script": f"[`{path.stem}.py`]({path.stem}.py)", "date, commit, machine": run})
+    return markdown(rows)
+
+
+def grouped(bars: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """Rows of bars; many of one kind become one, with the range of their values."""
+
+    def kind(entry: dict[str, Any]) -> tuple[str, str]:
+        return entry["bar"], entry["name"].partition(",")[0]
+
+    for (limit, name), group in itertools.groupby(bars, key=kind):
+        entries = list(group)
+        parts = [entries] if len(entries) > MANY else [[entry] for entry in entries]
+        for part in parts:
+            values = sorted(float(entry["value"]) for entry in part)
+            met = sum(bool(entry["met"]) for entry in part)
+            yield {
+                "claim": part[0]["name"] if len(part) == 1 else f"{name}, {len(part)} settings",
+                "bar": limit,
+                "measured": number(values[0]) if len(part) == 1 else f"{number(values[0])} to {number(values[-1])}",
+                "met": "yes" if met == len(part) else "**no**" if len(part) == 1 else f"**{met} of {len(part)}**",
+            }
+
+
+def number(value: float) -> str:
+    """A number as people write it: three digits, and thousands in groups.
+
+    >>> [number(value) for value in (0.37492, 1.3243, 45409.0, 6.0, 122.4)]
+    ['0.375', '1.32', '45,409', '6', '122']
+    """
+    if value == int(value) or abs(value) >= 1_000:
+        return f"{round(value):,}"
+    return f"{value:.3g}"
+
+
+def default_model() -> str:
+    """What the context of the default model is worth on each folder."""
+    result = read("default_model")
+    folders = of_folders(result)
+    names = list(SYSTEMS)
+    lines = [f"| folder | {' | '.join(SYSTEMS.values())} |", "|---|" + "---:|" * len(names)]
+    for folder, scores in folders.items():
+        lines.append(f"| {FOLDERS.get(folder, folder)} | {' | '.join(best_bold([scores[name] for name in names]))} |")
+    means = [sum(scores[name] for scores in folders.values()) / len(folders) for name in names]
+    lines.append(f"| mean | {' | '.join(best_bold(means))} |")
+    return "\n".join(lines) + f"\n\n{default_model_summary()}"
+
+
+def default_model_summary() -> str:
+    """The gains of the default model's own context, with their intervals."""
+    result = read("default_model")
+    gain = {name: "{mean:+.1f} ({low:.1f} to {high:.1f})".format(**row) for name, row in of_gains(result).items()}
+    return wrapped(
+        f"Mean nDCG@10 x 100 of {len(of_folders(result))} BEIR folders, own and random contexts over "
+        f"{result['settings']['seeds']} samples: `cde-minilm` in its own context gains {gain[MINILM]} on "
+        f'all-MiniLM-L6-v2, {gain[CENTRE]} on the same statistics without terms (`context="centre"`), and '
+        f"{gain[RANDOM]} on a context of neutral sentences; in brackets 95% intervals. In the null context it is "
+        "MiniLM. Nothing was chosen on these queries (`python benchmarks/default_model.py FOLDER...`)."
+    )
+
+
+def best_bold(scores: Sequence[float]) -> list[str]:
+    """Scores with one digit, the best of them bold.
+
+    >>> best_bold([64.5, 67.83, 67.8])
+    ['64.5', '**67.8**', '**67.8**']
+    """
+    texts = [f"{score:.1f}" for score in scores]
+    best = max(texts, key=float)
+    return [f"**{text}**" if text == best else text for text in texts]
+
+
+def of_folders(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Scores by folder, in the order of `FOLDERS`."""
+    rows = {row["folder"]: row for row in result["rows"] if "folder" in row}
+    return {name: rows[name] for name in [*(n for n in FOLDERS if n in rows), *(n for n in rows if n not in FOLDERS)]}
+
+
+def of_gains(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Gain of the own context over each other system."""
+    key = "own context against"
+    return {row[key]: row for row in result["rows"] if key in row}
+
+
+def hybrid() -> str:
+    """Means of a hybrid and of its parts over all folders."""
+    rows = [row for row in read("hybrid")["rows"] if "folder" in row]
+    lines = [
+        "| hybrid | best part | `rrf` | `weighted` | tuned | folders |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in dict.fromkeys(row["hybrid"] for row in rows):
+        mine = [row for row in rows if row["hybrid"] == name]
+        means = [sum(row[column] for row in mine) / len(mine) for column in ("rrf", "weighted", "weighted, tuned")]
+        parts = {part: sum(row[part] for row in mine) / len(mine) for part in name.split("+")}
+        best = max(parts, key=lambda part: parts[part])
+        numbers = " | ".join(f"{mean:.1f}" for mean in means)
+        lines.append(f"| `{name}` | {parts[best]:.1f} (`{best}`) | {numbers} | {len(mine)} |")
+    text = (
+        "Mean nDCG@10 x 100 of BEIR folders. `weighted` has equal weights and min-max normalisation; tuned weights "
+        "were chosen on development sets."
+    )
+    return "\n".join(lines) + f"\n\n{wrapped(text)}"
+
+
+def context_cost() -> str:
+    """What a context of 512 documents costs a text, by shape and length."""
+    result = read("context_cost")
+    lines = ["| encoder | tokens of a text | texts at once | `cached` | `joint` |", "|---|---:|---:|---:|---:|"]
+    for row in result["rows"]:
+        factors = f"{row['gated']['median']:.2f} | {row['joint']['median']:.1f}"
+        lines.append(f"| {row['shape']} | {row['tokens']} | {row['texts']} | {factors} |")
+    text = (
+        f"CPU time of a text over that of the same encoder without context; {result['settings']['context']} context "
+        f"documents, {result['settings']['threads']} thread."
+    )
+    return "\n".join(lines) + f"\n\n{wrapped(text)}"
+
+
+def wrapped(text: str) -> str:
+    """Text in lines of at most 120 characters."""
+    import textwrap
+
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "claims": claims,
+    "context_cost": context_cost,
+    "default_model": default_model,
+    "default_model_summary": default_model_summary,
+    "hybrid": hybrid,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables made anew."""
+    return SECTION.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[4]}", text)
+
+
+def draw() -> None:
+    """Draw the figures."""
+    draw_default_model(IMAGES / "default_model.png")
+    entries = [(path.stem, entry) for path in sorted(RESULTS.glob("*.json")) for entry in read(path.stem)["bars"]]
+    bars_figure(entries, IMAGES / "claims.png")
+
+
+def draw_default_model(path: Path) -> None:
+    """Draw what contexts gain over MiniLM on each folder and in the mean."""
+    result = read("default_model")
+    folders, gain = of_folders(result), of_gains(result)[MINILM]
+    base = [scores[MINILM] for scores in folders.values()]
+    names = [f"{FOLDERS.get(folder, folder)} ({scores[MINILM]:.1f})" for folder, scores in folders.items()]
+    labels = {
+        CENTRE: 'MiniLM, context="centre"',
+        RANDOM: "cde-minilm, random context",
+        DEFAULT: "cde-minilm, own context",
+    }
+    lines = []
+    for name, label in labels.items():
+        gains = [scores[name] - plain for scores, plain in zip(folders.values(), base, strict=True)]
+        interval = (gain["low"], gain["high"]) if name == DEFAULT else None
+        lines.append(Line(label, [*gains, sum(gains) / len(gains)], [*[None] * len(gains), interval]))
+    mean = f"mean ({sum(base) / len(base):.1f}), with 95% interval"
+    unit = "gain in nDCG@10 x 100 over all-MiniLM-L6-v2, whose score stands in brackets"
+    gains_figure([*names, mean], lines, unit, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 where a page is not current")
+    arguments = parser.parse_args(argv)
+    stale = [page for page in PAGES if filled(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
+    for page in stale:
+        print(f"{page.relative_to(ROOT)} is not current" + ("" if arguments.check else ": written"))
+        if not arguments.check:
+            text = filled(page.read_text(encoding="utf-8"))
+            with atomic_write(page) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    if not arguments.check:
+        draw()
+    return int(bool(stale) and arguments.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
