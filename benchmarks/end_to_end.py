@@ -1,8 +1,8 @@
 """Documents on disk to answers, against what one would write without this package, and against txtai; the same weights.
 
 A JSONL file of documents and a list of queries go in, the ten nearest ids of each query come out. Each system is a
-process of its own that reads, embeds, indexes and answers; systems take turns. Time is the whole process with its imports,
-memory its peak. The corpus is the embedded one: docstrings of installed packages.
+process of its own that reads, embeds, indexes and answers; systems take turns. Time is the whole process with its
+imports, memory its peak. The corpus is the embedded one: docstrings of installed packages.
 
     python benchmarks/end_to_end.py [--quick] [--txtai PYTHON]
 

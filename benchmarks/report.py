@@ -57,7 +57,7 @@ def claims() -> str:
         result = read(path.stem)
         run = f"{result['date'][:10]}, {result['commit']}, {result['machine']['cores']} cores"
         for entry in grouped(result["bars"]):
-            rows.append({**entry, "script": f"[`{path.stem}.py`]({path.stem}.py)", "date, commit, machine": run})
+            rows.append({"script": f"[`{path.stem}.py`]({path.stem}.py)", **entry, "date, commit, machine": run})
     return markdown(rows)
 
 
