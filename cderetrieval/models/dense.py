@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,14 +57,14 @@ class DenseEncoder(TextEncoder):
 
     def __init__(
         self,
-        model: SentenceTransformer | str,
+        model: SentenceTransformer | str | Path,
         *,
         dtype: str = "auto",
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
     ) -> None:
-        if isinstance(model, str):
-            model = _load(model, pick_device(device))
+        if isinstance(model, str | Path):
+            model = _load(str(model), pick_device(device))
         elif device is not None:
             model = model.to(pick_device(device))
         if model.similarity_fn_name not in ("cosine", "dot"):

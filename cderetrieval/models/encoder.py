@@ -225,6 +225,9 @@ class TextEncoder(ABC):
         self.device = device
         self.dimension = dimension
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(dimension={self.dimension}, max_length={self.settings.max_length})"
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:

@@ -118,7 +118,23 @@ def load(
         return SparseEmbed(directory, device=device, dtype=dtype)
     from .dense import DenseEncoder
 
+    if not named and is_masked_lm(directory):
+        logger.warning(
+            "%s is a masked language model; it is loaded as a dense one, the mean of its token states. 'splade:%s' "
+            "loads it as SPLADE, and 'dense:%s' says that this is meant.",
+            name,
+            name,
+            name,
+        )
     return DenseEncoder(str(directory), device=device, dtype=dtype)
+
+
+def is_masked_lm(directory: Path) -> bool:
+    """Whether a directory holds a checkpoint of a masked language model, and nothing on what to make of it."""
+    path = directory / "config.json"
+    if (directory / "modules.json").exists() or not path.is_file():
+        return False
+    return any(name.endswith("ForMaskedLM") for name in read_json(path).get("architectures") or ())
 
 
 def family_of(directory: Path) -> str:

@@ -65,8 +65,8 @@ class SparseEmbed(Splade):
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
     ) -> None:
-        if embedding_size is not None and embedding_size < 1:
-            raise ConfigError(f"embedding_size={embedding_size!r} must be at least 1.")
+        if embedding_size is not None and (not isinstance(embedding_size, int) or embedding_size < 1):
+            raise ConfigError(f"embedding_size={embedding_size!r} must be a whole number of at least 1.")
         built = build(
             SparseEmbedModel, model_name_or_path, model, tokenizer, pooling, device, embedding_size=embedding_size
         )
@@ -132,7 +132,7 @@ class SparseEmbed(Splade):
 
 def term_rows(terms: Terms, dimension: int) -> TermEmbeddings:
     """A batch of terms without the padding, and with the terms of each text in the order of the vocabulary."""
-    active = terms.weights > 0
+    active = ~(terms.weights <= 0)  # what is not a number stays, to be refused and not to be lost
     order = terms.ids.masked_fill(~active, dimension).argsort(dim=1)
     active = active.gather(1, order)
     ids = terms.ids.gather(1, order)[active]

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, WeightsError
+from ..errors import ConfigError, ModelError, StoreError, WeightsError
 from ..files import read_json, read_tensors, write_json, write_tensors
 from .mlm import logits_of_texts, token_states
-from .splade_model import SpladeModel, is_splade, pool
+from .splade_model import SpladeModel, is_splade, no_head, pool
 from .term_pooling import TermPooling, Terms, top_terms
 from .weights import load_tensors
 
@@ -55,7 +55,9 @@ class SparseEmbedModel(SpladeModel):
     ModelError
         If there is no masked language model with SPLADE pooling.
     WeightsError
-        If the saved term pooling does not fit the model.
+        If the saved term pooling is missing, damaged or of another shape than the model.
+    ConfigError
+        If `embedding_size` is not the saved one.
     """
 
     def __init__(
@@ -68,14 +70,13 @@ class SparseEmbedModel(SpladeModel):
         super().__init__(model_name_or_path, **settings)
         modules = list(self.children())
         if not is_splade(modules):
-            raise ModelError(
-                "SparseEmbed needs a masked language model and SPLADE pooling, and this model has "
-                f"{', '.join(type(module).__name__ for module in modules)}."
-            )
+            raise no_head("SparseEmbed", modules)
         saved = {} if model_name_or_path is None else read_saved(Path(model_name_or_path))
         weight = saved.get("weight")
-        rows = EMBEDDING_SIZE if weight is None else len(weight)
-        self.embedding_size: int = embedding_size or saved.get("embedding_size", rows)
+        size: int = saved.get("embedding_size", EMBEDDING_SIZE if weight is None else len(weight))
+        if weight is not None and embedding_size not in (None, size):
+            raise ConfigError(f"embedding_size={embedding_size!r}, but this model was saved with {size}: leave it out.")
+        self.embedding_size: int = embedding_size or size
         self.k_tokens: int = saved.get("k_tokens", K_TOKENS)
         self.query_k_tokens: int = saved.get("query_k_tokens", self.k_tokens)
         with torch.random.fork_rng(devices=[]):
@@ -160,7 +161,12 @@ def read_saved(directory: Path) -> dict[str, Any]:
 
 
 def _only_tensor(path: Path, name: str) -> Tensor:
-    tensors, _ = read_tensors(path)
+    try:
+        tensors, _ = read_tensors(path)
+    except StoreError as error:
+        raise WeightsError(
+            f"{error} Save or fetch the model again; the term embeddings cannot do without it."
+        ) from error
     if name not in tensors:
         raise WeightsError(f"{path} has no tensor {name!r}; it has {', '.join(sorted(tensors))}.")
     return torch.from_numpy(tensors[name])

@@ -10,6 +10,7 @@ directories are read and written as they are.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -24,6 +25,7 @@ from torch import Tensor
 from ..errors import InputError, ModelError
 from .encoder import EncodingSettings, TextEncoder, check_texts, tensors_digest, token_batches
 from .loading import length_limit, prompts_of, quiet
+from .sparse_embed_model import FOLDER
 from .splade_model import SpladeModel, check_k_tokens, term_weights
 from .splade_parts import build, check, parts_of, route_queries, set_max_length
 from .term_pooling import top_terms
@@ -110,6 +112,9 @@ class Splade(TextEncoder):
         model.prompts.update(prompts or {})
         settings = EncodingSettings(length_limit(model), prompts_of(model), dtype, normalize=False)
         super().__init__(self._parts.transformer.tokenizer, settings, model.device, dimension)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, k_tokens={self.k_tokens})"
 
     @property
     def k_tokens(self) -> int | None:
@@ -286,7 +291,11 @@ class Splade(TextEncoder):
         return Splade(model=model, dtype=self.settings.dtype, prompts=self.settings.prompts)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the model into a directory that SparseEncoder reads, and, without a router, AutoModelForMaskedLM."""
+        """Write the model into a directory that SparseEncoder reads, and, without a router, AutoModelForMaskedLM.
+
+        A SparseEmbed model that lies there is overwritten whole: its embeddings do not stay behind.
+        """
+        shutil.rmtree(Path(path) / FOLDER, ignore_errors=True)
         with quiet():
             self.model.save_pretrained(str(path))
 

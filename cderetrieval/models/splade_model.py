@@ -13,6 +13,7 @@ arXiv 2504.14839.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
 from .mlm import logits_of_texts, token_states
 
 
@@ -33,10 +34,19 @@ def check_k_tokens(k: int | None, dimension: int, name: str = "k_tokens") -> Non
         )
 
 
-def is_splade(modules: list[nn.Module]) -> bool:
+def is_splade(modules: Sequence[nn.Module]) -> bool:
     """Whether modules are a masked language model and the pooling of its logits."""
     kinds = [type(module) for module in modules]
     return len(kinds) == 2 and issubclass(kinds[0], Transformer) and issubclass(kinds[1], SpladePooling)
+
+
+def no_head(family: str, modules: Sequence[nn.Module]) -> ModelError:
+    """What to say of a model whose modules are others."""
+    found = ", ".join(type(module).__name__ for module in modules) or "nothing"
+    return ModelError(
+        f"{family} needs a masked language model with its head (AutoModelForMaskedLM) and SPLADE pooling; this model "
+        f"has {found}. Use a SPLADE model or a masked language model, or load this one as a dense model."
+    )
 
 
 def activate(logits: Tensor, pooling: Any) -> Tensor:

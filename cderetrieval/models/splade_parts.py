@@ -22,7 +22,7 @@ from torch import nn
 from ..errors import ConfigError, InputError, ModelError
 from ..runtime import pick_device
 from .loading import loading
-from .splade_model import SpladeModel, check_k_tokens, is_splade
+from .splade_model import SpladeModel, check_k_tokens, is_splade, no_head
 
 POOLING = ("max", "sum")
 Kind = TypeVar("Kind", bound=SpladeModel)
@@ -60,6 +60,11 @@ def build(
         raise ConfigError("give model_name_or_path=, or model= with its tokenizer=: one of the two.")
     if pooling is not None and pooling not in POOLING:
         raise ConfigError(f"pooling={pooling!r} is unknown; use 'max' or 'sum'.")
+    if not isinstance(model, nn.Module | None):
+        raise ConfigError(
+            f"model={model!r} is no model. Give a directory or hub name as model_name_or_path=, and as model= a masked "
+            "language model or a SparseEncoder."
+        )
     if model is None:
         built = _from_directory(kind, str(model_name_or_path), device, settings)
     else:
@@ -68,7 +73,7 @@ def build(
             built = _from_sparse_encoder(kind, model, place, settings)
         else:
             if tokenizer is None:
-                raise ConfigError("a masked language model is nothing without its tokenizer: give tokenizer= too.")
+                raise ConfigError("a masked language model comes without its tokenizer: give tokenizer= too.")
             modules = [transformer_module(model, tokenizer), SpladePooling()]
             built = kind(modules=modules, device=place, **settings)
     if pooling is not None:
@@ -107,7 +112,7 @@ def transformer_module(model: Any, tokenizer: Any) -> Transformer:
     The module reads only from a directory, so it is made from a copy on disk and then given the model itself.
     """
     if getattr(model, "base_model", model) is model or model.get_output_embeddings() is None:
-        raise _no_head(type(model).__name__)
+        raise no_head("SPLADE", [model])
     with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory, loading(type(model).__name__):
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
@@ -148,9 +153,10 @@ def parts_of(model: SparseEncoder) -> Parts:
         modules = routes.get("document", [])
         static = queries[0] if len(queries) == 1 and isinstance(queries[0], SparseStaticEmbedding) else None
         if static is None and queries != modules:
-            raise ModelError("this model routes queries through modules that are not supported: " + _names(queries))
+            names = ", ".join(type(module).__name__ for module in queries) or "nothing"
+            raise ModelError(f"this model routes queries through modules that are not supported: {names}.")
     if not is_splade(modules[:2]):
-        raise _no_head(_names(modules))
+        raise no_head("SPLADE", modules)
     return Parts(modules[0], modules[1], static)
 
 
@@ -218,15 +224,4 @@ def route_queries(model: SparseEncoder, parts: Parts, weights: Mapping[str, floa
         similarity_fn_name="dot",
         max_active_dims=model.max_active_dims,
         device=str(model.device),
-    )
-
-
-def _names(modules: list[nn.Module]) -> str:
-    return ", ".join(type(module).__name__ for module in modules) or "nothing"
-
-
-def _no_head(found: str) -> ModelError:
-    return ModelError(
-        f"SPLADE needs a masked language model with its head (AutoModelForMaskedLM) and SPLADE pooling; this model has "
-        f"{found}. Use a SPLADE model or a masked language model, or load this one as a dense model."
     )

@@ -75,7 +75,10 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     ]
     if problems:
         listing = "\n  ".join(sorted(problems))
-        raise WeightsError(f"{source} does not fit this model, {len(problems)} tensors:\n  {listing}")
+        raise WeightsError(
+            f"{source} does not fit this model, {len(problems)} tensors:\n  {listing}\nFetch or save weights and "
+            "configuration anew, both from one model."
+        )
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(tensor)

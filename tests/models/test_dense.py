@@ -176,6 +176,7 @@ def test_a_directory_of_sentence_transformers_loads(build, tmp_path):
     model.save(str(tmp_path))
     encoder = load(tmp_path, device="cpu")
     assert (encoder.kind, encoder.dimension) == ("dense", 32)
+    assert DenseEncoder(tmp_path, device="cpu").fingerprint == encoder.fingerprint
     assert_same(encoder, model, similarity="cosine")
 
 

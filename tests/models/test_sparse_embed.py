@@ -152,6 +152,13 @@ def test_the_fingerprint_names_all_that_determines_a_vector():
     assert tiny_sparse_embed().fingerprint == before, "new weights are the same in every process"
 
 
+def test_saving_splade_over_it_leaves_no_embeddings_behind(encoder, tmp_path):
+    encoder.save_pretrained(tmp_path)
+    assert load(tmp_path, device="cpu").kind == "sparse-embed"
+    tiny_splade().save_pretrained(tmp_path)
+    assert load(tmp_path, device="cpu").kind == "sparse"
+
+
 def test_a_splade_directory_starts_one(tmp_path):
     encoder = SparseEmbed(tiny_splade_directory(), embedding_size=4, k_tokens=10, device="cpu")
     assert encoder.encode_document(["owls"]).embeddings.shape == (10, 4)
@@ -165,15 +172,16 @@ class TestBadInput:
         with pytest.raises(ConfigError, match=rf"{name}={k} must be a whole number from 1 to 1461"):
             tiny_sparse_embed(**{name: k})
 
-    def test_a_size_of_embeddings_that_is_none(self):
-        with pytest.raises(ConfigError, match="embedding_size=0 must be"):
-            tiny_sparse_embed(embedding_size=0)
+    @pytest.mark.parametrize("size", [0, -8, "8", 2.5])
+    def test_a_size_of_embeddings_that_is_none(self, size):
+        with pytest.raises(ConfigError, match=f"embedding_size={size!r} must be a whole number"):
+            tiny_sparse_embed(embedding_size=size)
 
     def test_a_model_without_a_head(self, tmp_path):
         config = BertConfig(**{k: v for k, v in BACKBONES["bert"].items() if k != "model_type"})
         BertModel(config).save_pretrained(tmp_path)
         tiny_tokenizer().save_pretrained(tmp_path)
-        with pytest.raises(ModelError, match="needs a masked language model"):
+        with pytest.raises(ModelError, match=r"SparseEmbed needs a masked language model .*load this one as a dense"):
             SparseEmbed(tmp_path)
 
     def test_queries_without_inference(self, encoder):
@@ -184,7 +192,7 @@ class TestBadInput:
             SparseEmbed(model=tiny_splade().inference_free().model)
 
     def test_a_model_that_is_saved_with_another_size(self):
-        with pytest.raises(WeightsError, match=r"linear.weight is \(8, 32\), the model has \(4, 32\)"):
+        with pytest.raises(ConfigError, match="embedding_size=4, but this model was saved with 8: leave it out"):
             SparseEmbed(tiny_sparse_embed_directory(), embedding_size=4)
         with pytest.raises(ConfigError, match="embedding_size=4, but this model has 8"):
             SparseEmbed(model=tiny_sparse_embed().model, embedding_size=4)
@@ -197,6 +205,12 @@ class TestBadInput:
             load(tmp_path / "model")
         save_file({"weight": torch.zeros(8, 32)}, path)
         with pytest.raises(WeightsError, match=r"no tensor 'linear\.weight'; it has weight"):
+            load(tmp_path / "model")
+        path.write_bytes(path.read_bytes()[:20])
+        with pytest.raises(WeightsError, match=r"model.safetensors is damaged .*Save or fetch the model again"):
+            load(tmp_path / "model")
+        path.unlink()
+        with pytest.raises(WeightsError, match=r"model.safetensors does not exist.*Save or fetch the model again"):
             load(tmp_path / "model")
 
     def test_a_newer_format(self, tmp_path):
@@ -221,6 +235,13 @@ class TestBadInput:
         assert torch.equal(converted.model.term_pooling.linear.weight, weight)
         converted.save_pretrained(tmp_path / "new")
         assert torch.equal(load_file(tmp_path / "new" / "2_SparseEmbed" / "model.safetensors")["linear.weight"], weight)
+
+    def test_weights_that_are_not_finite(self):
+        model, tokenizer = tiny_masked_lm()
+        with torch.no_grad():
+            model.cls.predictions.bias[7] = torch.nan
+        with pytest.raises(ModelError, match="a weight that is not finite for text 0"):
+            SparseEmbed(model=model, tokenizer=tokenizer, device="cpu").encode_document(["owls", "bees"])
 
     def test_a_collapsed_model(self):
         model, tokenizer = tiny_masked_lm()

@@ -125,6 +125,10 @@ def test_a_given_model_is_used_and_not_copied():
     assert splade.encode_query(["owls"]).sum() > before.sum()
 
 
+def test_it_says_what_it_is(splade):
+    assert repr(splade) == "Splade(dimension=1461, max_length=64, k_tokens=None)"
+
+
 def test_k_tokens_keeps_the_heaviest(splade):
     every = splade.encode_document(TEXTS)
     few = tiny_splade(k_tokens=7)
@@ -316,7 +320,8 @@ class TestBadInput:
         for arguments, message in [
             ({}, "one of the two"),
             ({"model_name_or_path": plain_directory, "model": model}, "one of the two"),
-            ({"model": model}, "without its tokenizer|give tokenizer="),
+            ({"model": model}, "give tokenizer="),
+            ({"model": plain_directory, "tokenizer": tokenizer}, "is no model. .* as model_name_or_path="),
             ({"model": model, "tokenizer": tokenizer, "pooling": "mean"}, "use 'max' or 'sum'"),
             ({"model": model, "tokenizer": tokenizer, "max_length": 0}, "at least 1"),
         ]:
@@ -333,6 +338,17 @@ class TestBadInput:
             splade.scores(["a", "b"], ["c"])
         with pytest.raises(InputError, match="prompt_name='poetry'"):
             splade.encode(["a"], prompt_name="poetry")
+
+
+def test_a_masked_language_model_without_a_family_is_dense_with_a_word_on_it(tmp_path, caplog):
+    model, tokenizer = tiny_masked_lm()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    kinds = [load(f"{family}{tmp_path}", device="cpu").kind for family in ("", "splade:", "dense:")]
+    assert kinds == ["dense", "sparse", "dense"]
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("cderetrieval")]
+    assert len(said) == 1
+    assert f"'splade:{tmp_path}' loads it as SPLADE" in said[0]
 
 
 def test_loading_and_saving_are_quiet(plain_directory, tmp_path, capfd, caplog):
