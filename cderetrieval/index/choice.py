@@ -8,6 +8,9 @@
 - Above: IVF with 1-bit RaBitQ codes, re-ranked from 8-bit codes. 450 bytes a vector against 1,536; 4,523 QPS at 100,000
   and 1,120 at 1,000,000, where it builds in an eighth of the time of HNSW24,SQ8 (same QPS there, 592 bytes a vector).
 - ``factory="HNSW24,SQ8"`` is the explicit choice where latency matters most and the corpus rests: 6,429 QPS at 100,000.
+- Vectors that are not of unit length, compared by inner product: nothing changes while lengths vary by a third. Where
+  they vary by a factor of e (6,000 vectors, spread of the log of the length), all kinds look more widely, and one bit a
+  dimension says too little of short vectors: recall .98 at 384 dimensions, .96 at 64, .91 at 32, where SQ8 has .96.
 - On a GPU, where neither RaBitQ nor HNSW runs: Flat to 1,000,000, then IVF with 8-bit codes (reasoned, not measured).
 """
 
