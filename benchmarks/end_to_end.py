@@ -28,7 +28,8 @@ from common import HERE, Times, bar, finish, ratio
 PEER, OURS, CONTEXT = "sentence-transformers + FAISS", "cderetrieval, MiniLM", "cderetrieval, cde-minilm"
 TXTAI = "txtai"
 PACKAGES = ("numpy", "pandas", "python")
-DOCUMENTS, QUERIES, REPEATS = 500, 200, 3
+# Documents of each package.
+DOCUMENTS, QUERIES, REPEATS = 300, 200, 3
 K = 10
 
 

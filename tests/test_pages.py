@@ -52,10 +52,20 @@ def test_python_runs_in_order_in_one_process(page, tmp_path):
         if any(shown in code for code in blocks(page, "python")):
             pytest.importorskip(module)
     script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    script.write_text("\n".join([*blocks(page, "python"), *commands_as_python(page)]), encoding="utf-8")
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert_printed(script.read_text(encoding="utf-8"), done.stdout)
+
+
+def commands_as_python(page):
+    """Where a page's code writes the documents that its commands read: the commands, for the same process."""
+    if not any('"docs.jsonl"' in code for code in blocks(page, "python")):
+        return
+    yield "from cderetrieval.cli import main"
+    for program, *arguments in commands(page):
+        if program == "cderetrieval":
+            yield f"assert main({arguments}) == 0"
 
 
 def assert_printed(code, output):
@@ -78,6 +88,7 @@ def commands(page):
 def check_command(words):
     """Refuse a command that would not start."""
     program, *arguments = words
+    program = program.removeprefix(".venv/bin/")
     if program == "torchrun":
         position = next(i for i, word in enumerate(arguments) if word.endswith(".py"))
         program, arguments = "python", arguments[position:]
