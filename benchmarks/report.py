@@ -162,6 +162,28 @@ def hybrid() -> str:
     return "\n".join(lines) + f"\n\n{wrapped(text)}"
 
 
+def sparse_training() -> str:
+    """How two small sparse models learn, step by step, with BM25 and their base beside them."""
+    result = read("sparse_training")
+    tasks = result["settings"]["tasks"]
+    lines = [
+        f"| model | steps | {' | '.join(tasks)} | terms of a query | of a document | FLOPS | CPU s |",
+        "|---|---:|" + "---:|" * len(tasks) + "---:|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        scores = " | ".join(f"{100 * row[task]:.1f}" for task in tasks)
+        found = " | ".join(str(row[name]) for name in ("query terms", "document terms", "FLOPS", "seconds"))
+        lines.append(f"| {row['model']} | {row['step']} | {scores} | {found} |")
+    sizes = "; ".join(
+        f"{name}: {size['queries']} queries, {size['documents']} documents" for name, size in tasks.items()
+    )
+    text = (
+        f"nDCG@10 x 100 on development data ({sizes}). Both models start from all-MiniLM-L6-v2 with its word "
+        "embeddings as output layer, and read 64 tokens of a text; BM25 reads all."
+    )
+    return "\n".join(lines) + f"\n\n{wrapped(text)}"
+
+
 def context_cost() -> str:
     """What a context of 512 documents costs a text, by shape and length."""
     result = read("context_cost")
@@ -189,6 +211,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "default_model": default_model,
     "default_model_summary": default_model_summary,
     "hybrid": hybrid,
+    "sparse_training": sparse_training,
 }
 
 
