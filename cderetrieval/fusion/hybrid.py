@@ -28,7 +28,7 @@ from ..store import Store
 from ..types import Hits
 from ..view import check_k
 from .manifest import Manifest, claim, part_directory
-from .parts import Part, fill, give_context, make_parts, named_parts, open_parts
+from .parts import Part, fill, give_context, make_parts, manifest_of, named_parts, open_parts
 from .scores import Fusion
 from .search import Search, grades_by_row, judged_queries
 from .together import STAMP, Together, next_number
@@ -115,7 +115,7 @@ class Hybrid:
         fill(retrievers)
         self._open(directory, retrievers, fusion)
         if directory is not None:
-            self._manifest().write(directory)
+            manifest_of(self._retrievers, self._fusion).write(directory)
 
     def _open(self, directory: Path | None, retrievers: dict[str, Retriever], fusion: Fusion) -> None:
         self.path = directory
@@ -194,7 +194,7 @@ class Hybrid:
         fusion.vector(len(self._parts))
         self._fusion = fusion
         if self.path is not None:
-            self._manifest().write(self.path)
+            manifest_of(self._retrievers, self._fusion).write(self.path)
 
     @property
     def contexts(self) -> dict[str, Context]:
@@ -380,7 +380,7 @@ class Hybrid:
         for number in range(len(self._parts)):
             with Store(part_directory(target, number) / STORE_FILE) as copy:
                 copy.set_setting(STAMP, None)
-        self._manifest().write(target)
+        manifest_of(self._retrievers, self._fusion).write(target)
         return self
 
     def close(self) -> None:
@@ -392,9 +392,3 @@ class Hybrid:
     def _close_stores(self) -> None:
         for part in self._parts:
             part._store.close()
-
-    def _manifest(self) -> Manifest:
-        settings = {name: getattr(self._parts[0]._settings, name) for name in ("key", "on", "context_size", "seed")}
-        models = {name: part._settings.model for name, part in self._retrievers.items()}
-        indexes = {name: part._settings.index for name, part in self._retrievers.items()}
-        return Manifest(models, self._fusion, settings, {name: i for name, i in indexes.items() if i != "auto"})

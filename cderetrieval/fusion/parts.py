@@ -11,6 +11,7 @@ from ..errors import ContextError, InputError, StoreError
 from ..retriever import Retriever
 from ..store import Store
 from .manifest import Manifest, begun, part_directory
+from .scores import Fusion
 from .together import follow, id_names
 
 Part = str | Path | Model | Retriever
@@ -126,6 +127,15 @@ def open_parts(
             index = manifest.indexes.get(name, "auto")
             retrievers[name] = Retriever(model, path=place, index=index, **options, **manifest.settings)
     return retrievers
+
+
+def manifest_of(retrievers: Mapping[str, Retriever], fusion: Fusion) -> Manifest:
+    """What a hybrid of these parts remembers about itself."""
+    first = next(iter(retrievers.values()))._settings
+    settings = {name: getattr(first, name) for name in ("key", "on", "context_size", "seed")}
+    models = {name: part._settings.model for name, part in retrievers.items()}
+    indexes = {name: part._settings.index for name, part in retrievers.items() if part._settings.index != "auto"}
+    return Manifest(models, fusion, settings, indexes)
 
 
 def _check_fields(retrievers: Mapping[str, Retriever]) -> None:

@@ -55,7 +55,7 @@ class SpladeRetriever:
         batch_size
             Unused: batches are cut by their number of tokens.
         k_tokens
-            Most terms of a document; None: all.
+            Most terms of a document; None: as many as the model was made with.
         kwargs
             Unused, as in the original.
         """
@@ -79,7 +79,7 @@ class SpladeRetriever:
         batch_size
             Unused: batches are cut by their number of tokens.
         k_tokens
-            Most terms of a query; None: all.
+            Most terms of a query; None: as many as the model was made with.
 
         Returns
         -------

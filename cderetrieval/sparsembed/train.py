@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..models.term_pooling import all_pairs_scores
+from ..models.term_pooling import all_pairs_scores, pairwise_scores
 from .losses import Flops, Ranking
 from .model import SparsEmbed, Splade, terms_of
 
@@ -111,7 +111,7 @@ def train_sparsembed(
     outputs = [model(texts, k_tokens=min(k_tokens, model.dimension)) for texts in (anchor, positive, negative)]
     weights = [output["sparse_activations"] for output in outputs]
     terms = [terms_of(output) for output in outputs]
-    dense = all_pairs_scores(terms[0], terms[1]), all_pairs_scores(terms[0], terms[2]).diagonal()
+    dense = all_pairs_scores(terms[0], terms[1]), pairwise_scores(terms[0], terms[2])
     losses = {
         "dense": _rank(*dense, in_batch_negatives),
         "sparse": _rank(*_sparse_scores(*weights), in_batch_negatives),
