@@ -182,7 +182,7 @@ def run_search(arguments: argparse.Namespace) -> None:
         hits = retriever(arguments.queries, k=arguments.k, documents=True)
     for query, ranking in zip(arguments.queries, hits, strict=True):
         if not arguments.json:
-            print(query)
+            print(query if ranking else f"{query}\n  no document matches")
         for rank, hit in enumerate(ranking, start=1):
             if arguments.json:
                 print(json.dumps({"query": query, "rank": rank, **hit}))

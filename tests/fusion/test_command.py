@@ -35,6 +35,16 @@ def test_index_and_search_with_every_family(family, documents, tmp_path, capsys)
     assert hit["document"] == DOCUMENTS[1]
 
 
+def test_a_query_that_nothing_matches(documents, tmp_path, capsys):
+    out = str(tmp_path / "index")
+    assert main(["index", documents, "--out", out, "--model", "bm25"]) == 0
+    capsys.readouterr()
+    assert main(["search", out, "???", "bees", "-k", "1"]) == 0
+    first, said, second, hit = capsys.readouterr().out.splitlines()
+    assert (first, said, second) == ("???", "  no document matches", "bees")
+    assert hit.split()[2] == "b"
+
+
 def test_contexts_of_a_hybrid(documents, tmp_path, capsys):
     tiny, out = tiny_model_directory(), str(tmp_path / "index")
     model = f"hybrid:{tiny}+bm25"
