@@ -4,6 +4,11 @@
 lists and widens them to float64 first. numba is 208 MB, so it is an extra and not a dependency. Signatures are spelt
 out: arrays in a mapped file are read-only, which numba would take for new types and compile for again.
 
+Without numba nothing public is faster. The sums alone: columns sliced and multiplied, as here, 0.66 ms; `numpy.add.at`
+list by list 0.75, one product of all lists joined 0.70, `numpy.bincount` 1.0, take and put 1.7; scipy's private
+`csc_matvec` list by list 0.44, numba 0.25. To skip lists whose largest weights cannot decide (MaxScore) saves half of
+the postings, but leaves 500 documents to be looked up in the other half, one search a list: nothing is gained.
+
 To load it takes 0.8 s, the first time 3 to 5 more to compile, and who asks three queries should not wait for that. So
 it is loaded once scipy has worked for as long as loading takes: at worst everything together took twice the least.
 """
