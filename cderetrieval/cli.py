@@ -129,6 +129,13 @@ def _train_parser(commands: Any) -> None:
         metavar="FOLDER[:SPLIT]",
         help="BEIR folders for development, never test sets",
     )
+    parser.add_argument(
+        "--contexts",
+        nargs="+",
+        default=["own", "null"],
+        choices=["own", "random", "null"],
+        help="of contextual models when they are evaluated (default: own null)",
+    )
 
 
 def run_index(arguments: argparse.Namespace) -> None:
@@ -240,11 +247,11 @@ def run_train(arguments: argparse.Namespace) -> None:
     """Train a model; every `evaluate_steps`, score it on the folders that the arguments name."""
     from .training.command import run
 
-    print(run(arguments, _development(arguments.evaluate) if arguments.evaluate else None))
+    print(run(arguments, _development(arguments.evaluate, arguments.contexts) if arguments.evaluate else None))
 
 
-def _development(folders: Sequence[str]) -> Any:
-    """The evaluation that training is handed: nDCG@10 of each folder, of contextual models in own and null context."""
+def _development(folders: Sequence[str], contexts: Sequence[str]) -> Any:
+    """The evaluation that training is handed: nDCG@10 of each folder, of contextual models in each of the contexts."""
     from .corpora.beir_folder import read_beir
     from .embedding import is_contextual
     from .evaluation.retrieval import evaluate_retrieval
@@ -257,11 +264,10 @@ def _development(folders: Sequence[str]) -> Any:
     def evaluate(model: Any, step: int) -> dict[str, float]:
         scores = {}
         for dataset in datasets:
-            for context in ("own", None) if is_contextual(model) else ("own",):
-                evaluation = evaluate_retrieval(
-                    model, dataset, name=f"step {step}", context=context, show_progress=False
-                )
-                name = f"{dataset.name}_{context or 'null'}" if is_contextual(model) else dataset.name
+            for context in contexts if is_contextual(model) else ("own",):
+                spec = None if context == "null" else context
+                evaluation = evaluate_retrieval(model, dataset, name=f"step {step}", context=spec, show_progress=False)
+                name = f"{dataset.name}_{context}" if is_contextual(model) else dataset.name
                 scores[name] = evaluation.scores.mean()["ndcg@10"]
         return scores
 

@@ -1,8 +1,9 @@
 """The paper's Table 1 and sweeps: many short runs that differ in a few settings, and one table.
 
 The four cells are (random or contextual batches) x (bi-encoder or contextual architecture), on the same data, steps and
-seeds. Runs write one line each into ``results.csv``; a run whose line is there is not repeated, so a sweep that was
-interrupted goes on. Morris & Rush 2024, Table 1.
+seeds. Runs write one line each into ``results.csv``: settings, loss and accuracy of the last steps, difficulty of the
+batches by the surrogate, cost, and the numbers of the evaluation. A run whose line is there is not repeated, so a sweep
+that was interrupted goes on. Morris & Rush 2024, Table 1.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import itertools
 import json
 import logging
 import math
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..files import atomic_write
+from ..files import atomic_write, read_json
+from .checkpoints import last_checkpoint
 from .recipes import Recipe
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ logger = logging.getLogger(__name__)
 RESULTS = "results.csv"
 # Steps at the end of a run whose loss and accuracy are averaged.
 LAST_LINES = 10
+# What the log and the data's report say of a run, in this order; a report has clusters only where there are some.
+LOGGED = ("loss", "accuracy", "masked_false_negatives")
+REPORTED = ("clusters", "size_median", "positive", "negative", "hardest_negative", "beaten")
 
 Cell = tuple[str, str]
 CELLS: tuple[Cell, ...] = tuple(itertools.product(("random", "contextual"), ("biencoder", "contextual")))
@@ -71,6 +78,21 @@ def variants(sweep: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(sweep, values, strict=True))
 
 
+def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with some settings changed; ``"model.layers"`` names one inside another.
+
+    >>> from .recipes import load_recipe
+    >>> recipe = changed(load_recipe("paper-small"), {"batch_size": 8, "model.layers": 2})
+    >>> recipe.batch_size, recipe.model["layers"], recipe.model["head"]
+    (8, 2, 'mlp')
+    """
+    changes: dict[str, Any] = {}
+    for name, value in settings.items():
+        field, dot, inner = name.partition(".")
+        changes[field] = {**changes.get(field, getattr(recipe, field)), inner: value} if dot else value
+    return recipe.replace(**changes)
+
+
 def run_cells(
     recipe: Recipe,
     output: str | Path,
@@ -78,6 +100,7 @@ def run_cells(
     seeds: int = 3,
     sweep: Mapping[str, Sequence[Any]] | None = None,
     cells: Sequence[Cell] = CELLS,
+    cache: str | Path | None = None,
     evaluate: Evaluate | None = None,
 ) -> pd.DataFrame:
     """Train every cell with every seed and every setting of the sweep.
@@ -91,16 +114,19 @@ def run_cells(
     seeds
         Seeds 0 to n - 1.
     sweep
-        Field of the recipe to its values.
+        Field of the recipe to its values; ``"model.layers"`` is a setting inside one.
     cells
         Of Table 1.
+    cache
+        Directory of columns, vectors and clusters, which several sweeps may share; None: ``<output>/cache``.
     evaluate
         Called with each trained model; its numbers go into the table.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each run: batches, architecture, seed, the sweep's settings, loss, accuracy, evaluation.
+        One row for each run: batches, architecture, seed, the sweep's settings; `LOGGED` and `REPORTED`; ``steps`` and
+        ``processor_seconds`` of the training alone (NaN of a run that was interrupted); and what `evaluate` says.
     """
     import pandas as pd
 
@@ -111,8 +137,9 @@ def run_cells(
         about = {"batches": cell[0], "architecture": cell[1], "seed": seed, **changes}
         if json.dumps(_key(about, sweep or {}), sort_keys=True) in done:
             continue
-        chosen = cell_recipe(recipe.replace(**changes), cell).replace(seed=seed, evaluate_steps=None)
-        rows.append({**about, **_run(chosen, output, about, evaluate)})
+        chosen = cell_recipe(changed(recipe, changes), cell).replace(seed=seed, evaluate_steps=None)
+        folder = output / "-".join(_folder_name(name, value) for name, value in about.items())
+        rows.append({**about, **_run(chosen, folder, cache or output / "cache", evaluate)})
         _write(output / RESULTS, rows)
         logger.info("%s: done", about)
     return pd.DataFrame(rows)
@@ -122,15 +149,27 @@ def _key(row: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(row.get(name)) for name in ("batches", "architecture", "seed", *sweep)}
 
 
-def _run(recipe: Recipe, output: Path, about: Mapping[str, Any], evaluate: Evaluate | None) -> dict[str, float]:
+def _folder_name(name: str, value: Any) -> str:
+    return str(value) if name in ("batches", "architecture") else f"{name}={value}".replace("/", "_")
+
+
+def _run(recipe: Recipe, folder: Path, cache: str | Path, evaluate: Evaluate | None) -> dict[str, float]:
     from .run import train
 
-    folder = output / "-".join(str(value) for value in about.values())
-    model = train(recipe, folder, cache=output / "cache", resume=True)
+    resumed = last_checkpoint(folder) is not None
+    begun: list[float] = []
+    model = train(recipe, folder, cache=cache, resume=True, on_ready=lambda trainer: begun.append(time.process_time()))
+    seconds = math.nan if resumed else time.process_time() - begun[0]
+    # The model is kept, and the line in the table says that the run is done: its checkpoints are of no more use.
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [line for line in lines if "accuracy" in line][-LAST_LINES:]
-    measured = {name: sum(line[name] for line in last) / len(last) for name in ("loss", "accuracy")}
-    return {**measured, **(evaluate(model, last[-1]["step"]) if evaluate is not None else {})}
+    measured = {name: sum(line[name] for line in last) / len(last) if last else math.nan for name in LOGGED}
+    report = read_json(folder / "data.json")
+    measured |= {name: report.get(name, math.nan) for name in REPORTED}
+    measured |= {"steps": lines[-1]["step"], "processor_seconds": seconds}
+    return {**measured, **(evaluate(model, lines[-1]["step"]) if evaluate is not None else {})}
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -162,7 +201,7 @@ def table(results: pd.DataFrame, seeds: int) -> str:
     quantile = float(t.ppf(0.975, seeds - 1)) if seeds > 1 else math.nan
     first = results.columns.get_loc("loss")
     settings = [name for name in results.columns[:first] if name != "seed"]
-    numbers = results.columns[first:]
+    numbers = [name for name in results.columns[first:] if name not in (*REPORTED, "steps")]
     lines = []
     for names, group in results.groupby(settings, sort=False):
         cells = [

@@ -5,6 +5,7 @@ python run_train.py minilm --data pairs/ --out runs/minilm --resume
 python run_train.py splade --data triples/ --out runs/splade --evaluate dev-set/
 python run_train.py paper-small --print-config
 python run_train.py minilm --data pairs/ --out runs/table1 --table1 --seeds 3 --sweep packing=random,tour
+python run_train.py minilm --data pairs/ --out runs/j --table1 --cells contextual/contextual --sweep context_size=8,64
 torchrun --nproc-per-node 8 run_train.py paper-large-v1 --out runs/large --share-negatives true
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .ablation import CELLS
 from .recipes import Recipe, load_recipe, recipe_names
 
 # Fields that are no settings of a run.
@@ -36,7 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table1", action="store_true", help="train the four cells of the paper's Table 1")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of each cell (default: 3)")
     parser.add_argument(
-        "--sweep", nargs="+", default=[], metavar="FIELD=A,B", help="repeat the cells with these settings"
+        "--cells", nargs="+", type=_cell, default=None, metavar="BATCHES/ARCHITECTURE", help="of Table 1 (default: all)"
+    )
+    parser.add_argument(
+        "--sweep",
+        nargs="+",
+        default=[],
+        metavar="FIELD=A,B",
+        help="repeat the cells with these settings; model.layers=1,2 for one inside another",
     )
     parser.add_argument("--license", default="apache-2.0", help="of the trained model (default: apache-2.0)")
     fields = parser.add_argument_group("settings of the recipe", "lists take several values, objects take JSON")
@@ -61,6 +70,15 @@ def _value(field: dataclasses.Field[Any]) -> Any:
     return read
 
 
+def _cell(text: str) -> tuple[str, str]:
+    """One cell of Table 1, ``"random/biencoder"``."""
+    names = ["/".join(cell) for cell in CELLS]
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}")
+    batches, _, architecture = text.partition("/")
+    return batches, architecture
+
+
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The named recipe with what the command line changes."""
     recipe = load_recipe(arguments.recipe)
@@ -72,6 +90,13 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     return recipe.replace(**changes)
 
 
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def _sweep(entries: Sequence[str]) -> dict[str, list[Any]]:
     """``["batch_size=64,128"]`` as a mapping of fields to values."""
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
@@ -79,9 +104,16 @@ def _sweep(entries: Sequence[str]) -> dict[str, list[Any]]:
     for entry in entries:
         name, equals, values = entry.partition("=")
         name = name.replace("-", "_")
-        if not equals or name not in fields:
-            raise ConfigError(f"--sweep {entry}: expected a setting of the recipe and its values, batch_size=64,128.")
-        sweep[name] = [_value(fields[name])(value) for value in values.split(",")]
+        field, dot, inner = name.partition(".")
+        nested = field in fields and str(fields[field].type).startswith("Mapping")
+        if not equals or field not in fields or nested != bool(dot and inner):
+            raise ConfigError(
+                f"--sweep {entry}: expected a setting of the recipe and its values, batch_size=64,128, or one inside "
+                "another, model.layers=1,2."
+            )
+        # Inside an object "none" is a name, head="none" for example; there null is what says nothing.
+        read = _json_or_text if nested else _value(fields[field])
+        sweep[name] = [read(value) for value in values.split(",")]
     return sweep
 
 
@@ -111,7 +143,13 @@ def run(arguments: argparse.Namespace, evaluate: Any = None) -> str:
         from .ablation import run_cells, table
 
         results = run_cells(
-            recipe, arguments.out, seeds=arguments.seeds, sweep=_sweep(arguments.sweep), evaluate=evaluate
+            recipe,
+            arguments.out,
+            seeds=arguments.seeds,
+            sweep=_sweep(arguments.sweep),
+            cells=arguments.cells or CELLS,
+            cache=arguments.cache,
+            evaluate=evaluate,
         )
         return table(results, arguments.seeds)
     cache = arguments.cache or arguments.out / "cache"

@@ -1,11 +1,14 @@
+import argparse
+
 import pandas as pd
 import pytest
 
+from cderetrieval import load
 from cderetrieval.errors import ConfigError
 from cderetrieval.testing import tiny_model_directory
 from cderetrieval.training import ablation
-from cderetrieval.training.ablation import CELLS, cell_recipe, run_cells, table
-from cderetrieval.training.command import _sweep
+from cderetrieval.training.ablation import CELLS, cell_recipe, changed, run_cells, table
+from cderetrieval.training.command import _cell, _sweep
 from cderetrieval.training.recipes import Recipe, load_recipe
 
 pytest.importorskip("accelerate")
@@ -24,8 +27,16 @@ def test_cells_differ_in_batches_and_architecture_only():
 
 def test_a_sweep_is_read():
     assert _sweep(["batch-size=8,16", "packing=tour"]) == {"batch_size": [8, 16], "packing": ["tour"]}
-    with pytest.raises(ConfigError, match="--sweep speed=1"):
-        _sweep(["speed=1"])
+    assert _sweep(["model.layers=1,2", "model.head=none"]) == {"model.layers": [1, 2], "model.head": ["none"]}
+    for wrong in ("speed=1", "model=1", "batch_size.x=1", "model.=1"):
+        with pytest.raises(ConfigError, match=f"--sweep {wrong}"):
+            _sweep([wrong])
+
+
+def test_a_cell_is_read():
+    assert _cell("random/contextual") == ("random", "contextual")
+    with pytest.raises(argparse.ArgumentTypeError, match="contextual/contextual"):
+        _cell("contextual")
 
 
 def test_the_four_cells_are_trained_once(folder, tmp_path, monkeypatch):
@@ -34,12 +45,35 @@ def test_the_four_cells_are_trained_once(folder, tmp_path, monkeypatch):
         "tiny", tiny, data=(str(folder),), surrogate=tiny, small_domains="merge", max_length=24, cluster_size=8,
         cluster_dimensions=None, batch_size=8, context_size=4, dtype="float32", max_steps=1, log_steps=1,
     )  # fmt: skip
-    results = run_cells(recipe, tmp_path / "out", seeds=1, evaluate=lambda model, step: {"ndcg@10": 0.5})
+    out, cache = tmp_path / "out", tmp_path / "shared"
+    results = run_cells(recipe, out, seeds=1, cache=cache, evaluate=lambda model, step: {"ndcg@10": 0.5})
     assert [tuple(row) for row in results[["batches", "architecture"]].to_numpy()] == list(CELLS)
+    assert (results["steps"] == 1).all()
+    assert (results["processor_seconds"] > 0).all()
+    assert results["hardest_negative"].isna().tolist() == [True, True, False, False]
+    assert not list(out.glob("*/checkpoint-*"))
+    assert (out / "contextual-contextual-seed=0" / "model").is_dir()
+    assert cache.is_dir()
     monkeypatch.setattr(ablation, "_run", None)
-    again = run_cells(recipe, tmp_path / "out", seeds=1, evaluate=None)
+    again = run_cells(recipe, out, seeds=1, cache=cache, evaluate=None)
     pd.testing.assert_frame_equal(again, results)
-    assert list(pd.read_csv(tmp_path / "out" / "results.csv").columns) == list(results.columns)
+    assert list(pd.read_csv(out / "results.csv").columns) == list(results.columns)
+
+
+def test_a_sweep_reaches_inside_the_model(folder, tmp_path):
+    tiny = tiny_model_directory()
+    recipe = Recipe(
+        "tiny", tiny, data=(str(folder),), surrogate=tiny, small_domains="merge", max_length=24, cluster_size=8,
+        cluster_dimensions=None, batch_size=8, context_size=4, dtype="float32", max_steps=1,
+    )  # fmt: skip
+    assert changed(recipe, {"model.head": "none", "batch_size": 4}).model == {"head": "none"}
+    sweep = {"model.tokens_per_document": [1, 2]}
+    # One step of ten that would be logged: nothing is known of its loss.
+    results = run_cells(recipe, tmp_path / "out", seeds=1, cells=[("random", "contextual")], sweep=sweep)
+    assert results["model.tokens_per_document"].tolist() == [1, 2]
+    assert results["loss"].isna().all()
+    made = load(tmp_path / "out" / "random-contextual-seed=0-model.tokens_per_document=2" / "model")
+    assert made.config.tokens_per_document == 2
 
 
 def test_the_table_has_intervals():
