@@ -140,6 +140,14 @@ def context_gain(
         If only one of queries and qrels is given, or they do not fit the documents.
     ModelError
         If the model takes no context.
+
+    Examples
+    --------
+    >>> from cderetrieval.testing import tiny_model
+    >>> documents = [{"id": "a", "text": "owls hunt at night"}, {"id": "b", "text": "bees make honey"}]
+    >>> gain = context_gain(documents, {"q": "bees"}, {"q": {"b": 1}}, tiny_model(), seeds=1)
+    >>> gain.to_frame()["context"].tolist()
+    ['null', 'random', 'own']
     """
     loaded = load(model, device=device, dtype=dtype) if isinstance(model, str | Path) else model
     if not is_contextual(loaded):

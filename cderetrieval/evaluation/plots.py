@@ -6,7 +6,7 @@ Colours are Okabe and Ito's, which colour-blind readers tell apart; a marker goe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import missing_dependency
 from ..files import atomic_write
@@ -31,7 +31,7 @@ STYLES = (
 _ROW_INCHES = 0.34
 
 
-def new_figure(width: float, height: float, *, grid: str = "x") -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, *, grid: Literal["x", "y", "both"] = "x") -> tuple[Figure, Any]:
     """An empty figure and its axes.
 
     Parameters
@@ -39,7 +39,7 @@ def new_figure(width: float, height: float, *, grid: str = "x") -> tuple[Figure,
     width, height
         In inches; 8 inches wide is read without scaling on a page of this documentation.
     grid
-        Which lines help the eye: ``"x"``, ``"y"`` or ``"both"``.
+        Which lines help the eye.
 
     Raises
     ------

@@ -46,6 +46,14 @@ class SparseEmbed(Splade):
         If there is no masked-language-model head, or the directory holds the pickled weights of an older package.
     WeightsError
         If the saved embedding weights do not fit.
+
+    Examples
+    --------
+    >>> from cderetrieval.testing import tiny_sparse_embed
+    >>> model = tiny_sparse_embed()
+    >>> vectors = model.encode_document(["owls hunt at night", "bees make honey"])
+    >>> vectors.shape == (2, model.dimension), vectors.embeddings.shape == (vectors.weights.nnz, model.embedding_size)
+    (True, True)
     """
 
     kind = "sparse-embed"
