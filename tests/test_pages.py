@@ -1,10 +1,12 @@
 """What README and docs show is what happens: their Python runs, their commands parse, their links lead somewhere."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -44,18 +46,34 @@ def pages_with(language):
     return [pytest.param(page, id=name_of(page)) for page in PAGES if blocks(page, language)]
 
 
+@pytest.fixture(scope="module")
+def runs(request, tmp_path_factory):
+    """What becomes of the code of each page that is tested here: two pages at a time, each in a process of its own."""
+    name = "test_python_runs_in_order_in_one_process"
+    pages = [item.callspec.params["page"] for item in request.session.items if item.originalname == name]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(run_code, page, tmp_path_factory.mktemp("page")) for page in pages}
+
+
+def run_code(page, directory):
+    script = directory / "page.py"
+    script.write_text("\n".join([*blocks(page, "python"), *commands_as_python(page)]), encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, script], cwd=directory, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_python_runs_in_order_in_one_process(page, tmp_path):
+def test_python_runs_in_order_in_one_process(page, runs):
     if installed_minilm() is None:
         pytest.skip("the weights of the default model are not installed")
     for shown, module in NEEDS.items():
         if any(shown in code for code in blocks(page, "python")):
             pytest.importorskip(module)
-    script = tmp_path / "page.py"
-    script.write_text("\n".join([*blocks(page, "python"), *commands_as_python(page)]), encoding="utf-8")
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = runs[page].result()
     assert done.returncode == 0, done.stderr
-    assert_printed(script.read_text(encoding="utf-8"), done.stdout)
+    assert_printed("\n".join(blocks(page, "python")), done.stdout)
 
 
 def commands_as_python(page):
