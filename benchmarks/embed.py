@@ -1,11 +1,13 @@
 """Embedding a corpus by blocks: two Ray workers against one process, and from text to an index end to end.
 
     workers   the same corpus, MiniLM, one thread a worker: one process and two Ray workers, in turn. "all" is a call of
-              `embed_corpus` from its start to its end, "steady" the documents a second after the first block, which
-              leaves out the start of workers: what a job of hours sees.
+              `embed_corpus` from its start to its end, "steady" the documents a second once each worker has written a
+              block, which leaves out the start of workers: what a job of hours sees.
     end       the corpus to a folder of vectors, the folder to an index on disk, the first answer; against
               `Retriever.add` of the same documents into an index on disk, and its first answer. One process both.
     pipeline  the same with a model that costs nothing (hashes): what reading, checking, Parquet and SQLite cost.
+
+Ray gives its workers a niceness of 15; here they have that of the one process.
 
 Text is that of the embedded corpus, docstrings of the installed packages; the corpus of the pipeline repeats it.
 
@@ -15,6 +17,7 @@ Text is that of the embedded corpus, docstrings of the installed packages; the c
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -32,9 +35,10 @@ from cderetrieval import Retriever
 from cderetrieval.corpora.readers import read_documents
 from cderetrieval.distributed import VectorFolder, embed_corpus, index_vectors
 from cderetrieval.models.hub import find
+from cderetrieval.retriever import STORE_FILE
 
-DOCUMENTS = 4_000
-BLOCK = 250
+DOCUMENTS = 600
+BLOCK = 40
 WORKERS = 2
 PIPELINE = 100_000
 DIMENSION = 384
@@ -66,11 +70,11 @@ def write_corpus(path: Path, count: int) -> Path:
     return path
 
 
-def steady(folder: VectorFolder) -> float:
-    """Documents a second after the first block was written."""
+def steady(folder: VectorFolder, workers: int) -> float:
+    """Documents a second after as many blocks were written as there are workers."""
     written = sorted((folder.file(number).stat().st_mtime, number) for number in folder.blocks)
-    rest = sum(folder.plan.scan.blocks[number].documents for _, number in written[1:])
-    return rest / (written[-1][0] - written[0][0])
+    rest = sum(folder.plan.scan.blocks[number].documents for _, number in written[workers:])
+    return rest / (written[-1][0] - written[workers - 1][0])
 
 
 def workers(corpus: Path, work: Path, repeats: int) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def workers(corpus: Path, work: Path, repeats: int) -> dict[str, Any]:
             folder = embed_corpus(
                 corpus, work / "v", source, engine=engine, block=BLOCK, show_progress=False, **settings
             )
-            rates[engine].append(steady(folder))
+            rates[engine].append(steady(folder, settings.get("workers", 1)))
             shutil.rmtree(work / "v")
 
         return run
@@ -106,6 +110,7 @@ def workers(corpus: Path, work: Path, repeats: int) -> dict[str, Any]:
 def end_to_end(name: str, corpus: Path, work: Path, model: Any, repeats: int, block: int) -> dict[str, Any]:
     """Compare embedding to a folder and indexing it with `Retriever.add`."""
     steps: dict[str, list[float]] = {"embed": [], "index": [], "answer": []}
+    sizes = {"corpus": corpus.stat().st_size}
 
     def timed(step: str, call: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -118,6 +123,7 @@ def end_to_end(name: str, corpus: Path, work: Path, model: Any, repeats: int, bl
         built = timed("index", lambda: index_vectors(folder, work / "i", model=model, show_progress=False))
         timed("answer", lambda: built(QUERY))
         built.close()
+        sizes.update(vectors=_bytes(work / "v"), store=(work / "i" / STORE_FILE).stat().st_size)
         shutil.rmtree(work / "v")
         shutil.rmtree(work / "i")
 
@@ -129,6 +135,7 @@ def end_to_end(name: str, corpus: Path, work: Path, model: Any, repeats: int, bl
 
     times = interleaved({"by blocks": by_blocks, "at once": at_once}, repeats, warmup=False)
     count = sum(1 for _ in read_documents(corpus))
+    bytes_each = {f"{what}_bytes_a_document": round(size / count) for what, size in sizes.items()}
     middle = {step: statistics.median(seconds) for step, seconds in steps.items()}
     return {
         "corpus": name,
@@ -137,15 +144,21 @@ def end_to_end(name: str, corpus: Path, work: Path, model: Any, repeats: int, bl
         "index_per_second": count / middle["index"],
         "first_answer_seconds": middle["answer"],
         "time_against_add": ratio(times, "by blocks", "at once"),
+        **bytes_each,
         "raw": {**times, **steps},
     }
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def main() -> None:
     """Measure workers, then both ways end to end."""
     quick = arguments(__doc__ or "").quick
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - so Ray spells it
     torch.set_num_threads(1)
-    count, repeats = (300, 1) if quick else (DOCUMENTS, 3)
+    count, repeats = (300, 1) if quick else (DOCUMENTS, 2)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         corpus = write_corpus(work / "corpus.jsonl", count)

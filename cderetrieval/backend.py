@@ -241,6 +241,9 @@ def _join(settings: Settings, context: ContextSpec) -> Opened:
 
 
 def _reopen_server(index: str) -> Opened:
+    location = parse_location(index)
+    if location.lite and not Path(location.address).exists():  # opening it would make it
+        raise StoreError(f"{location} does not exist: there is no {location.address}.")
     opened = _connect(index, Settings(None))
     stored = opened.store.get_setting("retriever")
     if stored is None:
@@ -255,7 +258,7 @@ def _reopen_server(index: str) -> Opened:
 
 def _kept(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What a collection was begun with and stays."""
-    return {name: stored[name] for name in ("context_size", "seed")}
+    return {name: stored[name] for name in ("model", "context_size", "seed")}
 
 
 def _check_context(store: Store, spec: ContextSpec) -> None:

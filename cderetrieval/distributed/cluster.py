@@ -20,6 +20,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from typing import Any, Self
 
 from .. import errors
@@ -168,14 +169,16 @@ class _Actor:
             return {"value": json.dumps([type(error).__name__, str(error)]), "bytes": b"", "failed": True}
         data = {name: value for name, value in result.items() if isinstance(value, bytes)}
         plain = {name: value for name, value in result.items() if name not in data}
-        return {"value": json.dumps([plain, list(data)]), "bytes": b"".join(data.values()), "failed": False}
+        sizes = {name: len(value) for name, value in data.items()}
+        return {"value": json.dumps([plain, sizes]), "bytes": b"".join(data.values()), "failed": False}
 
 
 def _result(row: Mapping[str, Any]) -> Result:
     first, second = json.loads(row["value"])
     if row["failed"]:
         raise getattr(errors, first, CDEError)(second)
-    return {**first, **dict.fromkeys(second, bytes(row["bytes"]))}
+    data = BytesIO(row["bytes"])
+    return {**first, **{name: data.read(size) for name, size in second.items()}}
 
 
 def _reach(address: str) -> None:

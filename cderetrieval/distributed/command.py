@@ -56,7 +56,7 @@ def _add_cluster(parser: argparse._ActionsContainer) -> None:
 
 def run_embed(arguments: argparse.Namespace) -> None:
     """Embed, and say how fast it was."""
-    logging.getLogger(progress.__name__).setLevel(logging.INFO)
+    logging.getLogger(__package__).setLevel(logging.INFO)
     started = time.perf_counter()
     try:
         folder = embed_corpus(
@@ -85,7 +85,7 @@ def run_embed(arguments: argparse.Namespace) -> None:
 
 def run_index(arguments: argparse.Namespace) -> None:
     """Build an index from vectors."""
-    logging.getLogger(progress.__name__).setLevel(logging.INFO)
+    logging.getLogger(__package__).setLevel(logging.INFO)
     if arguments.documents is not None and len(arguments.vectors) > 1:
         raise InputError("DOCUMENTS says where one corpus has moved, and there are several folders of vectors.")
     corpus = None if arguments.documents is None else [arguments.documents]

@@ -145,7 +145,13 @@ def _on_server(
 ) -> Retriever:
     """Fill a collection on a server; blocks that are there already are passed over."""
     used = _used(folders[0].plan.model, model)
-    retriever = Retriever(used, index=index, device=device, dtype=dtype, **_settings(folders[0]))
+    try:
+        retriever = Retriever(used, index=index, device=device, dtype=dtype, **_settings(folders[0]))
+    except ContextError as error:
+        raise MismatchError(
+            f"{index} stands in another context than the vectors of {folders[0].path}. Choose another collection, or "
+            "embed the corpus in that context (embed --context FILE)."
+        ) from error
     try:
         made, context = retriever._embedder.model, folders[0].context
         try:
@@ -153,6 +159,12 @@ def _on_server(
         except ContextError as error:
             raise MismatchError(f"Use the model that made the vectors of {folders[0].path}: {error}") from error
         _check_encoder(encoder.fingerprint, folders[0])
+        held = retriever._store.get_setting("fingerprint")
+        if held not in (None, encoder.fingerprint):
+            raise MismatchError(
+                f"{index} was built by an encoder with fingerprint {held[:12]}, the vectors of {folders[0].path} by "
+                f"one with {encoder.fingerprint[:12]}: another model. Choose another collection."
+            )
         parts = [Part(folder, number) for folder in folders for number in folder.blocks]
         with Progress("storing", sum(part.documents for part in parts), 0, show=show_progress) as bar:
             for part in parts:
@@ -176,7 +188,10 @@ def _folders(vectors: Any) -> list[VectorFolder]:
     for folder in folders:
         folder.check_whole()
         if folder.plan.layout != first.plan.layout:
-            raise MismatchError(f"{folder.path} holds {folder.plan.layout}, {first.path} {first.plan.layout}.")
+            raise MismatchError(
+                f"{folder.path} holds {folder.plan.layout}, {first.path} {first.plan.layout}. Vectors of one index "
+                "come from one model."
+            )
         if folder.plan.fingerprint != first.plan.fingerprint:
             context = " in the same context (embed --context)" if first.plan.context else ""
             raise MismatchError(

@@ -124,7 +124,7 @@ class Build:
 def put_next_id(notes: Notes, change: Change) -> None:
     """Keep the number that the next document without an id gets."""
     wanted = change.values.get("next_id")
-    if wanted is not None and wanted != notes.get("next_id", strong=False):
+    if wanted is not None and wanted != change.read.get("next_id"):
         notes.put("next_id", wanted)
 
 

@@ -22,12 +22,12 @@ from ..index.milvus.connection import CollectionGoneError, Connection
 from ..index.milvus.location import Location
 from ..index.milvus.notes import SUFFIX, Notes, identity_note, measured_note
 from ..index.milvus.rows import ids_of
-from ..index.milvus.schema import Identity, check_schema
+from ..index.milvus.schema import Identity, check_schema, choose_index
 from ..store.documents import Row
 from ..types import Vectors
 from ..vectors import Layout
 from .build import Build, put_next_id
-from .change import Change, Rebuild, keys_of, send, stored_text
+from .change import Change, Rebuild, keys_of, send, stored
 from .guard import Guards
 
 logger = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ class ServerStore:
         name, where = described["collection_name"], str(self.location)
         identity = Identity.of(found[identity_note(name)], where)
         check_schema(described, identity.layout, where)
+        choose_index(self.location.index, identity.kind, lite=self.location.lite)
         before = self._current.identity if self._current is not None else None
         if before and before.context == identity.context and before.fingerprint != identity.fingerprint:
             raise MismatchError(f"{where} was replaced by a collection of another model. Open it again.")
@@ -174,8 +175,10 @@ class ServerStore:
             return default
         if key in OF_IDENTITY:
             return getattr(current.identity, OF_IDENTITY[key])
-        found = self._notes.get(key, strong=False)
-        return default if found is None else found
+        read = {} if self._change is None else self._change.read
+        if key not in read:
+            read[key] = self._notes.get(key, strong=False)
+        return default if read[key] is None else read[key]
 
     def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Metadata and arrays of a context."""
@@ -216,7 +219,7 @@ class ServerStore:
             return
         for some in current.collection.scan(["payload"]):
             for document_id, row in zip(ids_of([row["id"] for row in some]), some, strict=True):
-                yield document_id, stored_text(row["payload"], self._on), {}
+                yield document_id, *stored(row["payload"], self._on)
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """Number, of this walk alone, and text of each document."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cderetrieval import Context, Retriever
-from cderetrieval.distributed import VectorFolder, embed_corpus
+from cderetrieval.distributed import VectorFolder, cluster, embed_corpus
 from cderetrieval.distributed.embedder import ATTEMPTS
 from cderetrieval.distributed.progress import Progress
 from cderetrieval.errors import (
@@ -121,7 +121,7 @@ def test_a_second_run_does_what_is_missing(corpus, tmp_path, caplog):
     assert folder.missing() == [2]
     with pytest.raises(StoreError, match=r"half-written: 1 of its 4 blocks .* 00000002\.parquet\. Run the same"):
         folder.check_whole()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "cderetrieval"):
         again = embed(corpus, tmp_path / "v")
     assert "70 of 100 documents were embedded by an earlier run" in caplog.text
     assert folder.file(0).stat().st_mtime_ns == kept
@@ -318,7 +318,7 @@ def test_progress_says_rate_and_remaining_time(caplog, monkeypatch):
     now = iter([0.0, 10.0, 20.0, 35.0, 35.0, 35.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
     monkeypatch.setenv("CDE_PROGRESS", "0")
-    with caplog.at_level(logging.INFO), Progress("embedding", 10_000, 1_000) as bar:
+    with caplog.at_level(logging.INFO, "cderetrieval"), Progress("embedding", 10_000, 1_000) as bar:
         for _ in range(3):
             bar.add(500)
     assert caplog.messages == ["embedding: 2,500 of 10,000 documents (25.0 %), 43 a second, 3 min left"]
@@ -328,3 +328,13 @@ def test_every_error_is_ours(corpus, tmp_path):
     context = Context.null(tiny_model())
     with pytest.raises(CDEError):
         embed(corpus, tmp_path / "v", tiny_model(seed=1), context=context)
+
+
+def test_what_a_worker_returns_comes_back_as_it_was():
+    result = {"block": 3, "one": b"\x00\x01", "none": b"", "other": b"abc", "documents": 7}
+    actor = object.__new__(cluster._Actor)  # without Ray, of which it gets the job
+    actor._failure, actor._job = None, lambda number: result
+    assert cluster._result(actor({"block": 3})) == result
+    actor._failure = InputError("row 7 is bad")
+    with pytest.raises(InputError, match="row 7 is bad"):
+        cluster._result(actor({"block": 3}))

@@ -163,10 +163,13 @@ def test_sparse_vectors_have_no_shards(corpus, tmp_path):
         index_vectors(vectors, tmp_path / "other", index="IVF4,SQ8")
 
 
-def test_the_commands(corpus, tmp_path, capsys):
+def test_the_commands(corpus, tmp_path, capsys, caplog):
     name, out = tiny_model_directory(), str(tmp_path / "v")
-    assert main(["embed", str(corpus), "--model", name, "--out", out, "--block", "40"]) == 0
+    embed = ["embed", str(corpus), "--model", name, "--out", out, "--block", "40"]
+    assert main(embed) == 0
     assert "100 documents in" in capsys.readouterr().out
+    assert main(embed) == 0
+    assert "100 of 100 documents were embedded by an earlier run" in caplog.text
     assert main(["index", "--vectors", out, "--out", str(tmp_path / "index")]) == 0
     assert "100 documents indexed from vectors" in capsys.readouterr().out
     assert main(["search", str(tmp_path / "index"), "owl 7"]) == 0

@@ -47,6 +47,9 @@ def test_a_collection_from_ready_vectors(place, corpus, tmp_path, at, family):
     other = HashEncoder("other") if family == "dense" else tiny_model(seed=1)
     with pytest.raises(MismatchError, match="model that made the vectors"):
         index_vectors(folder, index=place + "2", model=other, show_progress=False)
+    anew = embed_corpus(corpus, tmp_path / "anew", other, block=2, engine="process", show_progress=False)
+    with pytest.raises(MismatchError, match="Choose another collection"):
+        index_vectors(anew, index=place, model=other, show_progress=False)
     with pytest.raises(ConfigError, match="leave out `out`"):
         index_vectors(folder, tmp_path / "x", index=place, model=model)
     local.close()

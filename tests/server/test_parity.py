@@ -2,13 +2,14 @@
 
 import math
 import random
+import re
 
 import numpy as np
 import pytest
 
 from cderetrieval import Context, Retriever
 from cderetrieval.errors import ConfigError, ContextError, InputError, MismatchError, StoreError
-from cderetrieval.testing import HashEncoder, tiny_model, tiny_sparse_embed, tiny_splade
+from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory, tiny_sparse_embed, tiny_splade
 
 WORDS = ["owl", "bee", "deer", "ant", "frog", "wolf", "moss", "fern", "oak", "pine", "reed", "lake", "hill", "sand"]
 IDS = ["1", 1, 1.5, True, 10**30, "", "naïve 🦉 \ud83d", -7, 'a"b\\c%22', "d\n\t'"]
@@ -45,6 +46,8 @@ def test_ids_ranking_and_payload_are_those_of_an_index_on_this_machine(place, at
     assert "d3" not in remote
     assert "d0" in remote
     assert remote("seven anew", k=1)[0][0] == {"id": "d7", "similarity": 1.0}
+    held = [sorted(retriever._store.rows(), key=lambda row: row[0]) for retriever in (local, remote)]
+    assert held[0] == held[1], "ids, texts and documents of the walk are the same too"
 
 
 def test_ids_of_every_json_type_come_back_as_they_went_in(place, at):
@@ -303,6 +306,8 @@ def test_joining_a_collection(place, at, rows):
     assert len(joined.add([{"id": "new", "text": "about eels"}])) == 7
     with pytest.raises(MismatchError, match="key='id', not 'name'"):
         at(place, model, key="name")
+    with pytest.raises(ConfigError, match="index=HNSV is unknown"):
+        at(place + "?index=HNSV", load=True)
     with pytest.raises(ContextError, match="a context of its own"):
         at(place, model, context="random")
     assert at(place, model, context=joined.context).context == joined.context
@@ -312,6 +317,20 @@ def test_joining_a_collection(place, at, rows):
         at(place, tiny_model(seed=1)).add(rows)
     with pytest.raises(MismatchError, match="fingerprint"):
         at(place, HashEncoder(), load=True)
+
+
+def test_the_model_that_built_a_collection_is_named(place, at, rows, tmp_path):
+    name = tiny_model_directory()
+    at(place, name).add(rows)
+    tiny_model(seed=1).save_pretrained(tmp_path / "other")
+    with pytest.raises(MismatchError, match=re.escape(f"was built by model {name} with fingerprint")):
+        at(place, str(tmp_path / "other")).add(rows)
+
+
+def test_opening_a_file_that_is_not_there_makes_none(tmp_path, at):
+    with pytest.raises(StoreError, match=r"none\.db/documents does not exist"):
+        at(str(tmp_path / "none.db"), load=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_save_leaves_the_address_and_load_follows_it(place, at, rows, tmp_path):

@@ -34,6 +34,10 @@ DENIED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "auth check failure", "permiss
 LATE = ("DEADLINE_EXCEEDED", "Deadline Exceeded", "Retry timeout", "Retry run out")
 UNREACHABLE = ("UNAVAILABLE", "Fail connecting")
 
+# To a server in this process no connection dies unseen; it takes pings without calls for an attack, and gRPC says so on
+# stderr.
+UNWATCHED = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": False}
+
 # Loggers of pymilvus and Milvus Lite that write what is raised as well, tracebacks included, to stderr.
 QUIETED = (
     "pymilvus.decorators",
@@ -84,6 +88,7 @@ class Connection:
         if location.lite:
             Path(self._file).parent.mkdir(parents=True, exist_ok=True)
         address = self._file or location.address
+        options = {"grpc_options": UNWATCHED} if self._file else {}
         try:
             with _lite_lock:
                 self._client = MilvusClient(
@@ -91,6 +96,7 @@ class Connection:
                     token=location.token,
                     db_name=location.database,
                     timeout=min(CONNECT_TIMEOUT, location.timeout),
+                    **options,
                 )
                 _lite_users[self._file] += 1
         except Exception as error:
