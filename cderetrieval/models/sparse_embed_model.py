@@ -154,8 +154,8 @@ def read_saved(directory: Path) -> dict[str, Any]:
     if (directory / PICKLED).is_file():
         raise ModelError(
             f"{directory / PICKLED} is a pickle, which can run code, and is not read. If you trust it, convert it: "
-            f'weight = torch.load("{PICKLED}", weights_only=True)["weight"]; '
-            f'safetensors.torch.save_file({{"weight": weight}}, "{CONVERTED}")'
+            f'weight = torch.load("{directory / PICKLED}", weights_only=True)["weight"]; '
+            f'safetensors.torch.save_file({{"weight": weight}}, "{directory / CONVERTED}")'
         )
     return {}
 

@@ -10,6 +10,7 @@ directories are read and written as they are.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -30,6 +31,11 @@ from .splade_model import SpladeModel, check_k_tokens, term_weights
 from .splade_parts import build, check, parts_of, route_queries, set_max_length
 from .term_pooling import top_terms
 from .weights import unique_tensors
+
+logger = logging.getLogger(__name__)
+
+# So many documents without any term are no accident; fewer can be a few lines of punctuation.
+COLLAPSED = 32
 
 
 class Splade(TextEncoder):
@@ -170,7 +176,7 @@ class Splade(TextEncoder):
         Raises
         ------
         ModelError
-            If a weight is not finite, or no document has any term.
+            If a weight is not finite, or none of 32 or more documents has a term; of fewer the log says so.
         """
         check_k_tokens(k_tokens, self.dimension)
         limit = self._limit_of(prompt_name) if k_tokens is None else k_tokens
@@ -178,7 +184,7 @@ class Splade(TextEncoder):
             vectors = self._own_terms(check_texts(texts), limit)
         else:
             vectors = self._encode_batches(texts, prompt_name, limit, show_progress)
-        check_terms(getattr(vectors, "weights", vectors), required=prompt_name != "query")
+        check_terms(getattr(vectors, "weights", vectors), expected=prompt_name != "query")
         return vectors
 
     def _own_terms(self, texts: list[str], limit: int | None) -> csr_array:
@@ -312,13 +318,13 @@ def sparse_rows(weights: Tensor, limit: int | None) -> csr_array:
     return csr_array((data, columns.to(torch.int32).cpu().numpy(), indptr.astype(np.int32)), shape=tuple(weights.shape))
 
 
-def check_terms(weights: csr_array, *, required: bool) -> None:
-    """Check that weights are finite and that texts have terms.
+def check_terms(weights: csr_array, *, expected: bool) -> None:
+    """Check that weights are finite and, where terms are `expected`, that texts have some.
 
     Raises
     ------
     ModelError
-        If a weight is not finite, or, where terms are `required`, no text has one.
+        If a weight is not finite, or none of many texts has a term.
     """
     finite = np.isfinite(weights.data)
     if not finite.all():
@@ -327,8 +333,12 @@ def check_terms(weights: csr_array, *, required: bool) -> None:
             f"the model gave a weight that is not finite for text {row}. Its weights are damaged, or its activations "
             "overflow: try dtype='float32'."
         )
-    if required and weights.shape[0] and not weights.nnz:
+    if not expected or not weights.shape[0] or weights.nnz:
+        return
+    found = f"the model activates no term for any of {weights.shape[0]} texts"
+    if weights.shape[0] >= COLLAPSED:
         raise ModelError(
-            f"the model activates no term for any of {weights.shape[0]} texts: it has collapsed, or its head was never "
-            "trained. Train it again with smaller FLOPS weights or a slower ramp, or use another model."
+            f"{found}: it has collapsed, or its head was never trained. Train it again with smaller FLOPS weights or a "
+            "slower ramp, or use another model."
         )
+    logger.warning("%s; where these are ordinary texts, it has collapsed, or its head was never trained.", found)

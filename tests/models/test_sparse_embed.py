@@ -247,5 +247,5 @@ class TestBadInput:
         model, tokenizer = tiny_masked_lm()
         with torch.no_grad():
             model.cls.predictions.bias.fill_(-1000)
-        with pytest.raises(ModelError, match="no term for any of 1 texts"):
-            SparseEmbed(model=model, tokenizer=tokenizer, device="cpu").encode_document(["owls"])
+        with pytest.raises(ModelError, match="no term for any of 40 texts"):
+            SparseEmbed(model=model, tokenizer=tokenizer, device="cpu").encode_document(["owls"] * 40)

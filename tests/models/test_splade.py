@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers import AutoModelForMaskedLM, BertConfig, BertForSequenceClassification, BertModel
 
-from cderetrieval import Splade, load
+from cderetrieval import Retriever, Splade, load
 from cderetrieval.errors import ConfigError, InputError, ModelError, WeightsError
 from cderetrieval.models.splade_model import SpladeModel
 from cderetrieval.testing import BACKBONES, tiny_masked_lm, tiny_splade, tiny_splade_directory, tiny_tokenizer
@@ -270,14 +270,19 @@ class TestBadInput:
         with pytest.raises(ModelError, match=r"no weights of the masked-language-model head .*cls"):
             Splade(tmp_path)
 
-    def test_a_collapsed_model(self):
+    def test_a_collapsed_model(self, caplog):
         model, tokenizer = tiny_masked_lm()
         with torch.no_grad():
             model.cls.predictions.bias.fill_(-1000)
         splade = Splade(model=model, tokenizer=tokenizer)
-        with pytest.raises(ModelError, match=r"no term for any of 2 texts: it has collapsed"):
-            splade.encode_document(["owls", "bees"])
+        with pytest.raises(ModelError, match=r"no term for any of 32 texts: it has collapsed"):
+            splade.encode_document(["owls", "bees"] * 16)
         assert splade.encode_query(["owls"]).nnz == 0
+        assert not caplog.text
+        assert splade.encode_document(["...", "--"]).nnz == 0, "two lines of dashes are no collapse"
+        assert "no term for any of 2 texts" in caplog.text
+        with pytest.raises(InputError, match="vectors of documents 0 to 1 are all zero"):
+            Retriever(splade).add(["...", "--"])
 
     def test_weights_that_are_not_finite(self):
         model, tokenizer = tiny_masked_lm()
