@@ -48,3 +48,20 @@ def test_figures_are_drawn_whatever_the_signs(report, tmp_path):
     ]
     also = report.bars_figure(bars, tmp_path / "bars.png")
     assert made.read_bytes()[:4] == also.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_quick_run_writes_no_result(report, monkeypatch, tmp_path, capsys):
+    import common
+
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.finish("x", settings={}, rows=[{"a": 1}], bars=[common.bar("n", 1, 1)], quick=True)
+    assert list(tmp_path.iterdir()) == []
+    assert "| n | 1 | >= 1 | yes |" in capsys.readouterr().out
+
+
+def test_make_bench_knows_every_benchmark(report):
+    import run_all
+
+    # default_model.py reads BEIR folders that are not here, and has no short form.
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py") if "finish(" in path.read_text(encoding="utf-8")}
+    assert scripts - {"common", "default_model"} == set(run_all.SCRIPTS)
