@@ -31,7 +31,7 @@ PEER, OURS, CONTEXT = "sentence-transformers + FAISS", "cderetrieval, MiniLM", "
 TXTAI = "txtai"
 PACKAGES = ("numpy", "pandas", "python")
 # Documents of each package.
-DOCUMENTS, QUERIES, REPEATS = 100, 200, 3
+DOCUMENTS, QUERIES, REPEATS = 100, 200, 2
 K = 10
 
 
