@@ -1,7 +1,8 @@
 """Costs of training: clustering against `faiss.Kmeans` alone, the tour, the gradient cache, the cached context.
 
-python benchmarks/training.py            clustering, tour, steps (about an hour on two cores)
-python benchmarks/training.py --quick    the same, smaller
+python benchmarks/training.py                  clustering, tour, steps (about an hour on two cores)
+python benchmarks/training.py --part steps     one of them; the rows of the others stay as they were
+python benchmarks/training.py --quick          the same, smaller
 
 Clustering is timed with 10 iterations and one start in place of 100 and three: both sides do the same number, and what
 is ours, building the points and assigning the pairs, weighs thirty times as much in the ratio as it does in a real run.
@@ -10,19 +11,24 @@ Steps are timed, and their peak memory taken, in a process of their own for each
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from common import arguments, bar, finish, in_fresh_process, interleaved, ratio
+from common import RESULTS, bar, finish, in_fresh_process, interleaved, ratio
+
+from cderetrieval.files import read_json
 
 WIDTH = 128
 CLUSTER_SIZE = 512
-TOKENS = 64
+QUERY_TOKENS, DOCUMENT_TOKENS = 16, 64
 FORMS = ("biencoder", "cached context", "cached context, no gradient cache", "joint context")
+PARTS = ("clustering", "growth", "tour", "steps")
 
 
 def main() -> None:
@@ -30,33 +36,56 @@ def main() -> None:
     if len(sys.argv) > 2 and sys.argv[1] == "step":
         print(json.dumps(measure_step(sys.argv[2], *map(int, sys.argv[3:]))))
         return
-    quick = arguments(__doc__.splitlines()[0]).quick
-    sizes = (5_000, 10_000) if quick else (100_000, 1_000_000)
-    centres = 4_000 if quick else 20_000
-    batch, context = (64, 16) if quick else (512, 64)
-    clusterings = [clustering(size, repeats=2 if quick else 3) for size in sizes]
-    seconds = tour(centres)
-    steps = {form: in_fresh_process("training.py", "step", form, str(batch), str(context)) for form in FORMS}
-    rows = [*clusterings, {"what": f"tour of {centres} centres", "seconds": seconds}, *steps.values()]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repeats, no JSON: does it run?")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this; may be repeated")
+    given = parser.parse_args()
+    sizes = (5_000, 10_000) if given.quick else (100_000, 1_000_000)
+    centres = 4_000 if given.quick else 20_000
+    batch, context = (64, 16) if given.quick else (512, 64)
+    measures = {
+        "clustering": lambda: [clustering(sizes[0], repeats=2 if given.quick else 3)],
+        "growth": lambda: [clustering(sizes[1], repeats=1)],
+        "tour": lambda: [tour(centres)],
+        "steps": lambda: [in_fresh_process("training.py", "step", form, str(batch), str(context)) for form in FORMS],
+    }
+    rows = {} if given.quick or not given.part else kept(given.part)
+    for part in given.part or PARTS:
+        rows |= {row["what"]: {"part": part, **row} for row in measures[part]()}
+    ordered = sorted(rows.values(), key=lambda row: PARTS.index(row["part"]))
+    tokens = {"query_tokens": QUERY_TOKENS, "document_tokens": DOCUMENT_TOKENS}
     finish(
         "training",
-        settings={"pairs": sizes, "centres": centres, "batch": batch, "context": context, "tokens": TOKENS},
-        rows=rows,
-        bars=bars(clusterings[0], seconds, steps),
-        quick=quick,
+        settings={"pairs": sizes, "centres": centres, "batch": batch, "context": context, **tokens},
+        rows=ordered,
+        bars=bars(ordered),
+        quick=given.quick,
     )
 
 
-def bars(clustered: dict, seconds: float, steps: dict[str, dict]) -> list[dict]:
-    """The issue's bars."""
-    plain, cached, whole = (steps[form] for form in FORMS[:3])
-    return [
-        bar("clustering / faiss.Kmeans", clustered["ratio"]["median"], 1.3, at_most=True),
-        bar("tour, seconds", seconds, 60, at_most=True),
-        bar("gradient cache / whole graph, time", cached["seconds"] / whole["seconds"], 1.5, at_most=True),
-        bar("gradient cache / whole graph, memory", cached["megabytes"] / whole["megabytes"], 1 / 8, at_most=True),
-        bar("cached context / bi-encoder, time", cached["seconds"] / plain["seconds"], 1.3, at_most=True),
-    ]
+def kept(parts: Sequence[str]) -> dict[str, dict]:
+    """Rows of the last run that are not measured again."""
+    path = RESULTS / "training.json"
+    rows = read_json(path)["rows"] if path.is_file() else []
+    return {row["what"]: row for row in rows if row["part"] not in parts}
+
+
+def bars(rows: Sequence[dict]) -> list[dict]:
+    """The bars of all parts that were measured."""
+    parts = {part: [row for row in rows if row["part"] == part] for part in PARTS}
+    found = []
+    if parts["clustering"]:
+        found.append(bar("clustering / faiss.Kmeans", parts["clustering"][0]["ratio"]["median"], 1.3, at_most=True))
+    if parts["tour"]:
+        found.append(bar("tour, seconds", parts["tour"][0]["seconds"], 60, at_most=True))
+    if parts["steps"]:
+        plain, cached, whole = ({row["what"]: row for row in parts["steps"]}[form] for form in FORMS[:3])
+        found += [
+            bar("gradient cache / whole graph, time", cached["seconds"] / whole["seconds"], 1.5, at_most=True),
+            bar("gradient cache / whole graph, memory", cached["megabytes"] / whole["megabytes"], 1 / 8, at_most=True),
+            bar("cached context / bi-encoder, time", cached["seconds"] / plain["seconds"], 1.3, at_most=True),
+        ]
+    return found
 
 
 def clustering(pairs: int, repeats: int) -> dict:
@@ -89,14 +118,14 @@ def clustering(pairs: int, repeats: int) -> dict:
     }
 
 
-def tour(centres: int) -> float:
-    """Seconds of one tour."""
+def tour(centres: int) -> dict:
+    """Time one tour."""
     from cderetrieval.training.packing import greedy_tour
 
     points = np.random.default_rng(0).normal(size=(centres, WIDTH)).astype(np.float32)
     start = time.perf_counter()
     greedy_tour(points, 0)
-    return time.perf_counter() - start
+    return {"what": f"tour of {centres} centres", "seconds": time.perf_counter() - start}
 
 
 def measure_step(form: str, batch: int, context: int) -> dict:
@@ -106,7 +135,7 @@ def measure_step(form: str, batch: int, context: int) -> dict:
     step = build_step(form, batch, context)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times = []
-    for _ in range(3):
+    for _ in range(1 if form.startswith("joint") else 2):
         start = time.process_time()
         step()
         times.append(time.process_time() - start)
@@ -147,10 +176,10 @@ def build_step(form: str, batch: int, context: int):
     rng = torch.Generator().manual_seed(0)
     columns = [
         {
-            "input_ids": torch.randint(5, 30_000, (batch, TOKENS), generator=rng),
-            "attention_mask": torch.ones(batch, TOKENS, dtype=torch.long),
+            "input_ids": torch.randint(5, 30_000, (batch, length), generator=rng),
+            "attention_mask": torch.ones(batch, length, dtype=torch.long),
         }
-        for _ in range(2)
+        for length in (QUERY_TOKENS, DOCUMENT_TOKENS)
     ]
 
     def step() -> None:
