@@ -50,7 +50,8 @@ def pages_with(language):
 def runs(request, tmp_path_factory):
     """What becomes of the code of each page that is tested here: two pages at a time, each in a process of its own."""
     name = "test_python_runs_in_order_in_one_process"
-    pages = [item.callspec.params["page"] for item in request.session.items if item.originalname == name]
+    functions = [item for item in request.session.items if isinstance(item, pytest.Function)]  # not doctests
+    pages = [item.callspec.params["page"] for item in functions if item.originalname == name]
     with ThreadPoolExecutor(2) as pool:
         yield {page: pool.submit(run_code, page, tmp_path_factory.mktemp("page")) for page in pages}
 
