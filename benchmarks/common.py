@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cderetrieval.files import write_json
+from cderetrieval.files import read_json, write_json
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -174,6 +174,12 @@ def finish(
         return
     result = {**environment(), "benchmark": name, "settings": dict(settings), "rows": rows, "bars": bars}
     write_json(RESULTS / f"{name}.json", result)
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """What a benchmark found in its last full run."""
+    found: dict[str, Any] = read_json(RESULTS / f"{name}.json")
+    return found
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,25 +1,20 @@
 """The tables of docs/planning.md, made from the results of the other benchmarks.
 
-Each table stands in the page between two marks, and this script writes it there; a test compares. What was measured
-comes from `results/*.json`; what was not, a GPU above all, is computed from a formula that the page states.
-
-    python benchmarks/planning.py
+`report.py` writes them into the page, and a test compares. What was measured comes from `results/*.json`; what was not,
+a GPU above all, is computed from a formula that the page states.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from common import HERE, RESULTS, markdown
+from common import read_result
 
 from cderetrieval.index.choice import choose_factory
 from cderetrieval.index.milvus.schema import HNSW
 
-PAGE = HERE.parent / "docs" / "planning.md"
-TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SIZES = (100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 DIMENSION = 384
 CONTEXT = 512
@@ -69,15 +64,9 @@ class Gpu:
 GPUS = (Gpu("L4", 121e12), Gpu("A100", 312e12), Gpu("H100 SXM", 989e12))
 
 
-def results(name: str) -> dict[str, Any]:
-    """Read what a benchmark has found."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
-
-
 def row(name: str, **wanted: Any) -> dict[str, Any]:
     """The first row of a benchmark's results that has these values; a value of ``...`` may be anything."""
-    for found in results(name)["rows"]:
+    for found in read_result(name)["rows"]:
         if all(key in found and value in (..., found[key]) for key, value in wanted.items()):
             return dict(found)
     raise LookupError(f"results/{name}.json has no row with {wanted}")
@@ -98,7 +87,7 @@ def size(value: float) -> str:
 
 def batch(shape: str, tokens: int) -> dict[str, Any]:
     """What a text of whole batches costs, measured."""
-    found = [r for r in results("context_cost")["rows"] if (r["shape"], r["tokens"]) == (shape, tokens)]
+    found = [r for r in read_result("context_cost")["rows"] if (r["shape"], r["tokens"]) == (shape, tokens)]
     return max(found, key=lambda r: r["texts"])
 
 
@@ -153,7 +142,7 @@ def measured_table() -> list[dict[str, Any]]:
 
 
 def _encoding() -> list[tuple[str, str]]:
-    found, settings = row("encode", dtype="float32"), results("encode")["settings"]
+    found, settings = row("encode", dtype="float32"), read_result("encode")["settings"]
     characters = settings["characters"] // settings["documents"]
     text = f"embedding docstrings of {characters} characters, MiniLM, {settings['threads']} cores"
     return [(text, _rate(found["documents_per_second"]))]
@@ -181,7 +170,7 @@ def _adding() -> list[tuple[str, str]]:
     return [
         (
             "adding ready vectors to an index on disk",
-            f"{results('search')['settings']['documents'] / seconds:,.0f} a second",
+            f"{read_result('search')['settings']['documents'] / seconds:,.0f} a second",
         )
     ]
 
@@ -206,7 +195,7 @@ def _large() -> list[tuple[str, str]]:
 
 
 def _sparse() -> list[tuple[str, str]]:
-    found, settings = row("sparse", engine="numba"), results("sparse")["settings"]
+    found, settings = row("sparse", engine="numba"), read_result("sparse")["settings"]
     text = f"inverted index, {settings['terms_of_a_document']:.0f} terms a document"
     return [(text, f"{found['bytes a document']} bytes a document")]
 
@@ -303,17 +292,3 @@ TABLES = {
     "sizes": sizes_table,
     "server": server_table,
 }
-
-
-def filled(text: str) -> str:
-    """The page with its tables as the results give them now."""
-    return TABLE.sub(lambda found: f"{found[1]}\n{markdown(TABLES[found[2]]())}\n\n{found[3]}", text)
-
-
-def main() -> None:
-    """Write the tables into the page."""
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

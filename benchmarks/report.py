@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import HERE, RESULTS, markdown
+from common import HERE, RESULTS, markdown, read_result
 from figures import Line, bars_figure, gains_figure
+from planning import TABLES as PLANNING
 
 from cderetrieval.files import atomic_write
 
@@ -44,17 +45,11 @@ FOLDERS = {
 }
 
 
-def read(name: str) -> dict[str, Any]:
-    """A result."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
-
-
 def claims() -> str:
     """Every claim of every script: bar, measured, met, and the run that measured it."""
     rows = []
     for path in sorted(RESULTS.glob("*.json")):
-        result = read(path.stem)
+        result = read_result(path.stem)
         run = f"{result['date'][:10]}, {result['commit']}, {result['machine']['cores']} cores"
         for entry in grouped(result["bars"]):
             rows.append({"script": f"[`{path.stem}.py`]({path.stem}.py)", **entry, "date, commit, machine": run})
@@ -94,7 +89,7 @@ def number(value: float) -> str:
 
 def default_model() -> str:
     """What the context of the default model is worth on each folder."""
-    result = read("default_model")
+    result = read_result("default_model")
     folders = of_folders(result)
     names = list(SYSTEMS)
     lines = [f"| folder | {' | '.join(SYSTEMS.values())} |", "|---|" + "---:|" * len(names)]
@@ -107,7 +102,7 @@ def default_model() -> str:
 
 def default_model_summary() -> str:
     """The gains of the default model's own context, with their intervals."""
-    result = read("default_model")
+    result = read_result("default_model")
     gain = {name: "{mean:+.1f} ({low:.1f} to {high:.1f})".format(**row) for name, row in of_gains(result).items()}
     return wrapped(
         f"Mean nDCG@10 x 100 of {len(of_folders(result))} BEIR folders, own and random contexts over "
@@ -143,7 +138,7 @@ def of_gains(result: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def hybrid() -> str:
     """Means of a hybrid and of its parts over all folders."""
-    rows = [row for row in read("hybrid")["rows"] if "folder" in row]
+    rows = [row for row in read_result("hybrid")["rows"] if "folder" in row]
     lines = [
         "| hybrid | best part | `rrf` | `weighted` | tuned | folders |",
         "|---|---:|---:|---:|---:|---:|",
@@ -164,7 +159,7 @@ def hybrid() -> str:
 
 def sparse_training() -> str:
     """How two small sparse models learn, step by step, with BM25 and their base beside them."""
-    result = read("sparse_training")
+    result = read_result("sparse_training")
     tasks = result["settings"]["tasks"]
     lines = [
         f"| model | steps | {' | '.join(tasks)} | terms of a query | of a document | FLOPS | CPU s |",
@@ -186,7 +181,7 @@ def sparse_training() -> str:
 
 def context_cost() -> str:
     """What a context of 512 documents costs a text, by shape and length."""
-    result = read("context_cost")
+    result = read_result("context_cost")
     lines = ["| encoder | tokens of a text | texts at once | `cached` | `joint` |", "|---|---:|---:|---:|---:|"]
     for row in result["rows"]:
         factors = f"{row['gated']['median']:.2f} | {row['joint']['median']:.1f}"
@@ -205,6 +200,11 @@ def wrapped(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
+def rows_of(rows: Callable[[], Sequence[dict[str, Any]]]) -> str:
+    """A table that another script has the rows of."""
+    return markdown(rows())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "claims": claims,
     "context_cost": context_cost,
@@ -212,6 +212,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "default_model_summary": default_model_summary,
     "hybrid": hybrid,
     "sparse_training": sparse_training,
+    **{f"planning_{name}": partial(rows_of, rows) for name, rows in PLANNING.items()},
 }
 
 
@@ -223,13 +224,15 @@ def filled(text: str) -> str:
 def draw() -> None:
     """Draw the figures."""
     draw_default_model(IMAGES / "default_model.png")
-    entries = [(path.stem, entry) for path in sorted(RESULTS.glob("*.json")) for entry in read(path.stem)["bars"]]
+    entries = [
+        (path.stem, entry) for path in sorted(RESULTS.glob("*.json")) for entry in read_result(path.stem)["bars"]
+    ]
     bars_figure(entries, IMAGES / "claims.png")
 
 
 def draw_default_model(path: Path) -> None:
     """Draw what contexts gain over MiniLM on each folder and in the mean."""
-    result = read("default_model")
+    result = read_result("default_model")
     folders, gain = of_folders(result), of_gains(result)[MINILM]
     base = [scores[MINILM] for scores in folders.values()]
     names = [f"{FOLDERS.get(folder, folder)} ({scores[MINILM]:.1f})" for folder, scores in folders.items()]

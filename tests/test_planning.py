@@ -1,7 +1,5 @@
 """The page on planning says what the benchmarks have found."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,26 +7,21 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def planning():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        spec = importlib.util.spec_from_file_location("planning", BENCHMARKS / "planning.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["planning"] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in ("planning", "common"):
-            sys.modules.pop(name, None)
+@pytest.fixture
+def planning(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import planning
+
+    return planning
 
 
 def test_the_tables_are_those_of_the_results(planning):
-    page = planning.PAGE.read_text(encoding="utf-8")
-    assert planning.filled(page) == page, "run: python benchmarks/planning.py"
-    named = planning.TABLE.findall(page)
-    assert {name for _, name, _ in named} == set(planning.TABLES)
+    import report
+
+    page = (BENCHMARKS.parent / "docs" / "planning.md").read_text(encoding="utf-8")
+    assert report.filled(page) == page, "run: python benchmarks/report.py"
+    named = report.SECTION.findall(page)
+    assert {name for _, name, *_ in named} == {f"planning_{name}" for name in planning.TABLES}
 
 
 def test_operations_of_a_text(planning):
