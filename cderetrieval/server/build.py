@@ -82,7 +82,7 @@ class Build:
         self._publish(rebuilt.target, rebuilt.probe, rebuilt.read, "alter_alias")
         try:
             old.drop()
-            self._notes.remove([identity_note(old.name), measured_note(old.name)])
+            self._notes.forget(old.name)
             if before and before["context"] not in (None, self._change.values["context"]):
                 self._notes.remove_context(before["context"])
         except ServerError as error:

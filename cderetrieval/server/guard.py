@@ -26,7 +26,7 @@ from typing import Any
 from ..errors import CDEError, LockedError, ServerError
 from ..index.milvus.collection import Collection
 from ..index.milvus.connection import Connection
-from ..index.milvus.notes import Notes, identity_note, measured_note
+from ..index.milvus.notes import Notes
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Guards:
                 for left in {target, note["replaces"]} - {self._connection.behind(self._alias), None}:
                     logger.warning("Dropping %s, which a process that died has left.", left)
                     self._connection.call("drop_collection", left)
-                    self._notes.remove([identity_note(left), measured_note(left)])
+                    self._notes.forget(left)
                 self._notes.remove([name])
 
 
@@ -159,7 +159,7 @@ class Guard:
             self._connection.call("drop_alias", self._alias + BUILDING)
         if self._connection.behind(self._alias) != self._target.name:
             self._target.drop()
-            self._notes.remove([identity_note(self._target.name), measured_note(self._target.name)])
+            self._notes.forget(self._target.name)
         self._notes.remove([NOTE + self._target.name])
 
     def _stands(self) -> bool:

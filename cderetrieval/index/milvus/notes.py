@@ -112,6 +112,10 @@ class Notes:
             self._drop_parts(json.loads(row))
         self._connection.call("delete", self.collection, ids=list(names))
 
+    def forget(self, collection: str) -> None:
+        """Remove what is noted of a collection that is gone."""
+        self.remove([identity_note(collection), measured_note(collection)])
+
     def put_context(self, digest: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
         """Store a context under its digest."""
         from safetensors.numpy import save
