@@ -17,7 +17,7 @@ from IPython.display import Image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cderetrieval.evaluation.plots import BETTER, GRID, STYLES, WORSE
+from cderetrieval.evaluation.plots import BETTER, STYLES, WORSE, style_axes
 
 DATA = Path(__file__).parent / "data"
 # Development folders of sets that were trained on (other pairs of them), and of sets that were not.
@@ -75,9 +75,7 @@ def panels(titles: Sequence[str], *, width: float = 8.0, height: float = 3.2, sh
     axes = figure.subplots(1, len(titles), sharey=share, squeeze=False)[0]
     for place, title in zip(axes, titles, strict=True):
         place.set_title(title, fontsize=10, loc="left")
-        place.grid(color=GRID, linewidth=0.6)
-        place.set_axisbelow(True)
-        place.spines[["top", "right"]].set_visible(False)
+        style_axes(place, "both")
         place.tick_params(labelsize=9)
     return figure, axes
 

@@ -125,14 +125,13 @@ def mined(pairs: list[Pair]) -> list[Pair]:
 
 def write_development(folder: Path, pairs: list[Pair]) -> None:
     """A BEIR folder: all documents, the first queries, their own documents as the judgements."""
-    write_lines(
-        folder / "corpus.jsonl", [{"_id": f"d{k}", "title": "", "text": p["document"]} for k, p in enumerate(pairs)]
-    )
-    asked = list(enumerate(pairs))[:QUERIES]
-    write_lines(folder / "queries.jsonl", [{"_id": f"q{k}", "text": p["query"]} for k, p in asked])
-    lines = ["query-id\tcorpus-id\tscore", *(f"q{k}\td{k}\t1" for k, _ in asked)]
-    (folder / "qrels").mkdir(exist_ok=True)
-    (folder / "qrels" / "dev.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    from cderetrieval.corpora.beir_folder import write_beir
+    from cderetrieval.corpora.dataset import make_dataset
+
+    documents = [{"id": f"d{place}", "text": pair["document"]} for place, pair in enumerate(pairs)]
+    queries = {f"q{place}": pair["query"] for place, pair in enumerate(pairs[:QUERIES])}
+    qrels = {query: {f"d{place}": 1} for place, query in enumerate(queries)}
+    write_beir(make_dataset(folder.name, documents, queries, qrels, "dev"), folder)
 
 
 def write_lines(path: Path, rows: list[Pair]) -> None:

@@ -54,10 +54,15 @@ def new_figure(width: float, height: float, *, grid: Literal["x", "y", "both"] =
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    style_axes(axes, grid)
+    return figure, axes
+
+
+def style_axes(axes: Any, grid: Literal["x", "y", "both"]) -> None:
+    """Lines that help the eye behind what is drawn, and no frame."""
     axes.grid(axis=grid, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

@@ -62,10 +62,8 @@ def _value(field: dataclasses.Field[Any]) -> Any:
         return str
 
     def read(text: str) -> Any:
-        try:
-            return json.loads(text)
-        except ValueError:
-            return None if text.lower() == "none" else {"true": True, "false": False}.get(text.lower(), text)
+        value = _json_or_text(text)
+        return {"none": None, "true": True, "false": False}.get(text.lower(), value)
 
     return read
 
