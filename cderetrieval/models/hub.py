@@ -79,7 +79,7 @@ def load(
     Raises
     ------
     ModelError
-        If there is no such model, or its directory cannot be read.
+        If there is no such model, its directory cannot be read, or it holds a model of another family.
 
     Examples
     --------
@@ -101,7 +101,10 @@ def load(
     asked, _, rest = name.partition(":")
     named = asked in FAMILIES and rest != ""
     directory = find(rest if named else name, revision)
-    family = asked if named else family_of(directory)
+    held = family_of(directory)
+    family = asked if named else held
+    if family in ("dense", "centre") and held not in ("dense", "centre"):
+        raise ModelError(f"{directory} holds a {held} model, which {name!r} cannot load: leave out '{family}:'.")
     if family == "contextual":
         return load_contextual(str(directory), device=device)
     if family == "centre":

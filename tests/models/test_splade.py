@@ -356,6 +356,12 @@ def test_a_masked_language_model_without_a_family_is_dense_with_a_word_on_it(tmp
     assert f"'splade:{tmp_path}' loads it as SPLADE" in said[0]
 
 
+@pytest.mark.parametrize("family", ["dense", "centre"])
+def test_a_saved_splade_model_is_not_loaded_as_a_dense_one(family):
+    with pytest.raises(ModelError, match=f"holds a splade model.*leave out '{family}:'"):
+        load(f"{family}:{tiny_splade_directory()}", device="cpu")
+
+
 def test_loading_and_saving_are_quiet(plain_directory, tmp_path, capfd, caplog):
     with caplog.at_level(logging.WARNING):
         Splade(plain_directory, device="cpu").save_pretrained(tmp_path)
