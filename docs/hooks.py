@@ -22,8 +22,8 @@ INCLUDED = {
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "vulnerabilities.md",
 }
-# What Markdown makes of a docstring's ``:class:`~a.b.C```.
-ROLE = re.compile(r":(?:class|func|meth|mod|data):<code>~?([\w.]+)</code>")
+# What Markdown makes of a docstring's ``:class:`~a.b.C``` and ``:meth:`C.f <a.b.C.f>```.
+ROLE = re.compile(r":(?:class|func|meth|mod|data):<code>(?:~|([\w.]+) &lt;)?([\w.]+)(?:&gt;)?</code>")
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?![a-z]+:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -54,7 +54,7 @@ def on_page_content(html: str, **_: Any) -> str:
     """Links of docstrings, ``:class:`~a.b.C```, as links of the site where it has the name, else as the name."""
 
     def linked(match: re.Match[str]) -> str:
-        name = match[1]
-        return f'<autoref identifier="{name}" optional><code>{name.rpartition(".")[2]}</code></autoref>'
+        shown, name = match.groups()
+        return f'<autoref identifier="{name}" optional><code>{shown or name.rpartition(".")[2]}</code></autoref>'
 
     return ROLE.sub(linked, html)
