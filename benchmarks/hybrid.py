@@ -22,21 +22,16 @@ from typing import Any
 
 import numpy as np
 from common import bar, finish
-from default_model import Remembering, difference
+from folders import METRIC, Models, difference, query_scores, read_folder
 
-from cderetrieval.corpora.beir_folder import read_beir
 from cderetrieval.corpora.dataset import Dataset, make_dataset
 from cderetrieval.corpora.jsonl import read_jsonl
-from cderetrieval.evaluation.retrieval import Scorer, index_corpus, search_blocks
+from cderetrieval.evaluation.retrieval import index_corpus
 from cderetrieval.evaluation.setting import settings_for
-from cderetrieval.files import read_json, read_tensors, write_json, write_tensors
 from cderetrieval.fusion import Fusion, Hybrid
 from cderetrieval.fusion.model import HybridModel, hybrid_parts
-from cderetrieval.models.dense import DenseEncoder
-from cderetrieval.models.hub import load
-from cderetrieval.models.statistics import StatisticsModel
 
-METRIC, K, DEPTH = "ndcg@10", 10, 100
+K = 10
 SLICE_DOCUMENTS, SLICE_QUERIES = 2_500, 300
 QUICK_DOCUMENTS, QUICK_QUERIES = 200, 50
 FUSIONS = {"rrf": Fusion(), "weighted": Fusion("weighted")}
@@ -59,7 +54,7 @@ def slice_of_pairs(path: Path, seed: int = 0) -> Dataset:
 def folder(argument: str, default: str) -> Dataset:
     """Read ``FOLDER`` or ``FOLDER:SPLIT``."""
     path, _, split = argument.rpartition(":") if not Path(argument).is_dir() else (argument, "", default)
-    return read_beir(path, split, missing="skip")
+    return read_folder(path, split)
 
 
 def shortened(dataset: Dataset) -> Dataset:
@@ -71,53 +66,12 @@ def shortened(dataset: Dataset) -> Dataset:
     return make_dataset(dataset.name, [*first, *rest], queries, {query: dataset.qrels[query] for query in queries})
 
 
-class Models:
-    """Models by name; those that embed share what they have embedded, and keep it in a directory."""
-
-    def __init__(self, cache: Path | None) -> None:
-        self._cache = cache
-        self._encoders: dict[str, Remembering] = {}
-
-    def __call__(self, name: str) -> Any:
-        """A model whose dense encoder remembers."""
-        model = load(name, device="cpu")
-        if isinstance(model, StatisticsModel):
-            return StatisticsModel(self._remembering(model.encoder), model.config)
-        return self._remembering(model) if isinstance(model, DenseEncoder) else model
-
-    def _remembering(self, encoder: DenseEncoder) -> Remembering:
-        key = encoder.fingerprint[:16]
-        if key not in self._encoders:
-            self._encoders[key] = new = Remembering(encoder.model)
-            if self._cache is not None and (self._cache / f"{key}.json").exists():
-                vectors, _ = read_tensors(self._cache / f"{key}.safetensors")
-                keys = read_json(self._cache / f"{key}.json")
-                new.known = dict(zip(map(tuple, keys), vectors["vectors"], strict=True))
-        return self._encoders[key]
-
-    def keep(self) -> None:
-        """Write what was embedded."""
-        for key, encoder in self._encoders.items():
-            if self._cache is not None and encoder.known:
-                vectors = np.array(list(encoder.known.values()))
-                write_tensors(self._cache / f"{key}.safetensors", {"vectors": vectors})
-                write_json(self._cache / f"{key}.json", list(encoder.known))
-
-
 def indexed(model: HybridModel, dataset: Dataset) -> Hybrid:
     """A hybrid that holds the documents of a dataset, contextual parts in their own context."""
     [setting] = settings_for(model, ["own"])
     hybrid = index_corpus(model, setting, dataset.corpus)
     assert isinstance(hybrid, Hybrid)
     return hybrid
-
-
-def scores(retriever: Any, dataset: Dataset) -> np.ndarray:
-    """The metric of each query."""
-    scorer = Scorer(dataset.qrels)
-    for _ in scorer.watch(search_blocks(retriever, dataset.queries, DEPTH)):
-        pass
-    return scorer.scores()[METRIC]
 
 
 def tune(model: HybridModel, datasets: Sequence[Dataset]) -> tuple[tuple[float, ...], list[dict[str, Any]]]:
@@ -149,10 +103,10 @@ def compare(name: str, model: HybridModel, tests: Sequence[Dataset], development
     for dataset in tests:
         with indexed(model, dataset) as hybrid:
             for part, retriever in hybrid.parts.items():
-                found[part].append(scores(retriever, dataset))
+                found[part].append(query_scores(retriever, dataset))
             for system, fusion in fusions.items():
                 hybrid.fusion = fusion
-                found[system].append(scores(hybrid, dataset))
+                found[system].append(query_scores(hybrid, dataset))
     rows = []
     for i, dataset in enumerate(tests):
         means = {system: round(100 * float(values[i].mean()), 2) for system, values in found.items()}

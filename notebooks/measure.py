@@ -12,8 +12,8 @@ python notebooks/measure.py centre small         all-MiniLM-L6-v2 under corpus s
 from __future__ import annotations
 
 import argparse
-import copy
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ SEEDS = range(3)
 # Contexts of each domain that the document is seen in, and their size.
 CONTEXTS, CONTEXT_SIZE = 12, 16
 Rows = Iterator[dict[str, Any]]
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 
 def main() -> None:
@@ -124,56 +126,21 @@ def points(small: Path) -> Rows:
 
 def centre(small: Path) -> Rows:
     """Statistics of a corpus, with nothing trained: the share of the mean that is subtracted, and the sample's size."""
-    from cderetrieval import load
+    from folders import Remembering
+
     from cderetrieval.models.statistics import StatisticsConfig, StatisticsModel
 
-    encoder = Remembering(load("all-MiniLM-L6-v2"))
+    encoder = Remembering("all-MiniLM-L6-v2")
     datasets = folders(small)
     plain = {dataset.name: ndcg(encoder, dataset, "own") for dataset in datasets}
     yield {"centre": 0.0, "contrast": 0.0, "documents": 0, "seed": 0, **plain}
     strengths = [(share, 0.0, 256) for share in (0.25, 0.5, 0.75, 1.0)] + [(0.5, 0.3, 256)]
     samples = [(0.5, 0.0, size) for size in (4, 16, 64)]
     for share, contrast, size in strengths + samples:
-        model = StatisticsModel(encoder, StatisticsConfig(centre=share, contrast=contrast, context_size=size))  # type: ignore[arg-type]
+        model = StatisticsModel(encoder, StatisticsConfig(centre=share, contrast=contrast, context_size=size))
         for seed in SEEDS:
             scores = {dataset.name: ndcg(model, dataset, "own", seed=seed) for dataset in datasets}
             yield {"centre": share, "contrast": contrast, "documents": size, "seed": seed, **scores}
-
-
-class Remembering:
-    """An encoder that computes the vector of a text once."""
-
-    kind = "dense"
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
-        self._known: dict[tuple[str, str], np.ndarray] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._encoder, name)
-
-    def __copy__(self) -> Remembering:
-        made = Remembering(copy.copy(self._encoder))
-        made._known = self._known
-        return made
-
-    def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
-        """Vectors of texts."""
-        new = [text for text in dict.fromkeys(texts) if (prompt_name, text) not in self._known]
-        if new:
-            vectors = self._encoder.encode(new, prompt_name=prompt_name, show_progress=show_progress)
-            self._known |= {(prompt_name, text): vector for text, vector in zip(new, vectors, strict=True)}
-        return np.array([self._known[prompt_name, text] for text in texts])
-
-    def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Vectors of queries."""
-        return self.encode(texts, prompt_name="query", show_progress=show_progress)
-
-    def encode_document(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Vectors of documents."""
-        return self.encode(texts, prompt_name="document", show_progress=show_progress)
 
 
 if __name__ == "__main__":
