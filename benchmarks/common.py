@@ -169,7 +169,8 @@ def finish(
     shown = [{key: _short(value) for key, value in row.items() if key != "raw"} for row in rows]
     for _, table in itertools.groupby(shown, key=list):
         print(markdown(list(table)), end="\n\n")
-    print(markdown([{**entry, "met": "yes" if entry["met"] else "no"} for entry in bars]))
+    if bars:
+        print(markdown([{**entry, "met": "yes" if entry["met"] else "no"} for entry in bars]))
     if quick:
         return
     result = {**environment(), "benchmark": name, "settings": dict(settings), "rows": rows, "bars": bars}

@@ -19,7 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def fill(path: Path, count: int, factory: str = "auto") -> Retriever:
 def child_add(path: Path, count: int) -> dict[str, Any]:
     """Build the index that `child_open` opens."""
     rows, vectors = documents(count), unit_vectors(count, seed=1)
+    import faiss  # noqa: F401 - what a process loads before it searches is not the index's time
+
     held = start_memory()
     start = time.perf_counter()
     retriever = Retriever(ReadyVectors(), path=path)
@@ -84,9 +87,11 @@ def child_add(path: Path, count: int) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     memory = peak_memory_mb()
     query = unit_vectors(1, seed=2)
+    filled = start_memory()
     start = time.perf_counter()
     retriever(query, k=K)
     first_search = time.perf_counter() - start
+    built = peak_memory_mb()
     start = time.perf_counter()
     retriever.close()
     return {
@@ -95,13 +100,14 @@ def child_add(path: Path, count: int) -> dict[str, Any]:
         "close": time.perf_counter() - start,
         "memory_before_mb": held,
         "peak_memory_mb": memory,
+        "build_memory_mb": round(built - filled, 1),
     }
 
 
 def child_open(path: Path, count: int) -> dict[str, Any]:
     """Open the index and ask one query."""
     query = unit_vectors(1, seed=2)
-    import faiss  # noqa: F401 - what a process loads before it opens anything is not the index's time
+    import faiss  # noqa: F401
 
     held = start_memory()
     start = time.perf_counter()
@@ -127,8 +133,10 @@ def child_search(path: Path, count: int) -> dict[str, Any]:
     with Retriever.load(path, model=ReadyVectors()) as retriever:
         assert len(retriever) == count
         for _ in range(3):
+            start = time.perf_counter()
             retriever(queries, k=K)
-    return {"memory_before_mb": held, "peak_memory_mb": peak_memory_mb()}
+            seconds = time.perf_counter() - start
+    return {"last_batch": seconds, "memory_before_mb": held, "peak_memory_mb": peak_memory_mb()}
 
 
 CHILDREN = {"add": child_add, "open": child_open, "search": child_search}
@@ -139,25 +147,26 @@ def child(kind: str, path: Path, count: int) -> dict[str, Any]:
     return in_fresh_process("search.py", "--child", kind, str(path), str(count))
 
 
-def against_faiss(folder: Path, count: int, factory: str, repeats: int) -> dict[str, Any]:
-    """Compare queries a second through the Retriever with FAISS itself, at the same breadth of search."""
+def as_faiss_reads(path: Path) -> tuple[Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
+    """FAISS's search of the very file that a Retriever wrote, as of a program without this package; its manifest."""
     import faiss
 
     from cderetrieval.index import cache
     from cderetrieval.index.tune import Breadth, search_parameters
 
+    raw = faiss.read_index(str(path / cache.INDEX))
+    manifest = read_json(path / cache.MANIFEST)
+    parameters = search_parameters(raw, Breadth(**manifest["breadth"]), None, K)
+    return partial(raw.search, k=K, params=parameters), manifest
+
+
+def against_faiss(folder: Path, count: int, factory: str, repeats: int) -> dict[str, Any]:
+    """Compare queries a second through the Retriever with FAISS itself, at the same breadth of search."""
     retriever = fill(folder / "index", count, factory)
     retriever.save(folder / "index")
-    # FAISS reads the very file that the Retriever wrote, as a program without this package would.
-    raw = faiss.read_index(str(folder / "index" / cache.INDEX))
-    manifest = read_json(folder / "index" / cache.MANIFEST)
-    parameters = search_parameters(raw, Breadth(**manifest["breadth"]), None, K)
+    raw, manifest = as_faiss_reads(folder / "index")
     queries = unit_vectors(QUERIES, seed=2)
-    calls = {
-        "FAISS": lambda: raw.search(queries, K, params=parameters),
-        "Retriever": lambda: retriever(queries, k=K),
-    }
-    times = interleaved(calls, repeats)
+    times = interleaved({"FAISS": lambda: raw(queries), "Retriever": lambda: retriever(queries, k=K)}, repeats)
     retriever.close()
     return {
         "index": manifest["factory"],
