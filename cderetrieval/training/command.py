@@ -53,7 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if field.name not in _FIXED:
             option = f"--{field.name.replace('_', '-')}"
             nargs = "+" if str(field.type).startswith("tuple") else None
-            fields.add_argument(option, dest=f"set_{field.name}", nargs=nargs, type=_value(field), metavar="VALUE")
+            # No default: "none" is a value like any other.
+            fields.add_argument(
+                option,
+                dest=f"set_{field.name}",
+                nargs=nargs,
+                type=_value(field),
+                default=argparse.SUPPRESS,
+                metavar="VALUE",
+            )
 
 
 def _value(field: dataclasses.Field[Any]) -> Any:
@@ -80,11 +88,7 @@ def _cell(text: str) -> tuple[str, str]:
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The named recipe with what the command line changes."""
     recipe = load_recipe(arguments.recipe)
-    changes = {
-        name.removeprefix("set_"): value
-        for name, value in vars(arguments).items()
-        if name.startswith("set_") and value is not None
-    }
+    changes = {name.removeprefix("set_"): value for name, value in vars(arguments).items() if name.startswith("set_")}
     return recipe.replace(**changes)
 
 

@@ -21,9 +21,11 @@ def tiny_arguments(folder, output):
 
 
 def test_print_config_shows_all_changes(capsys):
-    assert main(["train", "paper-small", "--learning-rate", "1e-3", "--clusters", "false", "--print-config"]) == 0
+    changes = ["--learning-rate", "1e-3", "--clusters", "false", "--chunk-tokens", "none"]
+    assert main(["train", "paper-small", *changes, "--print-config"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["learning_rate"], shown["clusters"], shown["batch_size"]) == (0.001, False, 256)
+    assert shown["chunk_tokens"] is None
     assert shown["name"] == "paper-small"
 
 
