@@ -98,13 +98,16 @@ def _exact_order(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best candidates by float64 score, then position; a score of -inf where there are fewer."""
     scores = np.empty(candidates.shape, dtype=np.float64)
+    # As bytes: in a mapped file floats lie at odd places, and to take a few of them numpy copies all to even ones first
+    # (50 ms for 30,000 vectors, and their memory once more).
+    stored = vectors.view(np.uint8)
     # Blocks that stay in the processor's cache: 7 ms for 1,000 queries, 23 ms in one go.
     step = max(1, CANDIDATES // candidates.shape[1])
     for start in range(0, len(queries), step):
         block = slice(start, start + step)
         wanted = queries[block].astype(np.float64)[:, :, None]
         shape = (*candidates[block].shape, vectors.shape[1])
-        near = np.take(vectors, candidates[block].ravel(), axis=0).astype(np.float64).reshape(shape)
+        near = np.take(stored, candidates[block].ravel(), axis=0).view(np.float32).astype(np.float64).reshape(shape)
         product = np.matmul(near, wanted)[:, :, 0]
         if metric == "l2":
             product = 2 * product - np.einsum("qkd,qkd->qk", near, near) - (wanted**2).sum(axis=1)
