@@ -7,6 +7,7 @@ at a token budget, where `SentenceTransformer.encode` sorts by characters and cu
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
+from ..files import sha256_file
 from ..runtime import pick_device
 from .encoder import EncodingSettings, TextEncoder, check_finite, check_texts, tensors_digest
 from .loading import length_limit, loading, prompts_of
@@ -33,13 +35,23 @@ def _load(name: str, device: torch.device) -> SentenceTransformer:
         return SentenceTransformer(name, device=str(device))
 
 
+def _exported_digests(model: SentenceTransformer) -> list[str]:
+    """Digests of the weights of an ONNX or OpenVINO backend, which holds no tensors, only what it can write."""
+    with tempfile.TemporaryDirectory() as folder:
+        model[0].auto_model.save_pretrained(folder)
+        files = sorted(path for path in Path(folder).rglob("*") if path.suffix.startswith((".onnx", ".bin")))
+        if not files:
+            raise ModelError(f"backend={model.get_backend()!r} wrote no weights, so they cannot be told from others.")
+        return [f"{file.name} {sha256_file(file)}" for file in files]
+
+
 class DenseEncoder(TextEncoder):
     """A sentence-transformers model behind the :class:`~cderetrieval.types.Encoder` contract.
 
     Parameters
     ----------
     model
-        The model, or the directory or hub name to load it from.
+        The model, of any backend of sentence-transformers, or the directory or hub name to load it from.
     dtype
         Number format of the computation, see :func:`~cderetrieval.runtime.autocast`.
     device
@@ -88,6 +100,8 @@ class DenseEncoder(TextEncoder):
         values = {**dataclasses.asdict(self.settings), "dtype": None, "modules": [repr(m) for m in self.model]}
         if self.model.truncate_dim is not None:
             values["dimension"] = self.dimension
+        if self.model.get_backend() != "torch":
+            values["exported"] = _exported_digests(self.model)
         return tensors_digest(unique_tensors(self.model), repr(sorted(values.items())), self.tokenizer)
 
     @cached_property

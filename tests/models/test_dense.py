@@ -1,5 +1,7 @@
 """Dense encoders against `SentenceTransformer.encode` with the same weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +171,39 @@ def test_the_fingerprint_names_all_that_determines_a_vector(build):
     shorter.max_seq_length = 16
     others = [heavier, shorter, build("cls"), build(prompts={"query": "q: "}), build(similarity_fn_name="dot")]
     assert len({before, *(DenseEncoder(model).fingerprint for model in others)}) == 6
+
+
+class Exported:
+    """In place of what the ONNX and OpenVINO backends hold: no tensors, but files of weights that it can write."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def save_pretrained(self, folder):
+        for name, content in self.files.items():
+            (Path(folder) / name).write_bytes(content)
+
+
+def test_the_fingerprint_of_another_backend_is_that_of_the_weights_it_writes(build):
+    def fingerprint(backend, **files):
+        model = build()
+        model.backend = backend
+        del model[0].model
+        model[0].model = Exported({name.replace("_", "."): content for name, content in files.items()})
+        return DenseEncoder(model).fingerprint
+
+    first = fingerprint("onnx", model_onnx=b"weights", config_json=b"{}")
+    assert fingerprint("onnx", model_onnx=b"weights", config_json=b"{1}") == first
+    others = [
+        DenseEncoder(build()).fingerprint,
+        fingerprint("onnx", model_onnx=b"others"),
+        fingerprint("openvino", model_bin=b"others", model_xml=b"<>"),
+        fingerprint("openvino", model_bin=b"weights"),
+    ]
+    assert first not in others
+    assert len({*others}) == 4
+    with pytest.raises(ModelError, match=r"'openvino' wrote no weights"):
+        fingerprint("openvino", model_xml=b"<>")
 
 
 def test_a_directory_of_sentence_transformers_loads(build, tmp_path):
