@@ -31,10 +31,24 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "nump
 Times = dict[str, list[float]]
 
 
-def arguments(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line that all benchmarks have."""
-    parser = argparse.ArgumentParser(description=description)
+def arguments(
+    description: str, argv: Sequence[str] | None = None, *, peers: Mapping[str, str] | None = None
+) -> argparse.Namespace:
+    """Read the command line that all benchmarks have.
+
+    Parameters
+    ----------
+    description
+        The script's docstring.
+    argv
+        The words; None: those of this process.
+    peers
+        Options, ``"--onnx"`` for example, that name the interpreter of an environment, and what that has to hold.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repeats, no JSON: does it run?")
+    for option, package in (peers or {}).items():
+        parser.add_argument(option, metavar="PYTHON", help=f"interpreter of an environment with {package}")
     return parser.parse_args(argv)
 
 
@@ -154,6 +168,52 @@ def in_fresh_process(script: str, *values: str) -> dict[str, Any]:
     command = [sys.executable, str(HERE / script), *values]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(finished.stdout.strip().splitlines()[-1])
+
+
+class Peer:
+    """A script in an environment of its own that stays loaded and answers: a line of JSON for a line of JSON.
+
+    So its rounds take turns with those of this process, and what it needs disturbs nothing here.
+
+    Parameters
+    ----------
+    python
+        The interpreter of that environment.
+    script
+        A file of this directory, that needs nothing of this package. It prints a first answer once it is ready.
+    values
+        Its arguments.
+    """
+
+    def __init__(self, python: str, script: str, *values: str) -> None:
+        command = [python, str(HERE / script), *values]
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self._process = subprocess.Popen(
+            command, env=kept, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.ready = self._answer()
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The answer to a request."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended with status {self._process.wait()} and no answer")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End it, and wait until it has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
 
 
 def bar(name: str, value: float, limit: float, *, at_most: bool = False) -> dict[str, Any]:

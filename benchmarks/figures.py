@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cderetrieval.evaluation.plots import BETTER, GRID, STYLES, WORSE, new_figure, save_figure
+from cderetrieval.evaluation.plots import BETTER, GRID, STYLES, WORSE, new_figure, save_figure, style_axes
 
 # The last system is what a figure is about: blue.
 FIRST_TO_LAST = (STYLES[1], STYLES[2], STYLES[0])
@@ -38,6 +38,38 @@ def gains_figure(names: Sequence[str], lines: Sequence[Line], unit: str, path: P
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(unit)
     figure.legend(loc="outside upper center", ncols=len(lines), frameon=False, reverse=True)
+    return save_figure(figure, path)
+
+
+def growth_figure(
+    panels: Sequence[tuple[str, Sequence[tuple[str, Sequence[float]]]]], counts: Sequence[int], path: Path
+) -> Path:
+    """Draw how things grow with the number of documents, both axes logarithmic; a panel for each unit.
+
+    Parameters
+    ----------
+    panels
+        For each its unit, and its lines: a label and a value for each of `counts`.
+    counts
+        Documents.
+    path
+        A PNG file; it is replaced.
+    """
+    figure, _ = new_figure(8.0, 3.9)
+    figure.clear()
+    for axes, (unit, lines) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        style_axes(axes, "both")
+        for (label, values), (color, marker) in zip(lines, STYLES, strict=False):
+            axes.plot(counts, values, f"{marker}-", color=color, linewidth=1.6, markersize=7, label=label)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlabel("documents")
+        axes.set_title(unit, fontsize=10, loc="left")
+    handles, labels = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda found: len(found[0]))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return save_figure(figure, path)
 
 

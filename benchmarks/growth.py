@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import faiss
 from common import arguments, bar, finish
 from search import DECAY, DIMENSION, QUERIES, K, storage
 
@@ -73,7 +74,13 @@ def main() -> None:
         ),
         bar(f"documents added a second, {count}", round(last["documents"] / last["add_s"]), 20_000),
     ]
-    settings = {"dimension": DIMENSION, "queries": QUERIES, "k": K, "decay": DECAY}
+    settings = {
+        "dimension": DIMENSION,
+        "queries": QUERIES,
+        "k": K,
+        "decay": DECAY,
+        "threads": faiss.omp_get_max_threads(),
+    }
     finish("growth", settings=settings, rows=rows, bars=bars, quick=quick)
 
 

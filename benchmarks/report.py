@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import HERE, RESULTS, markdown, read_result
-from figures import Line, bars_figure, gains_figure
+from figures import Line, bars_figure, gains_figure, growth_figure
 from planning import TABLES as PLANNING
 
 from cderetrieval.files import atomic_write
@@ -30,6 +30,8 @@ IMAGES = ROOT / "docs" / "images"
 SECTION = re.compile(r"(<!-- made by benchmarks/report\.py: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 # Which bars of one limit become one row: more than so many, and equal up to the first comma.
 MANY = 3
+# Steps of `growth.py`, as they are called in a table and a figure.
+STEPS = {"add": "add", "build": "build the index", "open": "open, first answer", "search": "1,000 queries"}
 
 MINILM, CENTRE, DEFAULT = "all-MiniLM-L6-v2/none", "centre:all-MiniLM-L6-v2/own", "cde-minilm/own"
 RANDOM = "cde-minilm/random"
@@ -193,6 +195,50 @@ def context_cost() -> str:
     return "\n".join(lines) + f"\n\n{wrapped(text)}"
 
 
+def growth() -> str:
+    """Seconds and memory of each step at each number of documents."""
+    rows = read_result("growth")["rows"]
+    steps = "".join(f" {name} |" for name in STEPS.values())
+    lines = [f"| documents | index | on disk: store | index |{steps}", "|---:|---|---:|---:|" + "---:|" * len(STEPS)]
+    for row in rows:
+        cells = [f"{number(row[f'{step}_s'])} s, {number(row[f'{step}_mb'])} MB" for step in STEPS]
+        sizes = [f"{number(row[f'{what}_mb'])} MB" for what in ("store", "index")]
+        cells = [number(row["documents"]), f"`{row['index']}`", *sizes, *cells]
+        lines.append(f"| {' | '.join(cells)} |")
+    text = (
+        f"Wall time, {threads('growth')}, and the most memory of a process beyond what it was given (adding) or its "
+        "imports (opening, searching), mapped files included."
+    )
+    return "\n".join(lines) + f"\n\n{wrapped(text)}"
+
+
+def search_sizes() -> str:
+    """Queries a second through the Retriever and by FAISS itself, and recall, at each number of vectors."""
+    lines = [
+        "| vectors | index | recall@10 | queries a second | FAISS alone | ratio |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    for row in read_result("search_sizes")["rows"]:
+        index = f"`{row['index']}`" + (", by `auto`" if row["auto"] == "yes" else "")
+        speeds = [number(row[f"{who}_queries_per_second"]) for who in ("retriever", "faiss")]
+        ratios = "{median:.2f} ({min:.2f} to {max:.2f})".format(**row["ratio"])
+        lines.append(
+            f"| {number(row['documents'])} | {index} | {row['recall']:.3f} | {' | '.join(speeds)} | {ratios} |"
+        )
+    text = (
+        f"Batches of 1,000 queries (200 where a million vectors are searched exactly), ten answers each, "
+        f"{threads('search_sizes')}; ratios are medians of rounds, with the smallest and the largest. "
+        "Recall is that of queries which the index was not tuned on."
+    )
+    return "\n".join(lines) + f"\n\n{wrapped(text)}"
+
+
+def threads(name: str) -> str:
+    """How many threads a benchmark ran on, in words."""
+    count = read_result(name)["settings"]["threads"]
+    return "one thread" if count == 1 else f"{count} threads"
+
+
 def wrapped(text: str) -> str:
     """Text in lines of at most 120 characters."""
     import textwrap
@@ -210,7 +256,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "context_cost": context_cost,
     "default_model": default_model,
     "default_model_summary": default_model_summary,
+    "growth": growth,
     "hybrid": hybrid,
+    "search_sizes": search_sizes,
     "sparse_training": sparse_training,
     **{f"planning_{name}": partial(rows_of, rows) for name, rows in PLANNING.items()},
 }
@@ -228,6 +276,7 @@ def draw() -> None:
         (path.stem, entry) for path in sorted(RESULTS.glob("*.json")) for entry in read_result(path.stem)["bars"]
     ]
     bars_figure(entries, IMAGES / "claims.png")
+    draw_growth(IMAGES / "growth.png")
 
 
 def draw_default_model(path: Path) -> None:
@@ -249,6 +298,16 @@ def draw_default_model(path: Path) -> None:
     mean = f"mean ({sum(base) / len(base):.1f}), with 95% interval"
     unit = "gain in nDCG@10 x 100 over all-MiniLM-L6-v2, whose score stands in brackets"
     gains_figure([*names, mean], lines, unit, path)
+
+
+def draw_growth(path: Path) -> None:
+    """Draw memory and seconds of each step against the number of documents."""
+    rows = read_result("growth")["rows"]
+    memory = [(name, [row[f"{step}_mb"] for row in rows]) for step, name in STEPS.items()]
+    memory.append(("the vectors, float32", [row["vectors_mb"] for row in rows]))
+    seconds = [(name, [row[f"{step}_s"] for row in rows]) for step, name in STEPS.items()]
+    panels = [("memory beyond what was given, MB (log scale)", memory), ("seconds (log scale)", seconds)]
+    growth_figure(panels, [row["documents"] for row in rows], path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,10 +7,14 @@ recall  share of the ten best, by score, of brute force in float64
 add     1,000 more documents: into the index, and through the Retriever into an index on disk (texts, vectors and
         ids written, committed and flushed; then the next search, which takes them into the index)
 open    a saved index in a fresh process until it has answered a query: the index itself, and `Retriever.load`
+seismic an approximate inverted index in Rust, at its default build and several breadths of search: recall and CPU
+        time of a query, its rounds between ours
 term embeddings  10,000 documents with 64 dimensions a term: CPU time of a query that re-scores 500 candidates, and
         the share of the ten best of an exhaustive re-scoring that it finds
 
-python benchmarks/sparse.py [--quick]
+    python benchmarks/sparse.py [--quick] [--seismic PYTHON]
+
+PYTHON is the interpreter of an environment that has pyseismic-lsr; without it, seismic is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are imported
 
 import numpy as np
 import sparse_data
-from common import arguments, bar, finish, in_fresh_process, interleaved, ratio
+from common import Peer, Times, arguments, bar, finish, in_fresh_process, interleaved, ratio
 from scipy.sparse import csr_array
 
 from cderetrieval import Retriever
@@ -50,6 +54,10 @@ LAYOUT = Layout("sparse", sparse_data.VOCABULARY)
 OWNER = {"epoch": 0, "fingerprint": "benchmark"}
 # Queries of each engine in a round, so that rounds of slow ones take seconds and not minutes.
 ASKED = {"numba": 200, "numpy and scipy": 200, "scipy csr @ csr": 60, "torch COO": 32}
+# How widely seismic looks: terms of a query that count, and how near a block must come to the tenth best so far.
+BREADTHS = tuple(
+    {"query_cut": cut, "heap_factor": factor} for cut, factor in ((10, 0.9), (10, 0.7), (30, 0.9), (30, 0.7), (60, 0.5))
+)
 
 
 @contextmanager
@@ -105,12 +113,17 @@ def torch_product(docs: csr_array, queries: csr_array) -> Callable[[], Any]:
     return call
 
 
+def engines() -> list[str]:
+    """Engines of this process, the one in use first."""
+    return [name for name in ASKED if name != "numba" or kernel.compiled() is not None]
+
+
 def search(index: InvertedIndex, docs: csr_array, queries: csr_array, repeats: int) -> dict[str, Any]:
     """CPU milliseconds of a query with each engine, in rounds, and the ratios to ours."""
-    engines = [name for name in ASKED if name != "numba" or kernel.compiled() is not None]
-    asked = {name: queries[: ASKED[name]] for name in engines}
+    names = engines()
+    asked = {name: queries[: ASKED[name]] for name in names}
     calls: dict[str, Callable[[], Any]] = {}
-    for name in engines:
+    for name in names:
         if name == "torch COO":
             calls[name] = torch_product(docs, asked[name])
         elif name == "scipy csr @ csr":
@@ -119,22 +132,59 @@ def search(index: InvertedIndex, docs: csr_array, queries: csr_array, repeats: i
             calls[name] = ours(index, name, asked[name])
     times = interleaved(calls, repeats, clock=time.process_time)
     each = {name: [1e3 * t / asked[name].shape[0] for t in found] for name, found in times.items()}
-    own = engines[0]
+    own = names[0]
     row = {f"{name}, ms": statistics.median(found) for name, found in each.items()}
-    row |= {f"{name} / {own}": ratio(each, name, own) for name in engines[1:]}
+    row |= {f"{name} / {own}": ratio(each, name, own) for name in names[1:]}
     return {"engine": own, **row, "raw": each}
 
 
-def recall(index: InvertedIndex, docs: csr_array, queries: csr_array) -> float:
-    """Share of the ten best by score; float64 brute force, ties allowed."""
+def least_of_best(exact: csr_array, queries: csr_array) -> np.ndarray:
+    """The score of the tenth best document of each query, by brute force; shape (q,), float64."""
+    return np.array([np.partition(_scores(exact, queries, row), -K)[-K] for row in range(queries.shape[0])])
+
+
+def recall(found: Sequence[Any], exact: csr_array, queries: csr_array, least: np.ndarray) -> float:
+    """Share of the ten best by score that were found; ties allowed."""
     hits = 0
-    _, seqs = index.search(queries, K)
-    exact = docs.astype(np.float64)
-    for row in range(queries.shape[0]):
-        truth = exact @ queries[[row]].toarray()[0].astype(np.float64)
-        least = np.partition(truth, -K)[-K]
-        hits += int((truth[seqs[row]] >= least - 1e-9).sum())
-    return hits / (K * queries.shape[0])
+    for row, seqs in enumerate(found):
+        hits += int((_scores(exact[np.asarray(seqs)], queries, row) >= least[row] - 1e-9).sum())
+    return hits / (K * len(found))
+
+
+def _scores(exact: csr_array, queries: csr_array, row: int) -> np.ndarray:
+    scores: np.ndarray = exact @ queries[[row]].toarray()[0].astype(np.float64)
+    return scores
+
+
+def write_csr(file: str, matrix: csr_array) -> None:
+    """Write a matrix as a peer reads it: weights in float32, terms, and where rows start."""
+    np.savez(file, data=matrix.data.astype(np.float32), indices=matrix.indices, indptr=matrix.indptr)
+
+
+def seismic(
+    python: str, index: InvertedIndex, exact: csr_array, queries: csr_array, least: np.ndarray, repeats: int
+) -> list[dict[str, Any]]:
+    """CPU milliseconds of a query of seismic at several breadths, its recall by score, and the ratio to ours."""
+    own = next(iter(engines()))
+    call, count = ours(index, own, queries), queries.shape[0]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [str(Path(folder) / name) for name in ("documents.npz", "queries.npz")]
+        for file, matrix in zip(files, (exact, queries), strict=True):
+            write_csr(file, matrix)
+        peer = Peer(python, "peers.py", "seismic", *files)
+    rows = []
+    for breadth in BREADTHS:
+        found = peer.ask(k=K, **breadth)["found"]
+        times: Times = {"seismic": [], own: []}
+        for _ in range(repeats):
+            times["seismic"].append(peer.ask(k=K, **breadth)["seconds"])
+            times[own].append(_milliseconds(call) / 1e3)
+        each = {f"{name}, ms": 1e3 * statistics.median(seconds) / count for name, seconds in times.items()}
+        found_share = {"recall": recall(found, exact, queries, least)}
+        built_in = {"build, s": round(peer.ready["build_seconds"], 1), "raw": times}
+        rows.append({**breadth, **found_share, **each, f"seismic / {own}": ratio(times, "seismic", own), **built_in})
+    peer.close()
+    return rows
 
 
 def add(docs: csr_array, more: csr_array, rounds: int) -> dict[str, Any]:
@@ -258,7 +308,8 @@ def main() -> None:
         kind, folder = sys.argv[2], Path(sys.argv[3])
         print(json.dumps(CHILDREN[kind](folder, sparse_data.queries(1, seed=2))))
         return
-    quick = arguments(__doc__ or "").quick
+    given = arguments(__doc__ or "", peers={"--seismic": "pyseismic-lsr"})
+    quick = given.quick
     count, repeats, rounds = (5_000, 2, 2) if quick else (DOCUMENTS, 9, 5)
     docs, queries = sparse_data.documents(count, seed=1), sparse_data.queries(QUERIES, seed=2)
     more = sparse_data.documents(MORE, seed=3)
@@ -266,8 +317,12 @@ def main() -> None:
     index = built(docs)
     seconds = time.process_time() - start
     found = search(index, docs, queries, repeats)
-    found |= {"recall": recall(index, docs, queries[: 50 if quick else QUERIES])}
+    exact, asked = docs.astype(np.float64), queries[: 50 if quick else QUERIES]
+    least = least_of_best(exact, asked)
+    found |= {"recall": recall(index.search(asked, K)[1], exact, asked, least)}
     found |= {"build, s": seconds, "bytes a document": round(index.nbytes / count)}
+    few = min(200, asked.shape[0])
+    peers = seismic(given.seismic, index, exact, asked[:few], least[:few], repeats) if given.seismic else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "index").mkdir()
@@ -287,7 +342,7 @@ def main() -> None:
         bar("wall ms to open the index and answer", opened[0]["load and answer"], 50, at_most=True),
     ]
     settings = {"documents": count, "queries": QUERIES, "k": K, "threads": 1, **sparse_data.statistics(docs, queries)}
-    finish("sparse", settings=settings, rows=[found, *added, *opened, embedded], bars=bars, quick=quick)
+    finish("sparse", settings=settings, rows=[found, *peers, *added, *opened, embedded], bars=bars, quick=quick)
 
 
 if __name__ == "__main__":
