@@ -206,8 +206,8 @@ def growth() -> str:
         cells = [number(row["documents"]), f"`{row['index']}`", *sizes, *cells]
         lines.append(f"| {' | '.join(cells)} |")
     text = (
-        f"Wall time, {threads('growth')}, and the most memory of a process beyond what it was given (adding) or its "
-        "imports (opening, searching), mapped files included."
+        f"Processor time, {threads('growth')}, and the most memory of a process beyond what it was given (adding) or "
+        "its imports (opening, searching), mapped files included."
     )
     return "\n".join(lines) + f"\n\n{wrapped(text)}"
 
@@ -227,7 +227,7 @@ def search_sizes() -> str:
         )
     text = (
         f"Batches of 1,000 queries (200 where a million vectors are searched exactly), ten answers each, "
-        f"{threads('search_sizes')}; ratios are medians of rounds, with the smallest and the largest. "
+        f"processor time of {threads('search_sizes')}; ratios are medians of rounds, with smallest and largest. "
         "Recall is that of queries which the index was not tuned on."
     )
     return "\n".join(lines) + f"\n\n{wrapped(text)}"
@@ -306,7 +306,7 @@ def draw_growth(path: Path) -> None:
     memory = [(name, [row[f"{step}_mb"] for row in rows]) for step, name in STEPS.items()]
     memory.append(("the vectors, float32", [row["vectors_mb"] for row in rows]))
     seconds = [(name, [row[f"{step}_s"] for row in rows]) for step, name in STEPS.items()]
-    panels = [("memory beyond what was given, MB (log scale)", memory), ("seconds (log scale)", seconds)]
+    panels = [("memory beyond what was given, MB (log scale)", memory), ("processor seconds (log scale)", seconds)]
     growth_figure(panels, [row["documents"] for row in rows], path)
 
 
