@@ -31,6 +31,16 @@ SETS = {
     "techdocs-rust": "Rust docs",
     "covid-faq": "COVID FAQ",
 }
+# The BEIR folders that the default model is measured on.
+FOLDERS = {
+    "scifact": "SciFact",
+    "squad-dev": "SQuAD",
+    "feedbackqa": "FeedbackQA",
+    "nfcorpus-preprocessed": "NFCorpus",
+    "cranfield": "Cranfield",
+    "cisi": "CISI",
+    "med": "MED",
+}
 
 
 def read(name: str) -> pd.DataFrame:
@@ -99,12 +109,15 @@ def legend(figure: Figure, axes: Any, columns: int = 4, title: str | None = None
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, title=title)
 
 
-def heat(axes: Any, values: pd.DataFrame, xlabel: str, ylabel: str) -> None:
-    """A heat map of differences with their numbers written in: blue is above zero, vermilion below."""
+def heat(axes: Any, values: pd.DataFrame, xlabel: str, ylabel: str, limit: float | None = None) -> None:
+    """A heat map of differences with their numbers written in: blue is above zero, vermilion below.
+
+    Colours are full from `limit` on; None: the largest difference.
+    """
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("differences", [WORSE, "white", BETTER])
-    limit = float(np.nanmax(np.abs(values)))
+    limit = limit or float(np.nanmax(np.abs(values)))
     axes.imshow(values.to_numpy(), cmap=shades, vmin=-limit, vmax=limit, aspect="auto")
     axes.grid(visible=False)
     axes.set_xticks(range(values.shape[1]), [str(name) for name in values.columns])
