@@ -218,17 +218,14 @@ def search_sizes() -> str:
         "| vectors | index | recall@10 | queries a second | FAISS alone | ratio |",
         "|---:|---|---:|---:|---:|---:|",
     ]
-    for row in read_result("search_sizes")["rows"]:
-        index = f"`{row['index']}`" + (", by `auto`" if row["auto"] == "yes" else "")
+    for row in read_result("growth")["rows"]:
         speeds = [number(row[f"{who}_queries_per_second"]) for who in ("retriever", "faiss")]
         ratios = "{median:.2f} ({min:.2f} to {max:.2f})".format(**row["ratio"])
-        lines.append(
-            f"| {number(row['documents'])} | {index} | {row['recall']:.3f} | {' | '.join(speeds)} | {ratios} |"
-        )
+        cells = [number(row["documents"]), f"`{row['index']}`", f"{row['recall']:.3f}", *speeds, ratios]
+        lines.append(f"| {' | '.join(cells)} |")
     text = (
-        f"Batches of 1,000 queries (200 where a million vectors are searched exactly), ten answers each, "
-        f"processor time of {threads('search_sizes')}; ratios are medians of rounds, with smallest and largest. "
-        "Recall is that of queries which the index was not tuned on."
+        f"Batches of 1,000 queries, ten answers each, processor time of {threads('growth')}; ratios are medians of "
+        "rounds, with smallest and largest. Recall is that of queries which no index was tuned on."
     )
     return "\n".join(lines) + f"\n\n{wrapped(text)}"
 

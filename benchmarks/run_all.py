@@ -25,7 +25,6 @@ from cderetrieval.corpora.beir_folder import write_beir
 # Script to its further arguments; FOLDER and PAIRS are made here. Quick ones first.
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "search": (),
-    "search_sizes": (),
     "growth": (),
     "sparse": (),
     "splade": (),

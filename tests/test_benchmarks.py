@@ -57,36 +57,22 @@ def test_options_name_environments():
 
 
 def test_recall_of_dense_search():
-    import search_sizes
+    import growth
 
     hits = [[{"id": "document-3"}, {"id": "document-1"}], [{"id": "document-0"}, {"id": "document-7"}]]
-    assert search_sizes.recall(hits, np.array([[1, 3], [0, 2]])) == 0.75
-
-
-@pytest.mark.parametrize("factory", ["auto", "HNSW8"])
-def test_search_of_a_size(factory, tmp_path):
-    import search_sizes
-
-    size = search_sizes.Size(200, {factory: 1}, exact_batch=50)
-    row, exact = search_sizes.measure(tmp_path / "index", size, factory, None)
-    assert row["queries"] == 50
-    assert exact.shape == (search_sizes.QUERIES, search_sizes.K)
-    # What the Retriever answers is what FAISS finds in its file.
-    assert row["recall"] >= 0.999
-    assert (row["documents"], row["auto"], row["index"]) == (
-        200,
-        *(("yes", "Flat") if factory == "auto" else ("no", factory)),
-    )
+    assert growth.recall(hits, np.array([[1, 3], [0, 2]])) == 0.75
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_growth_of_a_size():
     import growth
 
-    row = growth.measure(300, 1)
+    row = growth.measure(growth.Size(300, 1, 1))
     assert (row["documents"], row["index"]) == (300, "Flat")
     assert row["vectors_mb"] == round(300 * 384 * 4 / 2**20, 1)
     assert all(row[f"{step}_s"] > 0 and row[f"{step}_mb"] >= 0 for step in ("add", "build", "open", "search"))
+    # What the Retriever answers is what exact search finds.
+    assert row["recall"] >= 0.999
     assert growth.beyond({"peak_memory_mb": 7.5, "memory_before_mb": 5.2}) == 2.3
 
 
