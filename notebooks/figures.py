@@ -31,7 +31,7 @@ SETS = {
     "techdocs-rust": "Rust docs",
     "covid-faq": "COVID FAQ",
 }
-# The BEIR folders that the default model is measured on.
+# The BEIR folders of the measures at full size.
 FOLDERS = {
     "scifact": "SciFact",
     "squad-dev": "SQuAD",

@@ -1,11 +1,12 @@
-"""What a context is worth at full size: the default model on BEIR folders, evaluation only.
+"""What a context is worth at full size: corpus statistics over all-MiniLM-L6-v2 on BEIR folders, evaluation only.
 
 python notebooks/measure_folders.py contexts FOLDER...    nDCG@10 of each folder's queries in each folder's context
 python notebooks/measure_folders.py sizes FOLDER...       nDCG@10 by the number of context documents, own context
 
 `contexts` writes data/folder_contexts.csv and, with paired intervals over queries, data/folder_gains.csv; `sizes`
 writes data/folder_sizes.csv. With `--cache DIR`, vectors of texts are kept there between runs. Contexts are samples of
-three seeds; a folder that has fewer documents than a sample shall have is its own sample.
+three seeds; a folder that has fewer documents than a sample shall have is its own sample. The statistics are those of
+`cde-minilm`, over the base's own weights: in the null context it is that base, so that all gains are the context's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 DATA = Path(__file__).parent / "data"
-MODEL = "cde-minilm"
+BASE, SETTINGS = "all-MiniLM-L6-v2", "cde-minilm"
 SEEDS = range(3)
 SIZES = (4, 16, 64, 256, 512, 2048)
 NEUTRAL, NULL, OTHERS = "neutral", "null", "others"
@@ -33,6 +34,8 @@ def main() -> None:
     """Write the CSVs of one measure."""
     from folders import Models, read_folder
 
+    from cderetrieval.models.statistics import StatisticsModel
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     measures = {"contexts": contexts, "sizes": sizes}
     parser.add_argument("measure", choices=measures)
@@ -40,7 +43,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keep vectors of texts here")
     arguments = parser.parse_args()
     models = Models(arguments.cache)
-    measured = measures[arguments.measure](models(MODEL), [read_folder(folder) for folder in arguments.folders])
+    model = StatisticsModel(models(BASE), models(SETTINGS).config)
+    measured = measures[arguments.measure](model, [read_folder(folder) for folder in arguments.folders])
     for name, rows in measured.items():
         pd.DataFrame(rows).round(5).to_csv(DATA / f"{name}.csv", index=False)
     models.keep()
