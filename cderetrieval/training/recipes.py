@@ -3,7 +3,8 @@
     load_recipe("minilm").replace(data=("pairs/",), learning_rate=1e-5)
 
 The package brings ``paper-large-v1`` and ``paper-large-v2`` (how cde-small-v1 and -v2 were made), ``paper-small`` (the
-paper's ablations: six layers, 64 tokens, 64 context documents) and ``minilm`` (the default model); ``splade``,
+paper's ablations: six layers, 64 tokens, 64 context documents), ``cde-minilm`` (the encoder of the default model) and
+``minilm`` (a contextual model from the same base); ``splade``,
 ``splade-distil``, ``sparse-embed`` and ``multi-qa`` (dense) from a masked language model; and the small
 ``splade-minilm`` and ``sparse-embed-minilm``, which need no hub and learn on a CPU in minutes.
 """

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import cderetrieval
 from cderetrieval import ContextualTransformer, load
 from cderetrieval.errors import ModelError, WeightsError
 from cderetrieval.models import minilm
 from cderetrieval.models.sentence_transformer import sentence_transformer
+from cderetrieval.models.weight_update import add_update
 from cderetrieval.testing import tiny_model
 
 TEXTS = ["owls hunt at night", "", "what is a reservoir sample?", "one pass over a stream of unknown length " * 30]
@@ -26,17 +28,27 @@ def trainable():
 
 
 @needs_minilm
-def test_the_default_model_is_minilm_without_a_context(default):
+def test_the_default_model_without_a_context_is_minilm_with_what_training_changed(default):
     dense = load("all-MiniLM-L6-v2", device="cpu")
+    before = dense.encode_document(TEXTS)
     encoder = cderetrieval.Context.null(default).encoder(default)
-    for ours, theirs in [
-        (encoder.encode_query(TEXTS), dense.encode_query(TEXTS)),
-        (encoder.encode_document(TEXTS), dense.model.encode(TEXTS)),
-    ]:
-        np.testing.assert_allclose(ours[:, :384], theirs, atol=1e-6)
-        assert not ours[:, 384:].any()
+    queries, documents = encoder.encode_query(TEXTS), encoder.encode_document(TEXTS)
+    assert not queries[:, 384:].any()
+    cosines = (documents[:, :384] * before).sum(axis=1)
+    assert 0.5 < cosines.min() < cosines.max() < 0.9999, "another model, but not a stranger"
+    add_update(dense.model[0].auto_model, minilm.UPDATE)
+    np.testing.assert_allclose(queries[:, :384], dense.encode_query(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(documents[:, :384], dense.model.encode(TEXTS), atol=1e-6)
     assert default.context_size == 512
     assert load().fingerprint == default.fingerprint, "the same in every process"
+
+
+def test_what_training_changed_names_its_base_and_licence():
+    with safe_open(minilm.UPDATE, "pt") as file:
+        about, names = file.metadata(), file.keys()
+    assert not any(name.startswith("embeddings.") for name in names)
+    assert (about["base_sha256"], about["license"]) == (minilm.SHA256, "Apache-2.0")
+    assert minilm.UPDATE.stat().st_size < 12 * 2**20
 
 
 @needs_minilm
