@@ -34,8 +34,15 @@ MANY = 3
 STEPS = {"add": "add", "build": "build the index", "open": "open, first answer", "search": "1,000 queries"}
 
 MINILM, CENTRE, DEFAULT = "all-MiniLM-L6-v2/none", "centre:all-MiniLM-L6-v2/own", "cde-minilm/own"
-RANDOM = "cde-minilm/random"
-SYSTEMS = {MINILM: "all-MiniLM-L6-v2", CENTRE: '`context="centre"`', DEFAULT: "`cde-minilm`", RANDOM: "random context"}
+RANDOM, NULL, OTHERS, UNTRAINED = *(f"cde-minilm/{name}" for name in ("random", "null", "others")), "untrained/own"
+SYSTEMS = {
+    MINILM: "all-MiniLM-L6-v2",
+    CENTRE: 'its `context="centre"`',
+    UNTRAINED: "`cde-minilm`, untrained",
+    DEFAULT: "`cde-minilm`",
+    RANDOM: "random context",
+    NULL: "null context",
+}
 FOLDERS = {
     "SciFact": "SciFact",
     "squad-dev": "SQuAD dev paragraphs",
@@ -109,9 +116,10 @@ def default_model_summary() -> str:
     return wrapped(
         f"Mean nDCG@10 x 100 of {len(of_folders(result))} BEIR folders, own and random contexts over "
         f"{result['settings']['seeds']} samples: `cde-minilm` in its own context gains {gain[MINILM]} on "
-        f'all-MiniLM-L6-v2, {gain[CENTRE]} on the same statistics without terms (`context="centre"`), and '
-        f"{gain[RANDOM]} on a context of neutral sentences; in brackets 95% intervals. In the null context it is "
-        "MiniLM. Nothing was chosen on these queries (`python benchmarks/default_model.py FOLDER...`)."
+        f"all-MiniLM-L6-v2, {gain[UNTRAINED]} on the same statistics with untrained weights, {gain[NULL]} on its null "
+        f"context, {gain[RANDOM]} on a context of neutral sentences and {gain[OTHERS]} on those of the other folders; "
+        "in brackets 95% intervals. Nothing was chosen on these queries "
+        "(`python benchmarks/default_model.py FOLDER...`)."
     )
 
 
@@ -283,7 +291,7 @@ def draw_default_model(path: Path) -> None:
     base = [scores[MINILM] for scores in folders.values()]
     names = [f"{FOLDERS.get(folder, folder)} ({scores[MINILM]:.1f})" for folder, scores in folders.items()]
     labels = {
-        CENTRE: 'MiniLM, context="centre"',
+        UNTRAINED: "cde-minilm, untrained",
         RANDOM: "cde-minilm, random context",
         DEFAULT: "cde-minilm, own context",
     }
