@@ -263,8 +263,8 @@ def recipe_names() -> list[str]:
     """Names of the recipes that the package brings.
 
     >>> recipe_names()
-    ['minilm', 'multi-qa', 'paper-large-v1', 'paper-large-v2', 'paper-small', 'sparse-embed', 'sparse-embed-minilm',
-     'splade', 'splade-distil', 'splade-minilm']
+    ['cde-minilm', 'minilm', 'multi-qa', 'paper-large-v1', 'paper-large-v2', 'paper-small', 'sparse-embed',
+     'sparse-embed-minilm', 'splade', 'splade-distil', 'splade-minilm']
     """
     folder = files("cderetrieval.training") / "recipes"
     return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
