@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
-from ..files import atomic_write
+from ..files import read_tensors, write_tensors
 
 # Name of the scales of a matrix's rows, behind the name of the matrix.
 SCALE = ".row_scale"
@@ -60,9 +61,7 @@ def save_update(
     >>> bool((before.weight - after.weight).abs().max() < 0.004)
     True
     """
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Tensor] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name in sorted(set(base) & set(trained)):
         if not base[name].is_floating_point() or name.startswith(tuple(leave)):
             continue
@@ -73,12 +72,11 @@ def save_update(
         difference = trained[name].detach().float().cpu() - base[name].detach().float().cpu()
         if difference.ndim == 2:
             scale = (difference.abs().amax(dim=1, keepdim=True) / 127).clamp_min(1e-12)
-            tensors[name] = (difference / scale).round().to(torch.int8)
-            tensors[name + SCALE] = scale
+            arrays[name] = (difference / scale).round().to(torch.int8).numpy()
+            arrays[name + SCALE] = scale.numpy()
         else:
-            tensors[name] = difference.half()
-    with atomic_write(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata=dict(metadata or {}))
+            arrays[name] = difference.half().numpy()
+    write_tensors(path, arrays, metadata)
 
 
 def add_update(model: nn.Module, path: str | Path) -> None:
@@ -88,10 +86,11 @@ def add_update(model: nn.Module, path: str | Path) -> None:
     ------
     WeightsError
         If the model lacks one of the tensors, or has it in another shape.
+    StoreError
+        If the file is missing or damaged.
     """
-    from safetensors.torch import load_file
-
-    tensors, parameters = load_file(path), model.state_dict(keep_vars=True)
+    arrays, _ = read_tensors(path)
+    tensors, parameters = {name: torch.from_numpy(a) for name, a in arrays.items()}, model.state_dict(keep_vars=True)
     names = [name for name in tensors if not name.endswith(SCALE)]
     wrong = [name for name in names if name not in parameters or parameters[name].shape != tensors[name].shape]
     if wrong:

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from cderetrieval.errors import WeightsError
+from cderetrieval.errors import StoreError, WeightsError
 from cderetrieval.models.weight_update import SCALE, add_update, save_update
 
 
@@ -54,3 +54,13 @@ def test_an_update_of_another_model_is_refused(tmp_path):
     assert torch.equal(before[0].bias, kept)
     with pytest.raises(WeightsError, match=r"0\.weight is \(8, 3\) after training, \(8, 16\) before"):
         save_update(base.state_dict(), {"0.weight": torch.zeros(8, 3)}, tmp_path / "v.safetensors")
+
+
+def test_an_update_that_is_missing_or_cut_short_is_named(tmp_path):
+    base, path = network(0), tmp_path / "u.safetensors"
+    with pytest.raises(StoreError, match=r"u\.safetensors does not exist"):
+        add_update(base, path)
+    save_update(base.state_dict(), moved(base, 0.01), path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(StoreError, match=r"u\.safetensors is damaged"):
+        add_update(base, path)
