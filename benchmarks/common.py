@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import itertools
 import json
 import os
@@ -21,6 +20,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from peers import versions
 
 from cderetrieval.files import read_json, write_json
 
@@ -57,7 +58,7 @@ def environment() -> dict[str, Any]:
     return {
         "machine": machine(),
         "commit": commit(),
-        "versions": {"python": platform.python_version(), **versions()},
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -101,17 +102,6 @@ def commit() -> str:
 
 def _git(*command: str) -> str:
     return subprocess.run(["git", *command], cwd=HERE.parent, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages whose speed matters."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def interleaved(

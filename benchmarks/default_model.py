@@ -2,9 +2,9 @@
 
 Beside it stand the training-free contexts of the base: its own settings on untrained weights, and `context="centre"`,
 which is those without terms. Vectors of each text are computed once for each set of weights. The interval of a mean
-difference is a paired bootstrap that
-draws queries anew within each folder; own and random contexts are averaged over three samples. Contexts of the other
-folders, three samples of each, say whether it must be one's own corpus or whether any will do.
+difference is a paired bootstrap that draws queries anew within each folder; own and random contexts are averaged over
+three samples. Contexts of the other folders, three samples of each, say whether it must be one's own corpus or whether
+any will do.
 
     python benchmarks/default_model.py FOLDER [FOLDER ...] [--out results/] [--cache vectors/]
 

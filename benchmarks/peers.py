@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,10 +99,10 @@ def seismic(documents: str, queries: str) -> tuple[dict[str, Any], Answer]:
     return {"build_seconds": seconds}, search
 
 
-def versions() -> dict[str, str]:
-    """Versions of what this environment has of the packages that matter."""
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of those packages that this environment has; by default the peers' own."""
     found = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
