@@ -101,6 +101,27 @@ def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def trained_attention(device: torch.device, dtype: str, tokens: int) -> contextlib.AbstractContextManager[Any]:
+    """Context manager that chooses how attention over texts of so many tokens is computed where gradients follow.
+
+    On a CPU in bfloat16 the way back through torch's fused attention takes 940 of the 3,200 ms of a step over 64 texts
+    of 64 tokens of MiniLM; as two products of matrices it takes 64 ms. Without gradients, in float32, and above 128
+    tokens, the fused one is as fast or faster.
+
+    Parameters
+    ----------
+    device, dtype
+        As for :func:`autocast`.
+    tokens
+        Of the longest text.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if device.type == "cpu" and dtype == "bfloat16" and tokens <= 128:
+        return sdpa_kernel(SDPBackend.MATH)
+    return contextlib.nullcontext()
+
+
 def length_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
     """Cut texts into batches of similar length.
 

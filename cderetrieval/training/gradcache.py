@@ -28,7 +28,7 @@ from sentence_transformers.sentence_transformer.losses.cached_multiple_negatives
 from torch import Tensor, nn
 
 from ..models.attention import ContextCache
-from ..runtime import autocast, length_batches
+from ..runtime import autocast, length_batches, trained_attention
 
 if TYPE_CHECKING:
     from ..models.contextual import ContextualTransformer
@@ -90,8 +90,10 @@ class _Runner:
         self._passes: list[_Pass] = []
 
     def _run(self, rows: list[int]) -> Tensor:
-        with autocast(self._device, self._dtype):
-            return _at_least_float32(self._embed(take(self._texts, rows)))
+        texts = take(self._texts, rows)
+        tokens = texts["input_ids"].shape[1]
+        with autocast(self._device, self._dtype), trained_attention(self._device, self._dtype, tokens):
+            return _at_least_float32(self._embed(texts))
 
     def forward(self) -> Tensor:
         """All vectors in order, without a graph; random states are kept."""
