@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -173,17 +173,17 @@ def seismic(
             write_csr(file, matrix)
         peer = Peer(python, "peers.py", "seismic", *files)
     rows = []
-    for breadth in BREADTHS:
-        found = peer.ask(k=K, **breadth)["found"]
-        times: Times = {"seismic": [], own: []}
-        for _ in range(repeats):
-            times["seismic"].append(peer.ask(k=K, **breadth)["seconds"])
-            times[own].append(_milliseconds(call) / 1e3)
-        each = {f"{name}, ms": 1e3 * statistics.median(seconds) / count for name, seconds in times.items()}
-        found_share = {"recall": recall(found, exact, queries, least)}
-        built_in = {"build, s": round(peer.ready["build_seconds"], 1), "raw": times}
-        rows.append({**breadth, **found_share, **each, f"seismic / {own}": ratio(times, "seismic", own), **built_in})
-    peer.close()
+    with closing(peer):
+        for breadth in BREADTHS:
+            found = peer.ask(k=K, **breadth)["found"]
+            times: Times = {"seismic": [], own: []}
+            for _ in range(repeats):
+                times["seismic"].append(peer.ask(k=K, **breadth)["seconds"])
+                times[own].append(_milliseconds(call) / 1e3)
+            each = {f"{name}, ms": 1e3 * statistics.median(seconds) / count for name, seconds in times.items()}
+            row = {**breadth, "recall": recall(found, exact, queries, least), **each}
+            row[f"seismic / {own}"] = ratio(times, "seismic", own)
+            rows.append(row | {"build, s": round(peer.ready["build_seconds"], 1), "raw": times})
     return rows
 
 
