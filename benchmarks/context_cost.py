@@ -39,7 +39,7 @@ def backbone(width: int, layers: int, heads: int) -> dict[str, Any]:
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "intermediate_size": 4 * width,
-        "max_position_embeddings": CONTEXT + max(LENGTHS),
+        "max_position_embeddings": 2 * CONTEXT,
     }
 
 
@@ -56,19 +56,18 @@ def second_stage(settings: dict[str, Any], attention: str, form: str, weights: d
     return stage
 
 
-def embedders(width: int, layers: int, heads: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+def embedders(
+    width: int, layers: int, heads: int, device: torch.device | None = None
+) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
     """Token ids (b, t) to vectors, with and without a context, all of the same weights."""
     settings = backbone(width, layers, heads)
     config = BertConfig(**{key: value for key, value in settings.items() if key != "model_type"})
-    plain = AutoModel.from_config(config, attn_implementation="sdpa", add_pooling_layer=False).eval()
+    plain = AutoModel.from_config(config, attn_implementation="sdpa", add_pooling_layer=False).eval().to(device)
     weights = plain.state_dict()
-    context = torch.randn(CONTEXT, width) * 0.5
-    stages = {
-        "gated": second_stage(settings, "cached", "gated", weights),
-        "shared": second_stage(settings, "cached", "shared", weights),
-    }
+    context = torch.randn(CONTEXT, width, device=device) * 0.5
+    stages = {name: second_stage(settings, "cached", name, weights).to(device) for name in ("gated", "shared")}
     caches = {name: stage.context_cache(context) for name, stage in stages.items()}
-    joint = second_stage(settings, "joint", "gated", weights)
+    joint = second_stage(settings, "joint", "gated", weights).to(device)
 
     def without(ids: torch.Tensor) -> torch.Tensor:
         mask = torch.ones_like(ids)

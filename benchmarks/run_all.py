@@ -39,6 +39,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "embed": (),
     "milvus": (),
     "large_index": (),
+    "gpu": (),
 }
 DOCUMENTS = 300
 

@@ -16,7 +16,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -143,7 +143,9 @@ def measure_step(form: str, batch: int, context: int) -> dict:
     return {"what": form, "seconds": min(times), "megabytes": added, "threads": torch.get_num_threads()}
 
 
-def build_step(form: str, batch: int, context: int):
+def build_step(
+    form: str, batch: int, context: int, *, device: str = "cpu", dtype: str = "float32", chunk_tokens: int = 2_048
+) -> Callable[[], None]:
     """A step of a model of MiniLM's shape with random weights."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -168,16 +170,16 @@ def build_step(form: str, batch: int, context: int):
         context_size=context,
     )
     model = SentenceTransformer(
-        modules=[ContextualModule(ContextualTransformer(config, tiny_tokenizer()))], device="cpu"
+        modules=[ContextualModule(ContextualTransformer(config, tiny_tokenizer()))], device=device
     )
-    tokens = None if form.endswith("no gradient cache") else 2_048
+    tokens = None if form.endswith("no gradient cache") else chunk_tokens
     size = 0 if form == "biencoder" else context
-    loss = ContextualLoss(model.train(), context_size=size, caching=Caching(tokens, None, "float32"))
+    loss = ContextualLoss(model.train(), context_size=size, caching=Caching(tokens, None, dtype))
     rng = torch.Generator().manual_seed(0)
     columns = [
         {
-            "input_ids": torch.randint(5, 30_000, (batch, length), generator=rng),
-            "attention_mask": torch.ones(batch, length, dtype=torch.long),
+            "input_ids": torch.randint(5, 30_000, (batch, length), generator=rng).to(device),
+            "attention_mask": torch.ones(batch, length, dtype=torch.long, device=device),
         }
         for length in (QUERY_TOKENS, DOCUMENT_TOKENS)
     ]

@@ -76,6 +76,30 @@ def test_growth_of_a_size():
     assert growth.beyond({"peak_memory_mb": 7.5, "memory_before_mb": 5.2}) == 2.3
 
 
+def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
+    import gpu
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    gpu.main()
+    assert "no GPU here" in capsys.readouterr().out
+
+
+def test_use_of_a_gpu_is_the_arithmetic_over_the_peak(monkeypatch):
+    import gpu
+    import torch
+
+    monkeypatch.setitem(gpu.SHAPES, "tiny", (32, 2, 4, 1.5))
+    rows = gpu.encoding("tiny", length=16, tokens=64, device=torch.device("cpu"), repeats=2, top=1e9)
+    assert [row["form"] for row in rows] == ["plain", "gated", "shared", "joint"]
+    plain = rows[0]
+    # 2 layers, 16 tokens: 24 h^2 multiplications and additions each, and 4 h for each of 16 tokens.
+    flops = 2 * 16 * (24 * 32**2 + 4 * 32 * 16)
+    assert plain["MFU"] == pytest.approx(flops / 16 * plain["tokens a second"] / 1e9, rel=0.01, abs=1e-4)
+    assert all(row["time / plain"]["median"] > 0 for row in rows)
+
+
 def test_recall_of_sparse_search():
     import sparse
     import sparse_data
@@ -136,7 +160,7 @@ class ProductInPlaceOfSeismic:
                 query[words.astype(int)] = values
                 scores = self.dataset.matrix @ query[: self.dataset.matrix.shape[1]]
                 found.append([(number, scores[row], self.dataset.names[row]) for row in np.argsort(-scores)[:k]])
-            return found
+            return found[::-1]  # in the order in which its threads are done
 
     @staticmethod
     def get_seismic_string():
