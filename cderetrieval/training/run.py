@@ -160,6 +160,7 @@ def training_arguments(recipe: Recipe, family: Family, output: Path, evaluated: 
 
 
 def _bfloat16(dtype: str) -> bool:
+    """Whether transformers casts."""
     if dtype == "auto":
         return torch.cuda.is_available() and supports_bfloat16(torch.device("cuda"))
     return dtype == "bfloat16"
@@ -225,6 +226,8 @@ def train(
     arguments = training_arguments(recipe, family, output, evaluate is not None)
     processes = arguments.world_size
     device = str(arguments.device)
+    if recipe.dtype == "bfloat16" and not supports_bfloat16(arguments.device):
+        logger.warning("%s has no bfloat16 of its own and imitates it slowly; dtype='float32' is faster", device)
     prepared = prepare(recipe, cache or output / "cache", processes=processes, device=device)
     record = run_record(prepared.data.fingerprint, recipe.to_dict(), family.settings(model), processes)
     if checkpoint is not None:

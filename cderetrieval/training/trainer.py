@@ -27,6 +27,7 @@ from transformers import PrinterCallback, TrainerCallback
 from ..errors import StoreError, TrainingError
 from ..files import atomic_write
 from ..models.loading import quiet
+from ..runtime import trained_attention
 from .checkpoints import mark_whole
 from .data import PairData
 from .samplers import ClusteredBatchSampler
@@ -185,7 +186,9 @@ class PairTrainer(BaseTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One step; a loss that is not finite, or a collapse, stops the run before the weights change."""
         rows = inputs["row"].tolist()
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        tokens = max(texts.shape[1] for name, texts in inputs.items() if name.endswith("input_ids"))
+        with trained_attention(self.args.device, "bfloat16" if self.args.bf16 else "float32", tokens):
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             shown = ", ".join(str(row) for row in rows[:8])
             raise TrainingError(

@@ -15,6 +15,7 @@ from cderetrieval.errors import ConfigError, InputError, MismatchError, Training
 from cderetrieval.models.hub import load
 from cderetrieval.models.minilm import installed_minilm
 from cderetrieval.testing import tiny_model_directory, tiny_tokenizer
+from cderetrieval.training import run, trainer
 from cderetrieval.training.recipes import Recipe, load_recipe
 from cderetrieval.training.run import prepare, train
 
@@ -89,6 +90,19 @@ def vectors_of(encoder, texts=("the amber and the dune of 3", "kelp")):
     if encoder.kind == "dense":
         return found
     return found.toarray() if encoder.kind == "sparse" else found.embeddings
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_on_a_processor(base, folder, tmp_path, monkeypatch, caplog, supported):
+    asked = []
+    plain = trainer.trained_attention
+    monkeypatch.setattr(trainer, "trained_attention", lambda *given: asked.append(given) or plain(*given))
+    monkeypatch.setattr(run, "supports_bfloat16", lambda device: supported)
+    train(tiny(base, folder, "dense", dtype="bfloat16", max_steps=1, negatives=0), tmp_path / "run")
+    ((device, dtype, tokens),) = asked
+    assert (device.type, dtype) == ("cpu", "bfloat16")
+    assert 0 < tokens <= 24
+    assert ("dtype='float32' is faster" in caplog.text) is not supported
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
