@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -205,6 +206,8 @@ def train(
     ------
     MissingDependencyError
         If accelerate or datasets is not installed.
+    ConfigError
+        If the recipe names no data, or `learning_rates` name parameters that the model has not.
     MismatchError
         If the last checkpoint is of another run: other data, model, recipe, or number of processes.
     StoreError
@@ -223,6 +226,7 @@ def train(
         raise StoreError(f"{output} holds a run up to {checkpoint.name}: resume it, or choose another directory.")
     family = family_of(recipe.architecture)
     model = family.build(recipe)
+    _check_rates(recipe, model)
     arguments = training_arguments(recipe, family, output, evaluate is not None)
     processes = arguments.world_size
     device = str(arguments.device)
@@ -256,6 +260,17 @@ def train(
         on_ready(trainer)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     return _finish(trainer, output, card)
+
+
+def _check_rates(recipe: Recipe, model: torch.nn.Module) -> None:
+    """Refuse a rate for parameters that the model has not; the trainer would, after the data have been embedded."""
+    names = [f"model.{name}" for name, _ in model.named_parameters()]  # as the loss, which the trainer asks, has them
+    for pattern in recipe.learning_rates:
+        if not any(re.search(pattern, name) for name in names):
+            raise ConfigError(
+                f"learning_rates={dict(recipe.learning_rates)!r}: no parameter of this model matches {pattern!r} (only "
+                "cached_form='gated' has gates). Leave it out; --learning-rates '{}' leaves out all."
+            )
 
 
 def _as_json(value: Any) -> Any:

@@ -254,6 +254,12 @@ def test_every_switch_trains(folder, tmp_path, cache, changes):
     assert np.isfinite([line["loss"] for line in log_of(tmp_path / "run").values()]).all()
 
 
+def test_a_rate_for_parameters_that_are_not_there(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"no parameter of this model matches 'doors' \(only cached_form='gated'"):
+        train(tiny(folder, learning_rates={"gates": 0.1, "doors": 0.1}), tmp_path / "run")
+    assert not (tmp_path / "run" / "cache").exists()
+
+
 def test_weights_of_a_data_config_are_used(folder, tmp_path, cache):
     config = [{"name": "plain.jsonl.gz", "weight": 1}, {"name": "mined.jsonl", "weight": 0}]
     (folder / "data_config.json").write_text(json.dumps(config))
