@@ -236,6 +236,7 @@ def encode_for(encoder: Any, texts: Sequence[str], task_metadata: Any, prompt_ty
     if not hasattr(encoder, "settings"):
         return encode_side(encoder, texts, prompt_type == "query")
     name = prompt_name(encoder.settings.prompts, task_metadata, prompt_type)
+    name = name or getattr(prompt_type, "value", prompt_type)  # a side has a name, with a prompt or without
     if name is None:
         encoder = copy.copy(encoder)
         encoder.settings = dataclasses.replace(encoder.settings, prompts={**encoder.settings.prompts, "": ""})

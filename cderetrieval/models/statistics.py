@@ -3,7 +3,8 @@
     u        vector of a text, length 1                 m_d, m_q   means of sampled documents and of pseudo-queries
     v        u - centre * (m_q for a query, m_d for a document)
     v        v - contrast * sum_j softmax_j(scale * v0.(c_j - m_d)) (c_j - m_d),   c_j the sampled documents
-    vector   normalise([normalise(v) | term_weight * sketch of the text's terms])
+    query    normalise([normalise(v) | term_weight * sketch of its terms | 0])
+    document [normalise(v) | term_weight * sketch of its terms | rest] / its greatest possible length
 
 All texts of a narrow corpus share a direction that tells none of them apart: the mean takes it out (arXiv 2511.11041),
 the soft mean of the nearest sampled documents does the same for each topic. Queries have a mean of their own; nobody
@@ -29,7 +30,7 @@ from ..errors import ConfigError, InputError
 from ..files import read_json, write_json
 from .dense import DenseEncoder
 from .encoder import EncodingSettings
-from .term_sketch import document_frequencies, rarity, sketch, term_counts
+from .term_sketch import LONGEST, document_frequencies, rarity, sketch, term_counts
 
 FILE = "statistics.json"
 # Queries and documents whose nearest context documents are weighted together: 16 MB at 512 of these.
@@ -47,7 +48,8 @@ class StatisticsConfig:
     contrast, contrast_scale
         Share of the soft mean of the nearest context documents that is subtracted, and how sharply they are chosen.
     term_dimensions, term_weight
-        Dimensions that are added for terms (a multiple of 8; 0: none), and their length beside the encoder's 1.
+        Dimensions that are added for terms (0: none; of others the last is the rest), and how long the terms of a text
+        with 24 of them are beside the encoder's 1.
     query_words
         Words of a pseudo-query.
     context_size
@@ -69,8 +71,8 @@ class StatisticsConfig:
         for name in ("contrast_scale", "query_words", "context_size"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be above 0.")
-        if self.term_dimensions < 0 or self.term_dimensions % 8:
-            raise ConfigError(f"term_dimensions={self.term_dimensions!r} must be a multiple of 8, or 0 for none.")
+        if self.term_dimensions < 0 or self.term_dimensions == 1:
+            raise ConfigError(f"term_dimensions={self.term_dimensions!r} must be 2 or more, or 0 for none.")
         if self.term_weight < 0 or (self.term_weight > 0) != (self.term_dimensions > 0):
             raise ConfigError(
                 f"term_weight={self.term_weight!r} and term_dimensions={self.term_dimensions!r} belong together: both "
@@ -261,7 +263,11 @@ class StatisticsEncoder:
         return self.encode(texts, prompt_name="document", show_progress=show_progress)
 
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
-        """Vectors of texts under a prompt of the encoder; all but ``"query"`` count as documents."""
+        """Vectors of texts under a prompt of the encoder, shape (n, dimension), float32, length 1.
+
+        Texts of any prompt but ``"query"`` and ``"document"`` are taken for documents that are to be compared with each
+        other: as documents, without the rest.
+        """
         vectors = self._encoder.encode(texts, prompt_name=prompt_name, show_progress=show_progress)
         if self._means:
             for start in range(0, len(vectors), _CHUNK):
@@ -269,7 +275,10 @@ class StatisticsEncoder:
                 vectors[start : start + _CHUNK] = self._adapt(part, self._means[prompt_name == "query"])
         if not self.model.config.term_dimensions:
             return vectors
-        return _unit(np.hstack([vectors, self.model.config.term_weight * self._terms(texts)]))
+        if self._idf is None:  # where no term is known to be rare, terms are left out
+            return np.pad(vectors, ((0, 0), (0, self.model.config.term_dimensions)))
+        joined = np.hstack([vectors, self._terms(texts, self._idf)])
+        return self._filled(joined) if prompt_name == "document" else _unit(joined)
 
     def _adapt(self, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """Take out the mean, and the soft mean of the nearest context documents."""
@@ -282,13 +291,20 @@ class StatisticsEncoder:
             adapted -= config.contrast * (nearness @ self._documents)
         return _unit(adapted)
 
-    def _terms(self, texts: Sequence[str]) -> np.ndarray:
-        """Sketches of the texts; zeros without a context, where no term is known to be rare."""
-        dimensions = self.model.config.term_dimensions
-        if self._idf is None:
-            return np.zeros((len(texts), dimensions), dtype=np.float32)
+    def _terms(self, texts: Sequence[str], idf: np.ndarray) -> np.ndarray:
+        """Sketches of the texts, and a zero."""
+        config = self.model.config
         counts = term_counts(texts, self._encoder.tokenizer, self.settings.max_length)
-        return sketch(counts, self._idf, dimensions)
+        return np.pad(config.term_weight * sketch(counts, idf, config.term_dimensions - 1), ((0, 0), (0, 1)))
+
+    def _filled(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors of length 1 with the same inner products with any query, but for one factor for all.
+
+        Every index and every metric takes vectors of length 1; not all take those whose length differs.
+        """
+        filled = vectors / np.float32(np.hypot(1, self.model.config.term_weight * LONGEST))
+        filled[:, -1] = np.sqrt(np.maximum(0, 1 - (filled**2).sum(axis=1)))
+        return filled
 
 
 def _digest(embeddings: np.ndarray | None, terms: np.ndarray | None) -> str:

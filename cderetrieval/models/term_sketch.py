@@ -1,12 +1,13 @@
 """A text's terms, weighted by how rare they are in a corpus, folded into a few hundred dimensions.
 
     weight(t) = tf / (tf + 1) * log((n + 1) / (df + 1/2)),   n documents of the context, df of them with the term t
-    sketch    = normalise(sum over t of weight(t) * sign vector of t)
+    sketch    = (m / 24)^(1/4) * normalise(sum over t of weight(t) * sign vector of t),   m different terms, at most 128
 
 The sign vectors are random and fixed, so the inner product of two sketches is that of the two weighted term vectors,
 up to noise of 1 / sqrt(dimensions) (Achlioptas 2003, "Database-friendly random projections"): exact names, numbers and
 rare words keep a place of their own in a dense vector. Terms are the tokens of the model's tokenizer; which of them are
-rare is what a corpus says, as in BM25.
+rare is what a corpus says, as in BM25. A cosine holds each further term against a text, as 1 / sqrt(m); half of that is
+given back to queries and documents alike, as BM25 holds half of a document's length against it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 
 # Of the sign vectors: part of the method, not a setting. Other signs would make every stored vector meaningless.
 SEED = 0
-# Texts that are folded together: at 384 dimensions 16 MB.
+# Terms of a text whose sketch has length 1, between the 10 of a question and the 60 and more of a passage; and how many
+# count at most, so that a sketch's length has a bound.
+_USUAL_TERMS = 24
+_MOST_TERMS = 128
+# Of the longest sketch.
+LONGEST = (_MOST_TERMS / _USUAL_TERMS) ** 0.25
+# Texts that are folded together: at 640 dimensions 26 MB.
 _CHUNK = 10_000
 
 
@@ -82,7 +89,7 @@ def rarity(frequencies: np.ndarray, documents: int) -> np.ndarray:
 
 
 def sketch(counts: sparse.csr_array, idf: np.ndarray, dimensions: int) -> np.ndarray:
-    """Weighted terms of each text, folded, shape (texts, dimensions), float32; length 1, or 0 without any term.
+    """Weighted terms of each text, folded, shape (texts, dimensions), float32; 0 without any term.
 
     Parameters
     ----------
@@ -91,7 +98,12 @@ def sketch(counts: sparse.csr_array, idf: np.ndarray, dimensions: int) -> np.nda
     idf
         From :func:`rarity`.
     dimensions
-        A multiple of 8.
+        Of a sketch.
+
+    Returns
+    -------
+    numpy.ndarray
+        As long as the number of different terms says, see above: 1 at 24 of them, `LONGEST` from 128 on.
     """
     weighted = counts.copy()
     weighted.data = weighted.data / (weighted.data + 1) * idf[weighted.indices]
@@ -100,17 +112,20 @@ def sketch(counts: sparse.csr_array, idf: np.ndarray, dimensions: int) -> np.nda
     for start in range(0, len(folded), _CHUNK):
         folded[start : start + _CHUNK] = weighted[start : start + _CHUNK] @ signs
     lengths = np.linalg.norm(folded, axis=1, keepdims=True)
-    return folded / np.where(lengths > 0, lengths, 1)
+    terms = np.minimum(np.diff(counts.indptr), _MOST_TERMS)[:, None]
+    wanted = ((terms / _USUAL_TERMS) ** 0.25).astype(np.float32)
+    return folded * (wanted / np.where(lengths > 0, lengths, 1))
 
 
 @lru_cache(maxsize=2)
 def sign_vectors(vocabulary: int, dimensions: int) -> np.ndarray:
-    """Random signs, shape (vocabulary, dimensions), float32; 47 MB for BERT's vocabulary and 384 dimensions.
+    """Random signs, shape (vocabulary, dimensions), float32; 78 MB for BERT's vocabulary and 639 dimensions.
 
-    >>> sign_vectors(3, 8).shape, set(np.unique(sign_vectors(3, 8)).tolist()) <= {-1.0, 1.0}
-    ((3, 8), True)
+    >>> sign_vectors(3, 7).shape, set(np.unique(sign_vectors(3, 7)).tolist()) <= {-1.0, 1.0}
+    ((3, 7), True)
     """
     # RandomState's stream is frozen by NumPy's compatibility policy, a Generator's is not.
-    bits = np.random.RandomState(SEED).bytes(vocabulary * dimensions // 8)
-    signs = np.unpackbits(np.frombuffer(bits, dtype=np.uint8)).reshape(vocabulary, dimensions)
+    count = vocabulary * dimensions
+    bits = np.random.RandomState(SEED).bytes(-(-count // 8))
+    signs = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=count).reshape(vocabulary, dimensions)
     return signs.astype(np.float32) * 2 - 1

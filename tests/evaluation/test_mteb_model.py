@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,14 +11,15 @@ from datasets import Dataset as Table  # noqa: E402
 from mteb.mocks import MOCK_TASK_TEST_GRID  # noqa: E402
 from mteb.models import EncoderProtocol, SearchProtocol  # noqa: E402
 
-from cderetrieval import Retriever  # noqa: E402
+from cderetrieval import Context, Retriever, load  # noqa: E402
 from cderetrieval.errors import ContextError  # noqa: E402
 from cderetrieval.evaluation.inject import TaskCorpus, query_texts  # noqa: E402
 from cderetrieval.evaluation.mteb_context import context_pools, is_retrieval  # noqa: E402
-from cderetrieval.evaluation.mteb_model import MTEBModel, prompt_name  # noqa: E402
+from cderetrieval.evaluation.mteb_model import MTEBModel, encode_for, prompt_name  # noqa: E402
 from cderetrieval.evaluation.runner import evaluate  # noqa: E402
 from cderetrieval.evaluation.setting import context_setting, settings_for  # noqa: E402
-from cderetrieval.testing import tiny_model  # noqa: E402
+from cderetrieval.models.statistics import StatisticsModel  # noqa: E402
+from cderetrieval.testing import tiny_dense_directory, tiny_model  # noqa: E402
 
 OWN = context_setting("own", 4)
 
@@ -224,6 +226,15 @@ CDE = {"query": "q: ", "document": "d: ", "classification": "c: ", "clustering":
 )
 def test_prompts_by_task_type(kind, side, prompts, expected):
     assert prompt_name(prompts, SimpleNamespace(name="Toy", type=kind), side) == expected
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_a_side_without_a_prompt_stays_that_side(side):
+    model = StatisticsModel(load(tiny_dense_directory()))
+    inside = Context.from_texts(model, ["owls hunt at night", "bees make honey"]).encoder(model)
+    inside.settings = dataclasses.replace(inside.settings, prompts={})
+    found = encode_for(inside, ["owls"], SimpleNamespace(name="Toy", type="Reranking"), side)
+    np.testing.assert_array_equal(found, getattr(inside, f"encode_{side}")(["owls"]))
 
 
 def test_an_unfitting_prompt_is_left_out():

@@ -1,16 +1,19 @@
 """The statistics of a corpus as the context of a dense encoder."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from cderetrieval import Context, Retriever, load
 from cderetrieval.errors import ConfigError, ContextError, InputError, MismatchError
 from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.models.minilm import PACKAGE, installed_minilm
 from cderetrieval.models.statistics import StatisticsConfig, StatisticsModel, pseudo_query
-from cderetrieval.models.term_sketch import document_frequencies, rarity, sketch, term_counts
+from cderetrieval.models.term_sketch import LONGEST, document_frequencies, rarity, sketch, term_counts
 from cderetrieval.testing import HashEncoder, tiny_dense_directory, tiny_tokenizer
 
 CORPUS = [
@@ -50,12 +53,33 @@ def test_vectors_follow_the_formula(encoder):
         weights = np.exp(10 * vectors @ nearest.T)
         local = (weights / weights.sum(axis=1, keepdims=True)) @ nearest
         dense = unit(vectors - 0.5 * mean - 0.2 * local)
-        terms = sketch(term_counts(CORPUS, encoder.tokenizer, 48), idf, 64)
-        expected = unit(np.hstack([dense, 0.7 * terms]))
+        joined = np.hstack([dense, 0.7 * sketch(term_counts(CORPUS, encoder.tokenizer, 48), idf, 63)])
+        if encode == "encode_query":
+            expected = np.pad(unit(joined), ((0, 0), (0, 1)))
+        else:
+            part = joined / np.hypot(1, 0.7 * LONGEST)
+            expected = np.hstack([part, np.sqrt(1 - (part**2).sum(axis=1, keepdims=True))])
         found = getattr(context.encoder(model), encode)(CORPUS)
         assert found.shape == (len(CORPUS), 32 + 64)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_documents_of_any_length_rank_by_the_terms_that_they_share(encoder):
+    model = StatisticsModel(encoder, FULL)
+    inside = Context.from_texts(model, CORPUS).encoder(model)
+    texts = ["owls", *CORPUS, " ".join(CORPUS), "owls bees " * 200, "..."]
+    queries, documents = inside.encode_query(["owls at night", "bees"]), inside.encode_document(texts)
+    np.testing.assert_allclose(np.linalg.norm(documents, axis=1), 1, atol=1e-6)
+    assert not queries[:, -1].any()
+    inside.settings = dataclasses.replace(inside.settings, prompts={"similarity": ""})
+    compared = inside.encode(texts, prompt_name="similarity")
+    assert not compared[:, -1].any()
+    # The same direction but for the rest: one factor for all documents is all that the rest takes.
+    lengths = np.linalg.norm(documents[:, :-1], axis=1, keepdims=True)
+    np.testing.assert_allclose(documents[:, :-1] / lengths, compared[:, :-1], atol=1e-6)
+    dense = np.linalg.norm(documents[:, : encoder.dimension], axis=1)
+    np.testing.assert_allclose(dense, dense[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("config", [FULL, StatisticsConfig()])
@@ -90,10 +114,18 @@ def test_sketches_keep_the_inner_products_of_weighted_terms(texts):
     idf = rarity(document_frequencies(counts), len(texts))
     weighted = counts.toarray() / (counts.toarray() + 1) * idf
     lengths = np.linalg.norm(weighted, axis=1, keepdims=True)
-    exact = weighted / np.where(lengths > 0, lengths, 1)
+    wanted = (np.count_nonzero(weighted, axis=1)[:, None] / 24) ** 0.25
+    exact = weighted / np.where(lengths > 0, lengths, 1) * wanted
     folded = sketch(counts, idf, 8_192)
     # Noise of 1 / sqrt(8192) = 0.011 a pair; six standard deviations.
     assert np.abs(folded @ folded.T - exact @ exact.T).max() < 0.07
+
+
+def test_sketches_grow_with_the_terms_of_a_text_up_to_a_bound():
+    counts = sparse.csr_array(np.tril(np.ones((600, 600), dtype=np.float32)))  # row i has i + 1 terms
+    lengths = np.linalg.norm(sketch(counts, np.ones(600, dtype=np.float32), 639), axis=1)
+    assert lengths[[0, 23, 99]] == pytest.approx([24**-0.25, 1, (100 / 24) ** 0.25], abs=1e-6)
+    np.testing.assert_allclose(lengths[127:], LONGEST, atol=1e-6)
 
 
 def test_terms_are_counted_without_special_tokens_up_to_the_length_limit():
@@ -171,7 +203,7 @@ def test_another_number_format_leaves_the_model_as_it_was():
         ({"centre": 1.5}, "centre"),
         ({"contrast": -0.1}, "contrast"),
         ({"contrast_scale": 0}, "contrast_scale"),
-        ({"term_dimensions": 12, "term_weight": 1}, "multiple of 8"),
+        ({"term_dimensions": 1, "term_weight": 1}, "2 or more"),
         ({"term_dimensions": 64}, "belong together"),
         ({"term_weight": 0.5}, "belong together"),
         ({"query_words": 0}, "query_words"),
