@@ -44,9 +44,9 @@ SYSTEMS = {
     NULL: "null context",
 }
 FOLDERS = {
-    "SciFact": "SciFact",
+    "scifact": "SciFact",
     "squad-dev": "SQuAD dev paragraphs",
-    "FeedbackQARetrieval": "FeedbackQA",
+    "feedbackqa": "FeedbackQA",
     "nfcorpus-preprocessed": "NFCorpus (preprocessed)",
     "cranfield": "Cranfield",
     "cisi": "CISI",
