@@ -195,18 +195,20 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def table(results: pd.DataFrame, seeds: int) -> str:
-    """Mean of each cell and the half-width of its 95% interval over the seeds (Student's t), as text."""
-    from scipy.stats import t
-
-    quantile = float(t.ppf(0.975, seeds - 1)) if seeds > 1 else math.nan
+    """Mean of each cell and, of several seeds, the half-width of its 95% interval (Student's t), as text."""
     first = results.columns.get_loc("loss")
     settings = [name for name in results.columns[:first] if name != "seed"]
     numbers = [name for name in results.columns[first:] if name not in (*REPORTED, "steps")]
     lines = []
     for names, group in results.groupby(settings, sort=False):
-        cells = [
-            f"{name} {group[name].mean():.4f} ±{quantile * group[name].std(ddof=1) / math.sqrt(seeds):.4f}"
-            for name in numbers
-        ]
+        cells = [f"{name} {_with_interval(group[name], seeds)}" for name in numbers]
         lines.append("  ".join([*(f"{value!s:10s}" for value in names), *cells]))
     return "\n".join(lines)
+
+
+def _with_interval(values: pd.Series, seeds: int) -> str:
+    from scipy.stats import t
+
+    if seeds == 1:
+        return f"{values.mean():.4f}"
+    return f"{values.mean():.4f} ±{t.ppf(0.975, seeds - 1) * values.std(ddof=1) / math.sqrt(seeds):.4f}"

@@ -86,3 +86,5 @@ def test_the_table_has_intervals():
     assert len(lines) == 4
     assert "loss 2.0000 ±2.4841" in lines[0]
     assert lines[0].split()[:3] == ["random", "biencoder", "8"]
+    alone = table(pd.DataFrame(rows[:1]), 1)
+    assert alone.endswith("loss 1.0000  accuracy 0.5000")  # one seed says nothing of the others
