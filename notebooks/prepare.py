@@ -1,11 +1,10 @@
 """Make the small scale of the ablations: a base model, training pairs with mined negatives, development folders.
 
-python notebooks/prepare.py data PAIRS small           PAIRS: a folder of <set>.jsonl.gz of {"query", "document"}
+python notebooks/prepare.py PAIRS small           PAIRS: a folder of <set>.jsonl.gz of {"query", "document"}
 python run_train.py notebooks/first.json --out small/first
-python notebooks/prepare.py base small/first/model small/base
 
 small/start/   a BERT of two layers and width 128; its word embeddings are principal components of all-MiniLM-L6-v2's
-small/early/   <set>.jsonl, the pairs that turn it into a bi-encoder, which all ablations start from: small/base/
+small/early/   <set>.jsonl, the pairs that turn it into a bi-encoder, which all ablations start from
 small/pairs/   <set>.jsonl, other pairs of the same sets, each with one negative mined by BM25 inside its set
 small/dev/     <set>/, BEIR folders of pairs that no training file holds; three of the six sets are not trained on
 
@@ -48,21 +47,10 @@ Pair = dict[str, Any]
 def main() -> None:
     """Write the three folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    data = commands.add_parser("data")
-    data.add_argument("source", type=Path, metavar="PAIRS")
-    data.set_defaults(command=write_data)
-    base = commands.add_parser("base")
-    base.add_argument("source", type=Path, metavar="MODEL")
-    base.set_defaults(command=write_backbone)
-    for command in (data, base):
-        command.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("source", type=Path, metavar="PAIRS")
+    parser.add_argument("out", type=Path, metavar="OUT")
     arguments = parser.parse_args()
-    arguments.command(arguments.source, arguments.out)
-
-
-def write_data(source: Path, out: Path) -> None:
-    """Write the first model, pairs and folders."""
+    source, out = arguments.source, arguments.out
     write_start(out / "start")
     for name in sorted({*TRAINED, *DEVELOPMENT}):
         pairs = read_pairs(source / f"{name}.jsonl.gz")
@@ -74,26 +62,6 @@ def write_data(source: Path, out: Path) -> None:
             if early:
                 write_lines(out / "early" / f"{name}.jsonl", early)
             write_lines(out / "pairs" / f"{name}.jsonl", mined(pairs[held : held + count]))
-
-
-def write_backbone(source: Path, out: Path) -> None:
-    """The backbone of a trained model, for others to start from."""
-    from cderetrieval import load
-
-    model = load(source)
-    save(model.second_stage_model.backbone, out)
-    model.tokenizer.save_pretrained(out)
-
-
-def save(backbone: Any, folder: Path) -> None:
-    """Write configuration and weights as transformers does."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {**backbone.config.to_diff_dict(), "model_type": "bert"}
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
-    tensors = {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors")
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -170,7 +138,7 @@ def write_start(folder: Path) -> None:
     model = BertModel(config, add_pooling_layer=False)
     with torch.no_grad():
         model.embeddings.word_embeddings.weight.copy_(small / small.std())
-    save(model, folder)
+    model.save_pretrained(folder)
     for file in source.iterdir():
         if file.name.startswith(("tokenizer", "vocab", "special_tokens")):
             shutil.copy(file, folder / file.name)

@@ -29,7 +29,7 @@ license: {license}
 ```python
 from cderetrieval import Retriever
 
-retriever = Retriever("{name}", on="text")
+retriever = Retriever("directory or hub name of this model", on="text")
 retriever.add(documents)
 retriever(["a question"], k=10)
 ```

@@ -19,10 +19,11 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,18 @@ class StatisticsConfig:
                 f"term_weight={self.term_weight!r} and term_dimensions={self.term_dimensions!r} belong together: both "
                 "above 0, or both 0."
             )
+
+
+def read_settings(values: Mapping[str, Any], source: str) -> StatisticsConfig:
+    """Settings from JSON values; an unknown one is an error that names it and `source`."""
+    if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(StatisticsConfig)}):
+        raise ConfigError(f"{source}: unknown settings {', '.join(unknown)}; written by a newer version?")
+    return StatisticsConfig(**values)
+
+
+def write_settings(config: StatisticsConfig, path: str | Path) -> None:
+    """Put a dense model's directory under the statistics of its corpus."""
+    write_json(Path(path) / FILE, asdict(config))
 
 
 def pseudo_query(text: str, words: int) -> str:
@@ -145,15 +158,13 @@ class StatisticsModel:
             If ``statistics.json`` holds an unknown setting.
         """
         path = Path(path)
-        values = read_json(path / FILE) if (path / FILE).is_file() else {}
-        if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(StatisticsConfig)}):
-            raise ConfigError(f"{path / FILE}: unknown settings {', '.join(unknown)}; written by a newer version?")
-        return cls(DenseEncoder(str(path), device=device, dtype=dtype), StatisticsConfig(**values))
+        config = read_settings(read_json(path / FILE) if (path / FILE).is_file() else {}, str(path / FILE))
+        return cls(DenseEncoder(str(path), device=device, dtype=dtype), config)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the encoder as a sentence-transformers directory, and the settings beside it as ``statistics.json``."""
         self.encoder.model.save_pretrained(str(path))
-        write_json(Path(path) / FILE, asdict(self.config))
+        write_settings(self.config, path)
 
     @property
     def context_size(self) -> int:

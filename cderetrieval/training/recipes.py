@@ -39,6 +39,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _LEAST = {
     "max_length": 1,
+    "saved_length": 1,
     "negatives": 0,
     "cluster_size": 1,
     "cluster_dimensions": 1,
@@ -70,6 +71,7 @@ _ONLY: dict[str, tuple[tuple[str, ...], Any]] = {
     "query_flops": (SPARSE, 0.0),
     "document_flops": (SPARSE, 0.0),
     "distillation": (SPARSE, "none"),
+    "statistics": (("biencoder", "dense"), {}),
 }
 
 
@@ -91,8 +93,11 @@ class Recipe:
         Further fields of that configuration; for the other architectures, see :mod:`~cderetrieval.training.families`.
     first_stage
         ``"trained"``; ``"frozen"``: as it starts; ``"tied"``: the second stage's backbone, trained with it.
-    max_length
-        Tokens of a text.
+    max_length, saved_length
+        Tokens of a text in training, and of the finished model (None: the same).
+    statistics
+        Put the finished bi-encoder or dense model under the statistics of its corpus: settings of
+        :class:`~cderetrieval.models.statistics.StatisticsConfig`; empty: do not.
     data
         What :func:`~cderetrieval.training.sources.find_sources` takes.
     negatives
@@ -146,6 +151,8 @@ class Recipe:
     model: Mapping[str, Any] = field(default_factory=dict)
     first_stage: str = "trained"
     max_length: int = 512
+    saved_length: int | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
     data: tuple[str, ...] = ()
     negatives: int = 0
     small_domains: str = "error"
@@ -210,6 +217,10 @@ class Recipe:
                     f"architecture={self.architecture!r} has no {name}: set it to {nothing!r}, not "
                     f"{getattr(self, name)!r}."
                 )
+        if self.statistics:
+            from ..models.statistics import read_settings
+
+            read_settings(self.statistics, "recipe: statistics")
         if self.distillation != "none" and self.negatives < 1:
             raise ConfigError(f"distillation={self.distillation!r} compares documents: set negatives to 1 or more.")
 

@@ -15,6 +15,7 @@ import torch
 
 from ..errors import ConfigError, StoreError, missing_dependency
 from ..files import write_json
+from ..models.statistics import read_settings, write_settings
 from ..runtime import supports_bfloat16
 from .checkpoints import check_same_run, last_checkpoint, run_record
 from .cluster import Clusters, ClusterSettings, cluster_pairs, difficulty
@@ -200,7 +201,8 @@ def train(
     Returns
     -------
     ContextualTransformer, DenseEncoder, Splade or SparseEmbed
-        The trained model, as it was written to ``<output>/model``.
+        The trained model. ``<output>/model`` holds it, a bi-encoder without a head as a plain sentence-transformers
+        model, under the statistics of its corpus where the recipe says so.
 
     Raises
     ------
@@ -259,7 +261,7 @@ def train(
     if on_ready is not None:
         on_ready(trainer)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-    return _finish(trainer, output, card)
+    return _finish(trainer, output, card, recipe)
 
 
 def _check_rates(recipe: Recipe, model: torch.nn.Module) -> None:
@@ -293,8 +295,10 @@ def model_card_fields(recipe: Recipe, prepared: Prepared, license: str) -> dict[
     }
 
 
-def _finish(trainer: PairTrainer, output: Path, card: dict[str, Any]) -> Any:
+def _finish(trainer: PairTrainer, output: Path, card: dict[str, Any], recipe: Recipe) -> Any:
     trainer.model.eval()
+    if recipe.saved_length is not None:
+        trainer.model.max_seq_length = recipe.saved_length
     evaluated = [entry for entry in trainer.state.log_history if any(name.startswith("eval_") for name in entry)]
     results = {
         name.removeprefix("eval_"): float(value)
@@ -302,6 +306,8 @@ def _finish(trainer: PairTrainer, output: Path, card: dict[str, Any]) -> Any:
         if name.startswith("eval_") and name not in SPEEDS
     }
     if trainer.is_world_process_zero():
-        trainer.family.save(trainer.model, str(output / "model"), {**card, "results": results or None})
+        trainer.family.finish(recipe, trainer.model, str(output / "model"), {**card, "results": results or None})
+        if recipe.statistics:
+            write_settings(read_settings(recipe.statistics, "recipe: statistics"), output / "model")
     trainer.accelerator.wait_for_everyone()
     return trainer.family.encoder(trainer.model)

@@ -9,9 +9,13 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from cderetrieval import Retriever
 from cderetrieval.errors import ConfigError, MismatchError, ModelError, StoreError, TrainingError
+from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.models.hub import load
-from cderetrieval.testing import tiny_model, tiny_model_directory
+from cderetrieval.models.minilm import STATISTICS, installed_minilm
+from cderetrieval.models.statistics import StatisticsConfig, StatisticsModel
+from cderetrieval.testing import tiny_dense_directory, tiny_model, tiny_model_directory
 from cderetrieval.training.checkpoints import last_checkpoint
 from cderetrieval.training.recipes import Recipe, load_recipe, recipe_names
 from cderetrieval.training.run import prepare, train
@@ -44,6 +48,16 @@ def tiny(folder, **changes):
         "save_steps": 3,
     }
     return Recipe.from_dict({**values, **changes})
+
+
+PLAIN = {
+    "base": tiny_dense_directory(),
+    "architecture": "biencoder",
+    "model": {"head": "none", "soft_prompt_tokens": 0},
+    "null_probability": 0.0,
+    "sequence_dropout": 0.0,
+    "max_steps": 2,
+}
 
 
 def log_of(output):
@@ -317,6 +331,10 @@ def test_recipes_are_whole_and_read_back():
         ({"data": "one"}, "data='one' must be a list"),
         ({"bacth_size": 1}, "unknown settings bacth_size"),
         ({"architecture": "biencoder"}, "has no context"),
+        ({"statistics": {"centre": 0.4}}, "architecture='cached' has no statistics"),
+        ({**PLAIN, "statistics": {"centre": 2}}, "centre=2 must lie between 0 and 1"),
+        ({**PLAIN, "statistics": {"middle": 1}}, "recipe: statistics: unknown settings middle"),
+        ({"saved_length": 0}, "saved_length=0 must be a whole number of at least 1"),
     ],
 )
 def test_a_wrong_recipe_is_named(folder, changes, message):
@@ -365,6 +383,47 @@ def test_a_bi_encoder_is_blind_to_its_context(folder, tmp_path, cache):
     model = train(recipe, tmp_path / "run", cache=cache)
     own = model.in_context(model.embed_context(["owls", "bees"]))
     np.testing.assert_array_equal(own.encode_query(["owl"]), model.in_context(None).encode_query(["owl"]))
+
+
+def test_a_trained_bi_encoder_is_a_plain_model(folder, tmp_path, cache):
+    recipe = tiny(folder, **PLAIN, saved_length=40)
+    model = train(recipe, tmp_path / "run", cache=cache)
+    written = load(tmp_path / "run" / "model")
+    assert isinstance(written, DenseEncoder)
+    assert written.settings.max_length == 40
+    texts = ["owls hunt at night " * 3, "bees"]
+    expected = model.in_context(None).encode_document(texts)
+    np.testing.assert_allclose(written.encode_document(texts), expected, atol=1e-6)
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "A dense encoder" in card
+    assert "| saved_length | `40` |" in card
+    # The next phase starts from it, as a bi-encoder or as a contextual model.
+    for changes in ({}, {"architecture": "cached", "first_stage": "tied"}):
+        again = start_model(recipe.replace(**{**changes, "base": str(tmp_path / "run" / "model")}))
+        np.testing.assert_allclose(again.in_context(None).encode_document(["bees"]), expected[1:], atol=1e-6)
+
+
+def test_a_trained_bi_encoder_can_have_the_statistics_of_its_corpus(folder, tmp_path, cache):
+    statistics = {"term_dimensions": 16, "term_weight": 0.5}
+    train(tiny(folder, **PLAIN, statistics=statistics), tmp_path / "run", cache=cache)
+    written = load(tmp_path / "run" / "model")
+    assert isinstance(written, StatisticsModel)
+    assert written.config == StatisticsConfig(**statistics)
+    retriever = Retriever(str(tmp_path / "run" / "model")).add(["owls hunt at night", "bees make honey"])
+    assert retriever("honey", k=1)[0][0]["id"] == 1
+
+
+def test_statistics_need_vectors_of_a_backbone_alone(folder, tmp_path):
+    recipe = tiny(folder, **{**PLAIN, "model": {"head": "mlp"}}, statistics={"centre": 0.4})
+    with pytest.raises(ConfigError, match="set head='none'"):
+        train(recipe, tmp_path / "run")
+
+
+def test_the_default_model_is_what_its_recipe_saves():
+    recipe = load_recipe("cde-minilm")
+    assert recipe.statistics == STATISTICS
+    if (directory := installed_minilm()) is not None:
+        assert recipe.saved_length == DenseEncoder(str(directory)).settings.max_length
 
 
 def test_v2_finds_the_end_of_an_instruction():

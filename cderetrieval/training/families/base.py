@@ -55,6 +55,11 @@ class Family(ABC):
     def save(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
         """Write the model with its card into a directory."""
 
+    def finish(self, recipe: Recipe, model: Any, path: str, card: Mapping[str, Any]) -> None:
+        """Write the trained model; where training has a form of its own, in the form in which it is used."""
+        del recipe
+        self.save(model, path, card)
+
     def collator(self, recipe: Recipe, model: Any, data: PairData) -> PairCollator:
         """Rows to a batch of token ids."""
         del recipe

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
 
+from ...errors import ConfigError
+from ...models.dense import DenseEncoder
+from ...models.plain import is_plain, plain_model
 from ...models.sentence_transformer import ContextualModule
 from ..false_negatives import FalseNegativeFilter
 from ..gradcache import Caching
@@ -16,6 +19,7 @@ from ..start import start_model
 from ..surrogate import FreshVectors, load_surrogate
 from ..trainer import DenseTrainer
 from .base import Family, switch_on
+from .dense import save_with_card
 
 if TYPE_CHECKING:
     from ...models.contextual import ContextualTransformer
@@ -32,6 +36,11 @@ class ContextualFamily(Family):
     def build(self, recipe: Recipe) -> SentenceTransformer:
         """A contextual model, as the one module of a `SentenceTransformer`."""
         contextual = start_model(recipe)
+        if recipe.statistics and not is_plain(contextual):
+            raise ConfigError(
+                "statistics are for vectors of a backbone alone: set head='none', soft_prompt_tokens=0 and "
+                "skip_instruction=False in the recipe's model, or leave them out."
+            )
         if recipe.first_stage == "frozen":
             contextual.first_stage_model.requires_grad_(False)
         backbones = [contextual.second_stage_model.backbone]
@@ -81,3 +90,12 @@ class ContextualFamily(Family):
     def save(self, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
         """Write a directory that `load` and `SentenceTransformer` read."""
         model[0].model.save_pretrained(path, **card)
+
+    def finish(self, recipe: Recipe, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
+        """Write a bi-encoder as a plain model, unless it has a head; others as :meth:`save` does."""
+        contextual = self.encoder(model)
+        if recipe.architecture == "biencoder" and is_plain(contextual):
+            plain = plain_model(contextual)
+            save_with_card(plain, DenseEncoder(plain), path, card)
+        else:
+            self.save(model, path, card)
