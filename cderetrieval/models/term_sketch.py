@@ -6,8 +6,8 @@
 The sign vectors are random and fixed, so the inner product of two sketches is that of the two weighted term vectors,
 up to noise of 1 / sqrt(dimensions) (Achlioptas 2003, "Database-friendly random projections"): exact names, numbers and
 rare words keep a place of their own in a dense vector. Terms are the tokens of the model's tokenizer; which of them are
-rare is what a corpus says, as in BM25. A cosine holds each further term against a text, as 1 / sqrt(m); half of that is
-given back to queries and documents alike, as BM25 holds half of a document's length against it.
+rare is what a corpus says, as in BM25. A cosine holds each further term against a text, as 1 / sqrt(m); half of that,
+1 / m^(1/4), was better on development sets (docs/cde-minilm.md).
 """
 
 from __future__ import annotations
