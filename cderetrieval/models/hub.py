@@ -164,6 +164,8 @@ def find(name: str, revision: str | None = None) -> Path:
     """Directory of a model: local, installed, or fetched from the hub."""
     local = Path(name).expanduser()
     if local.is_dir():
+        if (local / "recipe.json").is_file() and not (local / "config.json").exists():
+            raise ModelError(f"{local} is a training run: its model is {local / 'model'}, once it has ended.")
         return local
     if looks_like_path(name):
         raise ModelError(f"there is no directory {name!r}. Give an existing directory, or a model name.")

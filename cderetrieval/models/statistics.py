@@ -34,6 +34,8 @@ from .encoder import EncodingSettings
 from .term_sketch import LONGEST, document_frequencies, rarity, sketch, term_counts
 
 FILE = "statistics.json"
+# Part of every fingerprint: whoever changes how vectors are made changes it, and earlier indexes are refused by name.
+_METHOD = "statistics-2"
 # Queries and documents whose nearest context documents are weighted together: 16 MB at 512 of these.
 _CHUNK = 8_192
 
@@ -175,7 +177,7 @@ class StatisticsModel:
     def fingerprint(self) -> str:
         """Digest of the encoder and the settings."""
         settings = json.dumps(asdict(self.config), sort_keys=True)
-        return hashlib.sha256(f"statistics:{self.encoder.fingerprint}:{settings}".encode()).hexdigest()
+        return hashlib.sha256(f"{_METHOD}:{self.encoder.fingerprint}:{settings}".encode()).hexdigest()
 
     def embed_context(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of each sampled document and of a pseudo-query made from it, shape (J, 2, H), float32."""

@@ -134,6 +134,12 @@ def test_without_the_installed_weights_the_default_model_says_so(monkeypatch):
         load()
 
 
+def test_a_training_run_says_where_its_model_is(tmp_path):
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"is a training run: its model is .*model, once it has ended"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/directory", "~/nowhere", "a/b/c"])
 def test_what_can_only_be_a_path_never_asks_the_hub(name, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", None)
