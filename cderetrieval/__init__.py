@@ -23,6 +23,8 @@ _PUBLIC = {
     "ContextualTransformer": ".models.contextual",
     "ContextualConfig": ".models.config",
     "DenseEncoder": ".models.dense",
+    "StatisticsModel": ".models.statistics",
+    "StatisticsConfig": ".models.statistics",
     "BM25": ".models.bm25",
     "Splade": ".models.splade",
     "SparseEmbed": ".models.sparse_embed",

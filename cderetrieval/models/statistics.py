@@ -57,6 +57,16 @@ class StatisticsConfig:
         Words of a pseudo-query.
     context_size
         Number of context documents.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range, or only one of `term_dimensions` and `term_weight` is set.
+
+    Examples
+    --------
+    >>> StatisticsConfig(term_dimensions=640, term_weight=0.7).context_size
+    512
     """
 
     centre: float = 0.5
