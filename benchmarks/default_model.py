@@ -2,9 +2,9 @@
 
 Beside it stand the training-free contexts of the base: its own settings on untrained weights, and `context="centre"`,
 which is those without terms. Vectors of each text are computed once for each set of weights. The interval of a mean
-difference is a paired bootstrap that draws queries anew within each folder; own and random contexts are averaged over
-three samples. Contexts of the other folders, three samples of each, say whether it must be one's own corpus or whether
-any will do.
+difference is a paired bootstrap that draws queries anew within each folder; own contexts are averaged over three
+samples. Contexts of the other folders, three samples of each, say whether it must be one's own corpus or whether any
+will do.
 
     python benchmarks/default_model.py FOLDER [FOLDER ...] [--cache vectors/]
 
@@ -36,10 +36,9 @@ BARS = {BASE + "/none": 2.0, CENTRE + "/own": 0.0, UNTRAINED + "/own": 0.0, MODE
 
 def scores(model: Any, datasets: list[Dataset], context: str) -> list[np.ndarray]:
     """Of each folder, the metric of each query, averaged over samples of the context."""
-    return [
-        np.mean([in_context(model, dataset, one) for one in settings_for(model, [context], seeds=range(SEEDS))], axis=0)
-        for dataset in datasets
-    ]
+    # The neutral sentences of the random context are as many as the model takes: every seed draws all of them.
+    settings = settings_for(model, [context], seeds=range(SEEDS if context == "own" else 1))
+    return [np.mean([in_context(model, dataset, one) for one in settings], axis=0) for dataset in datasets]
 
 
 def main() -> None:
@@ -53,10 +52,12 @@ def main() -> None:
     assert isinstance(model, StatisticsModel)
     datasets = [read_folder(folder) for folder in arguments.folders]
     own, others = own_and_others(by_context(model, datasets, range(SEEDS)))
+    untrained = StatisticsModel(base, model.config)
     found = {
         BASE + "/none": scores(base, datasets, "own"),
         CENTRE + "/own": scores(centre, datasets, "own"),
-        UNTRAINED + "/own": scores(StatisticsModel(base, model.config), datasets, "own"),
+        UNTRAINED + "/own": scores(untrained, datasets, "own"),
+        UNTRAINED + "/random": scores(untrained, datasets, "random"),
         OWN: own,
         MODEL + "/random": scores(model, datasets, "random"),
         MODEL + "/null": scores(model, datasets, "null"),

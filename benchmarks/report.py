@@ -114,7 +114,7 @@ def default_model_summary() -> str:
     result = read_result("default_model")
     gain = {name: "{mean:+.1f} ({low:.1f} to {high:.1f})".format(**row) for name, row in of_gains(result).items()}
     return wrapped(
-        f"Mean nDCG@10 x 100 of {len(of_folders(result))} BEIR folders, own and random contexts over "
+        f"Mean nDCG@10 x 100 of {len(of_folders(result))} BEIR folders, own contexts over "
         f"{result['settings']['seeds']} samples: `cde-minilm` in its own context gains {gain[MINILM]} on "
         f"all-MiniLM-L6-v2, {gain[UNTRAINED]} on the same statistics with untrained weights, {gain[NULL]} on its null "
         f"context, {gain[RANDOM]} on a context of neutral sentences and {gain[OTHERS]} on those of the other folders; "

@@ -95,8 +95,9 @@ class StatisticsConfig:
 
 def read_settings(values: Mapping[str, Any], source: str) -> StatisticsConfig:
     """Settings from JSON values; an unknown one is an error that names it and `source`."""
-    if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(StatisticsConfig)}):
-        raise ConfigError(f"{source}: unknown settings {', '.join(unknown)}; written by a newer version?")
+    known = {field.name for field in dataclasses.fields(StatisticsConfig)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"{source}: unknown settings {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
     return StatisticsConfig(**values)
 
 
