@@ -127,5 +127,6 @@ def sign_vectors(vocabulary: int, dimensions: int) -> np.ndarray:
     # RandomState's stream is frozen by NumPy's compatibility policy, a Generator's is not.
     count = vocabulary * dimensions
     bits = np.random.RandomState(SEED).bytes(-(-count // 8))
-    signs = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=count).reshape(vocabulary, dimensions)
-    return signs.astype(np.float32) * 2 - 1
+    drawn = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=count).reshape(vocabulary, dimensions)
+    # Looked up, not computed: no second array of 78 MB beside the result.
+    return np.array([-1, 1], dtype=np.float32)[drawn]
