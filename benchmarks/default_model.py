@@ -23,7 +23,6 @@ from common import bar, finish
 from folders import METRIC, Models, by_context, difference, in_context, own_and_others, read_folder
 
 from cderetrieval.corpora.dataset import Dataset
-from cderetrieval.evaluation.setting import settings_for
 from cderetrieval.models.statistics import StatisticsModel
 
 BASE, CENTRE, MODEL = "all-MiniLM-L6-v2", "centre:all-MiniLM-L6-v2", "cde-minilm"
@@ -34,11 +33,9 @@ SEEDS = 3
 BARS = {BASE + "/none": 2.0, CENTRE + "/own": 0.0, UNTRAINED + "/own": 0.0, MODEL + "/random": 1.0}
 
 
-def scores(model: Any, datasets: list[Dataset], context: str) -> list[np.ndarray]:
-    """Of each folder, the metric of each query, averaged over samples of the context."""
-    # The neutral sentences of the random context are as many as the model takes: every seed draws all of them.
-    settings = settings_for(model, [context], seeds=range(SEEDS if context == "own" else 1))
-    return [np.mean([in_context(model, dataset, one) for one in settings], axis=0) for dataset in datasets]
+def in_own(model: Any, datasets: list[Dataset]) -> list[np.ndarray]:
+    """Of each folder, the metric of each query, averaged over samples of the folder."""
+    return [by_context(model, [dataset], range(SEEDS))[dataset.name][0].mean(axis=0) for dataset in datasets]
 
 
 def main() -> None:
@@ -53,14 +50,15 @@ def main() -> None:
     datasets = [read_folder(folder) for folder in arguments.folders]
     own, others = own_and_others(by_context(model, datasets, range(SEEDS)))
     untrained = StatisticsModel(base, model.config)
+    # The neutral sentences of the random context are as many as the model takes: every seed draws all of them.
     found = {
-        BASE + "/none": scores(base, datasets, "own"),
-        CENTRE + "/own": scores(centre, datasets, "own"),
-        UNTRAINED + "/own": scores(untrained, datasets, "own"),
-        UNTRAINED + "/random": scores(untrained, datasets, "random"),
+        BASE + "/none": [in_context(base, dataset, None) for dataset in datasets],
+        CENTRE + "/own": in_own(centre, datasets),
+        UNTRAINED + "/own": in_own(untrained, datasets),
+        UNTRAINED + "/random": [in_context(untrained, dataset, "random") for dataset in datasets],
         OWN: own,
-        MODEL + "/random": scores(model, datasets, "random"),
-        MODEL + "/null": scores(model, datasets, "null"),
+        MODEL + "/random": [in_context(model, dataset, "random") for dataset in datasets],
+        MODEL + "/null": [in_context(model, dataset, None) for dataset in datasets],
         **({OTHERS: others} if len(datasets) > 1 else {}),
     }
     models.keep()

@@ -92,10 +92,9 @@ def query_scores(retriever: Any, dataset: Dataset) -> np.ndarray:
     return scorer.scores()[METRIC]
 
 
-def in_context(model: Any, dataset: Dataset, context: ContextSpec | ContextSetting) -> np.ndarray:
+def in_context(model: Any, dataset: Dataset, context: ContextSpec) -> np.ndarray:
     """The metric of each query of a model in a context."""
-    setting = context if isinstance(context, ContextSetting) else context_setting(context)
-    with index_corpus(model, setting, dataset.corpus) as retriever:
+    with index_corpus(model, context_setting(context), dataset.corpus) as retriever:
         return query_scores(retriever, dataset)
 
 

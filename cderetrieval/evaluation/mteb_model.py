@@ -236,7 +236,6 @@ def encode_for(encoder: Any, texts: Sequence[str], task_metadata: Any, prompt_ty
     if not hasattr(encoder, "settings"):
         return encode_side(encoder, texts, prompt_type == "query")
     name = prompt_name(encoder.settings.prompts, task_metadata, prompt_type)
-    name = name or getattr(prompt_type, "value", prompt_type)  # a side has a name, with a prompt or without
     if name is None:
         encoder = copy.copy(encoder)
         encoder.settings = dataclasses.replace(encoder.settings, prompts={**encoder.settings.prompts, "": ""})
@@ -244,16 +243,16 @@ def encode_for(encoder: Any, texts: Sequence[str], task_metadata: Any, prompt_ty
 
 
 def prompt_name(prompts: Mapping[str, str], task_metadata: Any, prompt_type: Any = None) -> str | None:
-    """Name of a model's prompt for a task; None where none fits.
+    """Name of a model's prompt for a task; None where none fits and mteb names no side.
 
     The order is mteb's: task and side, task, type and side, type. Then query and document for what is searched, and
     for the other types the families of the published models, ``clustering`` and ``classification`` (so for
-    reranking, as in mteb's settings for CDE), then the side, where mteb names one.
+    reranking, as in mteb's settings for CDE), then the side, which every model has, with a prompt or without.
     """
     side, kind = getattr(prompt_type, "value", prompt_type), task_metadata.type
     names = [name for part in (task_metadata.name, kind) for name in ((f"{part}-{side}", part) if side else (part,))]
     family = [] if kind in _SEARCHED else ["clustering" if kind == "Clustering" else "classification"]
-    return next((name for name in [*names, *family, *([side] if side else [])] if name in prompts), None)
+    return next((name for name in [*names, *family] if name in prompts), side)
 
 
 def _matrix(vectors: Any) -> Any:

@@ -207,8 +207,8 @@ def table(results: pd.DataFrame, seeds: int) -> str:
 
 
 def _with_interval(values: pd.Series, seeds: int) -> str:
-    from scipy.stats import t
-
     if seeds == 1:
         return f"{values.mean():.4f}"
+    from scipy.stats import t
+
     return f"{values.mean():.4f} ±{t.ppf(0.975, seeds - 1) * values.std(ddof=1) / math.sqrt(seeds):.4f}"

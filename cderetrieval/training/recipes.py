@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..files import read_json
 from .data import SMALL_DOMAINS
 from .packing import PACKINGS
+
+if TYPE_CHECKING:
+    from ..models.statistics import StatisticsConfig
 
 CONTEXTUAL = ("biencoder", "joint", "cached")
 SPARSE = ("splade", "sparse-embed")
@@ -217,10 +220,7 @@ class Recipe:
                     f"architecture={self.architecture!r} has no {name}: set it to {nothing!r}, not "
                     f"{getattr(self, name)!r}."
                 )
-        if self.statistics:
-            from ..models.statistics import read_settings
-
-            read_settings(self.statistics, "recipe: statistics")
+        self.statistics_config()
         if self.distillation != "none" and self.negatives < 1:
             raise ConfigError(f"distillation={self.distillation!r} compares documents: set negatives to 1 or more.")
 
@@ -251,6 +251,14 @@ class Recipe:
         """Return all fields as JSON values."""
         values = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def statistics_config(self) -> StatisticsConfig | None:
+        """`statistics` as the finished model has them; None without."""
+        if not self.statistics:
+            return None
+        from ..models.statistics import read_settings
+
+        return read_settings(self.statistics, "recipe: statistics")
 
     def directions(self) -> dict[str, Any]:
         """`symmetric` in the words of sentence-transformers' contrastive losses."""

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import ConfigError, StoreError, missing_dependency
 from ..files import write_json
-from ..models.statistics import read_settings, write_settings
+from ..models.statistics import write_settings
 from ..runtime import supports_bfloat16
 from .checkpoints import check_same_run, last_checkpoint, run_record
 from .cluster import Clusters, ClusterSettings, cluster_pairs, difficulty
@@ -307,7 +307,7 @@ def _finish(trainer: PairTrainer, output: Path, card: dict[str, Any], recipe: Re
     }
     if trainer.is_world_process_zero():
         trainer.family.finish(recipe, trainer.model, str(output / "model"), {**card, "results": results or None})
-        if recipe.statistics:
-            write_settings(read_settings(recipe.statistics, "recipe: statistics"), output / "model")
+        if (statistics := recipe.statistics_config()) is not None:
+            write_settings(statistics, output / "model")
     trainer.accelerator.wait_for_everyone()
     return trainer.family.encoder(trainer.model)

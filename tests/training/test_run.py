@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
 from cderetrieval import Retriever
@@ -417,6 +418,13 @@ def test_statistics_need_vectors_of_a_backbone_alone(folder, tmp_path):
     recipe = tiny(folder, **{**PLAIN, "model": {"head": "mlp"}}, statistics={"centre": 0.4})
     with pytest.raises(ConfigError, match="set head='none'"):
         train(recipe, tmp_path / "run")
+
+
+def test_statistics_of_inner_products_are_refused_before_training(folder, tmp_path):
+    SentenceTransformer(tiny_dense_directory(), similarity_fn_name="dot").save_pretrained(str(tmp_path / "dot"))
+    changes = {"architecture": "dense", "filter": "off", "model": {}, "base": str(tmp_path / "dot")}
+    with pytest.raises(ConfigError, match="vectors of length 1"):
+        train(tiny(folder, **{**PLAIN, **changes}, statistics={"centre": 0.4}), tmp_path / "run")
 
 
 def test_the_default_model_is_what_its_recipe_saves():

@@ -23,6 +23,7 @@ from ...models.card import encoder_card
 from ...models.dense import DenseEncoder
 from ...models.hub import find, is_contextual
 from ...models.loading import loading, quiet
+from ...models.statistics import StatisticsModel
 from ..collator import ColumnCollator
 from ..recipes import Recipe
 from ..trainer import DenseTrainer
@@ -52,6 +53,8 @@ class DenseFamily(Family):
             raise ConfigError(
                 f"{recipe.base} is made of {type(model[0]).__name__}: only transformers are trained here."
             )
+        if (statistics := recipe.statistics_config()) is not None:
+            StatisticsModel(DenseEncoder(model), statistics)  # refuses what cannot have them before it is trained
         model.max_seq_length = recipe.max_length
         switch_on(recipe, [module.model for module in model if isinstance(module, Transformer)])
         return model
