@@ -156,7 +156,7 @@ def family_of(directory: Path) -> str:
     if settings.is_file() and read_json(settings).get("model_type") == "SparseEncoder":
         return "splade"
     # Before release 5.4 the settings did not say.
-    pooled = modules.is_file() and any(entry["type"].endswith("SpladePooling") for entry in read_json(modules))
+    pooled = modules.is_file() and any(entry["type"].endswith("SpladePooling") for entry in read_json(modules, list))
     return "splade" if pooled else "dense"
 
 

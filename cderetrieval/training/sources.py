@@ -115,7 +115,7 @@ def _folder(path: Path) -> list[Source]:
 
 
 def _weighted(path: Path) -> list[Source]:
-    entries = read_json(path)
+    entries = read_json(path, object)
     if not isinstance(entries, list):
         raise InputError(f'{path}: expected a list of {{"name", "weight"}}.')
     sources = []
