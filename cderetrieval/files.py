@@ -84,7 +84,7 @@ def reading(
     ...     json.loads("{")
     Traceback (most recent call last):
     ...
-    cderetrieval.errors.StoreError: settings.json is damaged (JSONDecodeError: ...). Restore it from a copy, or build it again.
+    cderetrieval.errors.StoreError: settings.json is damaged (JSONDecodeError: ...). Restore it from a copy, or ...
     """
     try:
         yield
