@@ -237,7 +237,7 @@ def _encoded(rows: Iterable[Document], on: Sequence[str] | None) -> Iterator[tup
             key = key_of(encode_id(document_id))
             try:
                 payload = encode_payload(document, _kept(document, text, on))
-            except (TypeError, RecursionError):
+            except (TypeError, ValueError, RecursionError):
                 encode_json(document)  # names the field that is no JSON
                 raise
             row = {"id": key, "payload": payload, "metadata": metadata_of(document)}

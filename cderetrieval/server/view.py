@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import InputError
 from ..filters import parse_filter
 from ..index.milvus.collection import MAX_LIMIT, Collection
+from ..index.milvus.expressions import EVERYTHING, Expression
 from ..index.milvus.rows import decode_payload, expression, ids_of
 from ..index.milvus.schema import check_sparse, choose_index
 from ..types import Encoder
@@ -99,7 +100,7 @@ class ServerView:
             raise InputError(EMPTY)
         layout = current.identity.layout
         queries: Any = checked(vectors, layout, "query")
-        wanted = "" if filter is None else expression(parse_filter(filter))
+        wanted = EVERYTHING if filter is None else expression(parse_filter(filter))
         asked = np.arange(queries.shape[0])
         if layout.kind == SPARSE:
             asked = np.flatnonzero(np.diff(queries.indptr))
@@ -138,7 +139,7 @@ class Search:
         Whether payloads are wanted.
     """
 
-    def __init__(self, current: Current, k: int, wanted: str, documents: bool) -> None:
+    def __init__(self, current: Current, k: int, wanted: Expression, documents: bool) -> None:
         self._collection = current.collection
         self._width = current.measured["parameters"]
         self._positive = current.identity.kind == SPARSE

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import StoreError
 from ...vectors import SPARSE, Layout
 from .connection import Connection, NotLoadedError
+from .expressions import EVERYTHING, Expression, is_plain, one_of
 from .schema import METRIC, VECTOR, collection_schema, index_parameters
 
 # How long this process asks for its own writes; "Bounded" may lag by 5 seconds.
@@ -70,7 +72,7 @@ class Collection:
     def delete(self, keys: Sequence[str]) -> None:
         """Remove rows; harmless where one is not there."""
         for start in range(0, len(keys), KEYS):
-            self.connection.call("delete", self.name, ids=list(keys[start : start + KEYS]))
+            self.connection.call("delete", self.name, filter=one_of("id", keys[start : start + KEYS]))
             self._removed = True
         self._written = time.monotonic()
 
@@ -86,7 +88,7 @@ class Collection:
 
     def count(self, *, strong: bool = False) -> int:
         """Number of rows."""
-        found = self._query("", ["count(*)"], strong=strong)
+        found = self._query(EVERYTHING, ["count(*)"], strong=strong)
         return int(found[0]["count(*)"])
 
     def fetch(self, keys: Sequence[str], fields: Sequence[str], *, strong: bool = False) -> dict[str, Row]:
@@ -94,22 +96,35 @@ class Collection:
         found: dict[str, Row] = {}
         size = KEYS if "payload" not in fields else HITS_WITH_PAYLOAD // 4
         for start in range(0, len(keys), size):
-            wanted = ", ".join(f'"{key}"' for key in keys[start : start + size])
-            rows = self._query(f"id in [{wanted}]", ["id", *fields], strong=strong)
+            rows = self._query(one_of("id", keys[start : start + size]), ["id", *fields], strong=strong)
             found.update((row["id"], row) for row in rows)
         return found
 
     def scan(self, fields: Sequence[str]) -> Iterator[list[Row]]:
-        """All rows, in order of key, some at a time, as they are when the walk begins."""
+        """All rows, in order of key, some at a time, as they are when the walk begins.
+
+        Raises
+        ------
+        StoreError
+            If a key is one that this package does not write, which would turn the walk into another.
+        """
         iterator = self._reading("query_iterator", self.name, batch_size=SCAN, output_fields=["id", *fields])
         try:
             while rows := self.connection.guarded("query", iterator.next):
+                if foreign := [row["id"] for row in rows if not is_plain(row["id"])]:
+                    raise StoreError(f"the collection holds ids that this package did not write ({foreign[0]!r}).")
                 yield list(rows)
         finally:
             iterator.close()
 
     def search(
-        self, queries: Any, limit: int, *, fields: Sequence[str] = (), filter: str = "", width: Mapping[str, int]
+        self,
+        queries: Any,
+        limit: int,
+        *,
+        fields: Sequence[str] = (),
+        filter: Expression = EVERYTHING,
+        width: Mapping[str, int],
     ) -> list[Any]:
         """Nearest rows of each query.
 
@@ -157,7 +172,7 @@ class Collection:
         """Keys of the nearest rows of each query."""
         return [list(hits.ids) for hits in self.search(queries, limit, width=width)]
 
-    def _query(self, expression: str, fields: Sequence[str], *, strong: bool) -> list[Row]:
+    def _query(self, expression: Expression, fields: Sequence[str], *, strong: bool) -> list[Row]:
         level = "Strong" if strong else self._consistency()
         return list(
             self._reading("query", self.name, filter=expression, output_fields=list(fields), consistency_level=level)

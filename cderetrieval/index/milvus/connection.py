@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LockedError, ServerError, missing_dependency
+from .expressions import EVERYTHING, Expression
 from .location import TOKEN_VARIABLE, Location
 
 # Seconds for one attempt to connect; a refused connection fails at once.
@@ -84,7 +86,7 @@ class Connection:
 
         _quiet()
         self.location = location
-        self._file = str(Path(location.address).absolute()) if location.lite else ""
+        self._file = os.path.abspath(location.address) if location.lite else ""
         if location.lite:
             Path(self._file).parent.mkdir(parents=True, exist_ok=True)
         address = self._file or location.address
@@ -135,6 +137,8 @@ class Connection:
         """
         if self._client is None:
             raise ServerError(f"the connection to {self.location} is closed.")
+        if {"ids", "pks"} & set(options) or not isinstance(options.get("filter", EVERYTHING), Expression):
+            raise TypeError(f"{name}: what selects rows is filter=, made in expressions.py.")
         method = getattr(self._client, name)
         return self.guarded(name, method, *values, timeout=timeout or self.location.timeout, **options)
 

@@ -29,7 +29,8 @@ OPTIONS = ("index", "tls", "timeout")
 # Names of the collections behind one are longer by up to 20 characters, and Milvus allows 255.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _LITE = re.compile(r"(?P<path>[^?]*\.db)(?:/(?P<collection>[^/?]+))?(?:\?(?P<options>.*))?", re.DOTALL)
-_HOST_AND_PORT = re.compile(r"[^/]*:\d+(/|\?|$)")
+_SERVER = re.compile(r"[^/]*(:\d+(/|\?|$)|@)")
+_HOST = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Location:
     timeout: float = DEFAULT_TIMEOUT
 
     def __post_init__(self) -> None:
+        if "\0" in self.address:
+            raise ConfigError(f"the Milvus address {self.address!r} holds a null character.")
         for what, name in (("collection", self.collection), ("database", self.database or "_")):
             if not _NAME.fullmatch(name):
                 raise ConfigError(f"{what} {name!r}: use letters, digits and underscores, at most 200, no digit first.")
@@ -111,7 +114,7 @@ def parse_location(text: str | os.PathLike[str]) -> Location:
     name = os.fspath(text)
     rest = name.removeprefix(SCHEME)
     found = _LITE.fullmatch(rest)
-    if found and not (name.startswith(SCHEME) and _HOST_AND_PORT.match(rest)):
+    if found and not (name.startswith(SCHEME) and _SERVER.match(rest)):
         options = _options(found["options"] or "", name)
         if options.pop("tls", False):
             raise ConfigError(f"{name!r}: a file has no TLS.")
@@ -120,16 +123,17 @@ def parse_location(text: str | os.PathLike[str]) -> Location:
 
 
 def _server(name: str) -> Location:
+    shown = _hidden(name)
     try:
         parts = urlsplit(name)
         port = parts.port or DEFAULT_PORT
-    except ValueError as error:
-        raise ConfigError(f"the Milvus address cannot be read ({error}). {_usage()}") from error
+    except ValueError:  # its words may hold a piece of a password
+        raise ConfigError(f"the Milvus address {shown!r} cannot be read: is its port a number? {_usage()}") from None
     names = [unquote(part) for part in parts.path.split("/") if part]
     host = parts.hostname
-    if not host or not 1 <= len(names) <= 2 or parts.fragment:
-        raise ConfigError(f"{_hidden(parts)!r} names no host and collection. {_usage()}")
-    options = _options(parts.query, _hidden(parts))
+    if not host or not _HOST.fullmatch(host) or not 1 <= len(names) <= 2 or parts.fragment or "@" in parts.path:
+        raise ConfigError(f"{shown!r} names no host and collection. {_usage()}")
+    options = _options(parts.query, shown)
     scheme = "https" if options.pop("tls", False) else "http"
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -154,10 +158,13 @@ def _options(query: str, name: str) -> dict[str, Any]:
     return found
 
 
-def _hidden(parts: Any) -> str:
-    """The address without what stands before the @, which may be a password."""
-    return f"{SCHEME}{parts.netloc.rpartition('@')[2]}{parts.path}"
+def _hidden(name: str) -> str:
+    """The address without what stands before the last @, which may be a password, and without options."""
+    return SCHEME + name.removeprefix(SCHEME).rpartition("@")[2].partition("?")[0]
 
 
 def _usage() -> str:
-    return "Write milvus://HOST:PORT/collection, or the path of a Milvus Lite file, name.db/collection."
+    return (
+        "Write milvus://HOST:PORT/collection, or the path of a Milvus Lite file, name.db/collection. In a login, write "
+        "@ : / ? and # as %40 %3A %2F %3F and %23."
+    )

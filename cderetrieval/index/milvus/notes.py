@@ -19,6 +19,7 @@ import numpy as np
 
 from ...errors import StoreError
 from .connection import CollectionGoneError, Connection, NotLoadedError
+from .expressions import Expression, one_of, starting_with
 from .schema import VECTOR, index_parameters
 
 SUFFIX = "_settings"
@@ -88,7 +89,7 @@ class Notes:
 
     def starting_with(self, prefix: str) -> dict[str, Any]:
         """Values whose names begin alike."""
-        found = self._query(f'name like "{prefix}%"', strong=True)
+        found = self._query(starting_with("name", prefix), strong=True)
         return {name: self._joined(name, json.loads(text)) for name, text in found.items()}
 
     def put(self, name: str, value: Any) -> None:
@@ -110,7 +111,7 @@ class Notes:
         """Remove values; harmless where one is not there."""
         for row in self._rows(names).values():
             self._drop_parts(json.loads(row))
-        self._connection.call("delete", self.collection, ids=list(names))
+        self._delete(names)
 
     def forget(self, collection: str) -> None:
         """Remove what is noted of a collection that is gone."""
@@ -166,10 +167,9 @@ class Notes:
             raise StoreError(f"{name} in {self.collection} is damaged ({error!r}).") from error
 
     def _rows(self, names: Sequence[str], *, strong: bool = True) -> dict[str, str]:
-        wanted = ", ".join(f'"{name}"' for name in names)
-        return self._query(f"name in [{wanted}]", strong=strong)
+        return self._query(one_of("name", names), strong=strong)
 
-    def _query(self, expression: str, *, strong: bool) -> dict[str, str]:
+    def _query(self, expression: Expression, *, strong: bool) -> dict[str, str]:
         options: dict[str, Any] = {
             "filter": expression,
             "output_fields": ["name", "value"],
@@ -192,7 +192,10 @@ class Notes:
 
     def _drop_parts(self, row: Mapping[str, Any]) -> None:
         if "mark" in row:
-            self._connection.call("delete", self.collection, ids=_parts(row))
+            self._delete(_parts(row))
+
+    def _delete(self, names: Sequence[str]) -> None:
+        self._connection.call("delete", self.collection, filter=one_of("name", names))
 
 
 def identity_note(name: str) -> str:

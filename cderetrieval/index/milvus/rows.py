@@ -1,7 +1,7 @@
 """A document as a row of a Milvus collection, and back.
 
 - ``id``, the primary key: the JSON text of the id, so that 1, 1.0, "1" and True are four ids. Text is marked ``s:``
-  and holds neither quotes nor backslashes: pymilvus writes keys into filter expressions as they are.
+  and holds neither double quotes nor backslashes: pymilvus's iterators write keys into expressions as they are.
 - ``seq``: a number that grows with insertion; equal similarities stand in its order.
 - ``payload``: the document as JSON, and its embedded text where that does not follow from the document. What is longer
   than a Milvus string (65,535 bytes) is compressed.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
@@ -22,6 +21,7 @@ from typing import Any
 
 from ...errors import InputError, StoreError
 from ...filters import Condition, Filter, kind_of
+from .expressions import INT64, Expression, all_of, any_of, can_be_written, compare, is_plain
 
 MAX_KEY = 1_024
 MAX_STRING = 65_535
@@ -30,12 +30,11 @@ MAX_JSON = 65_536
 MAX_METADATA_TEXT = 512
 # As many fields of that length, of four bytes a character, and their names fit.
 FEW_FIELDS = 16
-INT64 = range(-(2**63), 2**63)
 TEXT = "s:"
 PREFIXES = {"text": "t:", "number": "n:", "boolean": "b:"}
+_can_be_named = lru_cache(is_plain)
 # Made once: `json.dumps` makes an encoder for each call, which takes longer than a short document does.
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_UNWRITABLE = re.compile("[\x00-\x1f\ud800-\udfff]")
 _ESCAPES: dict[str, str] = {"%": "%25", "\\": "%5C", '"': "%22"}
 
 
@@ -149,7 +148,7 @@ def metadata_of(document: Mapping[str, Any]) -> dict[str, Any]:
         if kind is None or not _can_be_named(name):
             continue
         if kind == "text":
-            if len(value) > MAX_METADATA_TEXT or not _can_be_written(value):
+            if len(value) > MAX_METADATA_TEXT or not can_be_written(value):
                 continue
         elif kind == "boolean":
             value = int(value)
@@ -163,7 +162,7 @@ def metadata_of(document: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def expression(wanted: Filter) -> str:
+def expression(wanted: Filter) -> Expression:
     r"""A filter as Milvus reads it.
 
     Raises
@@ -177,39 +176,27 @@ def expression(wanted: Filter) -> str:
     >>> expression(parse_filter({"year": {">=": 2020}, "language": ["en", "fr"]}))
     '(metadata["n:year"] >= 2020) and (metadata["t:language"] == "en" or metadata["t:language"] == "fr")'
     """
-    return " and ".join(f"({_condition(condition)})" for condition in wanted.conditions)
+    return all_of(_condition(condition) for condition in wanted.conditions)
 
 
-def _condition(condition: Condition) -> str:
+def _condition(condition: Condition) -> Expression:
     if not condition.values:
-        return "seq < 0"  # any of nothing
-    return " or ".join(_comparison(condition.field, condition.operator, value) for value in condition.values)
+        return compare("seq", "<", 0)  # any of nothing
+    return any_of(_comparison(condition.field, condition.operator, value) for value in condition.values)
 
 
-def _comparison(name: str, sign: str, value: Any) -> str:
+def _comparison(name: str, sign: str, value: Any) -> Expression:
     kind = kind_of(value)
     assert kind is not None, "parse_filter let it pass"
     if not _can_be_named(name):
         raise InputError(f"filter= on {name!r}: Milvus cannot filter by a name with quotes, backslashes or controls.")
-    if kind == "text" and not (len(value) <= MAX_METADATA_TEXT and _can_be_written(value)):
+    if kind == "text" and not (len(value) <= MAX_METADATA_TEXT and can_be_written(value)):
         raise InputError(
             f"filter= on {name!r}: Milvus compares texts of up to {MAX_METADATA_TEXT} characters without controls and "
             "lone surrogates."
         )
     if isinstance(value, int) and value not in INT64:
         raise InputError(f"filter= on {name!r}: {value} is beyond the 64-bit integers of Milvus.")
-    path = f'metadata["{PREFIXES[kind]}{name}"]'
-    text = json.dumps(int(value) if kind == "boolean" else value, ensure_ascii=False)
-    if sign == "!=":  # a missing field would be unequal for Milvus 2.3
-        return f"{path} < {text} or {path} > {text}"
-    return f"{path} {sign} {text}"
-
-
-@lru_cache
-def _can_be_named(name: str) -> bool:
-    return _can_be_written(name) and not set('"\\') & set(name)
-
-
-def _can_be_written(text: str) -> bool:
-    """Whether Milvus Lite, the stricter of the two, reads the text in an expression: no controls, no surrogates."""
-    return _UNWRITABLE.search(text) is None
+    asked = int(value) if kind == "boolean" else value
+    signs = ("<", ">") if sign == "!=" else (sign,)  # a missing field would be unequal for Milvus 2.3
+    return any_of(compare("metadata", one, asked, key=PREFIXES[kind] + name) for one in signs)
