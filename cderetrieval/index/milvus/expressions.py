@@ -33,7 +33,7 @@ EVERYTHING = Expression()
 
 
 def can_be_written(text: str) -> bool:
-    """Whether a text can stand in an expression: Milvus Lite reads no escaped controls, and nothing sends surrogates."""
+    """Whether a text can stand in an expression: no controls, which Milvus Lite cannot unescape, no surrogates."""
     return _UNWRITABLE.search(text) is None
 
 
@@ -107,5 +107,5 @@ def any_of(parts: Iterable[Expression]) -> Expression:
 
 def _named(field: str, key: str | None = None) -> str:
     if not _FIELD.fullmatch(field) or not (key is None or is_plain(key)):
-        raise InputError(f"{field!r}, {key!r}: Milvus compares no field whose name has quotes, backslashes or controls.")
+        raise InputError(f"{field!r}, {key!r}: Milvus has no field with quotes, backslashes or controls.")
     return field if key is None else f"{field}[{literal(key)}]"
