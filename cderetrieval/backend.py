@@ -21,7 +21,8 @@ import numpy as np
 from .context.context import Context
 from .embedding import ContextSpec, Settings
 from .errors import ConfigError, ContextError, InputError, MismatchError, StoreError
-from .files import read_json, write_json
+from .files import PRIVATE, as_path, read_json, write_json
+from .index.manifest import STORE_FILE as STORE_FILE
 from .index.milvus.location import is_location, parse_location
 from .store import Store
 from .store.documents import Row
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STORE_FILE = "store.sqlite"
 # In a directory that was saved from a collection on a server: where that is.
 SERVER_FILE = "server.json"
 
@@ -144,7 +144,7 @@ def create(settings: Settings, path: str | Path | None, context: ContextSpec) ->
         return _join(settings, context)
     if path is None:
         return Opened(Store(), settings, None)
-    directory = Path(path)
+    directory = as_path(path)
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / SERVER_FILE).exists():
         raise _taken(directory)
@@ -164,7 +164,7 @@ def reopen(path: str | Path) -> Opened:
     StoreError
         If there is nothing, or it is damaged.
     """
-    directory = Path(path)
+    directory = as_path(path)
     if (directory / SERVER_FILE).is_file():
         return _reopen_server(str(read_json(directory / SERVER_FILE)["index"]))
     if not (directory / STORE_FILE).is_file():
@@ -190,9 +190,10 @@ def view_of(opened: Opened, encoder: Callable[[], Encoder]) -> IndexView:
 
 def save(opened: Opened, view: IndexView, path: str | Path) -> None:
     """Write an index into a directory; of a collection on a server, where it is."""
-    target, directory, store = Path(path), opened.directory, opened.store
+    target, directory, store = as_path(path), opened.directory, opened.store
     if directory is not None and target.resolve() == directory.resolve():
-        view.save(target, store)
+        with store.transaction():  # nobody else writes the cache meanwhile
+            view.save(target, store)
         return
     if (target / STORE_FILE).exists() or (target / SERVER_FILE).exists():
         raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
@@ -200,10 +201,10 @@ def save(opened: Opened, view: IndexView, path: str | Path) -> None:
         raise InputError("the index is empty: add documents first.")
     target.mkdir(parents=True, exist_ok=True)
     if opened.on_server:
-        write_json(target / SERVER_FILE, {"index": opened.settings.index})
+        write_json(target / SERVER_FILE, {"index": opened.settings.index}, mode=PRIVATE)
         return
     store.backup(target / STORE_FILE)
-    with Store(target / STORE_FILE) as copy:
+    with Store(target / STORE_FILE) as copy, copy.transaction():
         view.save(target, copy)
 
 

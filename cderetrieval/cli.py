@@ -11,11 +11,11 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .errors import CDEError, InputError
+from .files import as_path
 from .index.milvus.location import is_location
 
 DEFAULT_MODEL = "cde-minilm"
@@ -61,8 +61,8 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 def _index_parser(commands: Any) -> None:
     parser = _command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
-    parser.add_argument("documents", type=Path, nargs="?", metavar="DOCUMENTS")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write the index, unless a server holds it")
+    parser.add_argument("documents", type=as_path, nargs="?", metavar="DOCUMENTS")
+    parser.add_argument("--out", type=as_path, metavar="DIR", help="where to write the index, unless a server holds it")
     parser.add_argument(
         "--model",
         help="name or directory of any family, bm25 or hybrid:A+B (default: cde-minilm, or that of the vectors)",
@@ -258,7 +258,7 @@ def _development(folders: Sequence[str], contexts: Sequence[str]) -> Any:
 
     datasets = []
     for folder in folders:
-        path, _, split = folder.rpartition(":") if not Path(folder).is_dir() else (folder, "", "dev")
+        path, _, split = folder.rpartition(":") if not as_path(folder).is_dir() else (folder, "", "dev")
         datasets.append(read_beir(path, split))
 
     def evaluate(model: Any, step: int) -> dict[str, float]:

@@ -4,6 +4,9 @@ A file is written under a temporary name in its own directory, flushed to disk, 
 reader, or a process that starts after a crash, sees the old file or the new one, never half of either. Tensors are
 stored as safetensors, everything else as JSON: nothing that this package loads can run code.
 
+An index holds documents in plain text: its files can be read by their owner alone (:data:`PRIVATE`), until the user
+gives its store other permissions, which all of them then follow.
+
 Whatever a library throws while it reads a file goes through :func:`reading`, which turns it into one of our errors with
 the file and the remedy: parsers throw hundreds of kinds on damaged bytes, and no list of them stays complete.
 """
@@ -11,10 +14,12 @@ the file and the remedy: parsers throw hundreds of kinds on damaged bytes, and n
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,13 @@ import numpy as np
 
 from .errors import CDEError, StoreError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# Permissions of the files of a new index.
+PRIVATE = 0o600
 REBUILD = "Restore it from a copy, or build it again."
 # Characters of a library's own message that ours repeats.
 REASON = 300
@@ -30,9 +42,21 @@ REASON = 300
 PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a user gave; ``~`` is the home directory."""
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it over `path` when the block ends without an error.
+
+    Parameters
+    ----------
+    path
+        The file. What stands there is replaced, a link too: nothing is written to where it leads.
+    mode
+        Permissions of the file; None: those of any new file (the umask).
 
     Examples
     --------
@@ -43,19 +67,91 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
-    target = Path(path)
+    target = as_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    temporary.touch()
-    mode = temporary.stat().st_mode
+    sweep(target.parent, glob.escape(target.name))
+    temporary, descriptor = _temporary(target, mode)
     try:
+        if mode is None:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
         yield temporary
-        os.chmod(temporary, mode)  # safetensors makes files that only their owner can read
+        os.chmod(temporary, mode)  # libraries may have put another file in its place
         _flush(temporary)
         os.replace(temporary, target)
         _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _temporary(target: Path, mode: int | None) -> tuple[Path, int]:
+    """A new file beside `target`, and its descriptor, whose lock says until it is closed that its writer lives."""
+    while True:
+        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else PRIVATE)
+        if fcntl is None:
+            return path, descriptor
+        with contextlib.suppress(OSError):  # no locks here: then nothing is swept either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists():
+            return path, descriptor
+        os.close(descriptor)  # swept before it was locked
+
+
+def sweep(directory: Path, name: str) -> None:
+    """Remove the temporary files that killed writers of files whose names match `name` have left in a directory."""
+    for path in directory.glob(f".{name}.*.tmp*"):
+        owner = path.with_name(path.name[: path.name.rindex(".tmp") + 4])  # of SQLite's own -journal and -wal
+        if not _is_locked(owner):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_locked(path: Path) -> bool:
+    if fcntl is None:  # Windows: what is open cannot be removed
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def private_mode(path: Path) -> int:
+    """Permissions for a file of an index: those of the file at `path`, its store, where there is one; else private."""
+    try:
+        found = path.lstat().st_mode
+    except OSError:
+        return PRIVATE
+    return (stat.S_IMODE(found) & 0o666) | PRIVATE if stat.S_ISREG(found) else PRIVATE
+
+
+def check_own(path: Path) -> None:
+    """Refuse to write to a link, and to a file with other names: it may be any file of the user's.
+
+    Raises
+    ------
+    StoreError
+        If there is something else than a regular file of one name.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise StoreError(
+                f"{path} is a link, or no file, and is not written to. Remove it if no other process uses this index."
+            )
+
+
+def open_own(path: Path, flags: int, mode: int = PRIVATE) -> int:
+    """Open a file to write to it, after :func:`check_own`."""
+    check_own(path)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
 
 
 @contextlib.contextmanager
@@ -113,9 +209,9 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    with atomic_write(path) as temporary:
+def write_json(path: str | os.PathLike[str], value: Any, *, mode: int | None = None) -> None:
+    """Write `value` as indented JSON, atomically; `mode` as for :func:`atomic_write`."""
+    with atomic_write(path, mode=mode) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -133,8 +229,9 @@ def read_json(
     CDEError
         An `error` if the file is missing, is not JSON, or holds a value of another kind; the message names the file.
     """
+    path = as_path(path)
     with reading(path, error=error, remedy=remedy):
-        text = Path(path).read_bytes()
+        text = path.read_bytes()
         try:
             value = json.loads(text.decode())
         except (ValueError, RecursionError) as cause:  # numbers of too many digits and broken UTF-8 among them
@@ -156,14 +253,19 @@ _JSON_NAMES: dict[type[Any], str] = {
 
 
 def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    mode: int | None = None,
 ) -> None:
-    """Write numpy arrays as one safetensors file, atomically."""
-    from safetensors.numpy import save_file
+    """Write numpy arrays as one safetensors file, atomically; `mode` as for :func:`atomic_write`."""
+    from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    with atomic_write(path) as temporary:
-        save_file(arrays, temporary, metadata=dict(metadata or {}))
+    # Not save_file: it writes a temporary file of its own, which a killed process would leave.
+    with atomic_write(path, mode=mode) as temporary:
+        temporary.write_bytes(save(arrays, metadata=dict(metadata or {})))
 
 
 def read_tensors(
@@ -176,6 +278,7 @@ def read_tensors(
     CDEError
         An `error` if the file is missing, truncated or not a safetensors file.
     """
+    path = as_path(path)
     with reading(path, error=error, remedy=remedy):
         from safetensors import safe_open
 

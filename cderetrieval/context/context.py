@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ContextError, InputError, StoreError
-from ..files import read_tensors, write_tensors
+from ..files import as_path, private_mode, read_tensors, write_tensors
 from ..types import ContextualModel, Encoder, TermCounting
 from .sample import sample_texts
 
@@ -204,9 +204,10 @@ class Context:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, atomically."""
-        description = json.dumps(self.describe())
-        write_tensors(path, self.arrays(), {"context": description, "sha256": _checksum(description, self.arrays())})
+        """Write one safetensors file, atomically, which only its owner can read until its permissions are changed."""
+        path, description = as_path(path), json.dumps(self.describe())
+        metadata = {"context": description, "sha256": _checksum(description, self.arrays())}
+        write_tensors(path, self.arrays(), metadata, mode=private_mode(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Context:
@@ -219,6 +220,7 @@ class Context:
         ContextError
             If it is a safetensors file of something else.
         """
+        path = as_path(path)
         arrays, metadata = read_tensors(path)
         if "context" not in metadata:
             raise ContextError(f"{path} is not a context: it was not written by Context.save.")
@@ -250,7 +252,7 @@ def read_texts(path: str | Path) -> list[str]:
     ContextError
         If there is no such file, or a line cannot be read; the message names it.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         # Not splitlines(): a document may hold U+2028, a form feed, and other characters that end a line there.
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -298,7 +300,7 @@ def make_context(
     if isinstance(spec, str) and spec == "random":
         return Context.random(model, seed=seed, size=size)
     if isinstance(spec, str | Path):
-        path = Path(spec)
+        path = as_path(spec)
         if not os.path.isfile(path):  # Path.is_file raises where the string is too long for a name
             raise ContextError(
                 f"context={str(spec)[:80]!r} is neither 'own', 'random' nor a file. Pass one of them, a list of texts, "

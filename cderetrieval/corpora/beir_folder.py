@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_write
+from ..files import as_path, atomic_write
 from .dataset import Dataset, Qrels, Revision
 from .jsonl import read_jsonl
 from .qrels import read_qrels
@@ -50,7 +50,7 @@ def splits(folder: str | Path) -> list[str]:
     InputError
         If there are none.
     """
-    return sorted(_qrels_files(Path(folder)))
+    return sorted(_qrels_files(as_path(folder)))
 
 
 def read_beir(folder: str | Path, split: str = "test", missing: str = "error") -> Dataset:
@@ -74,7 +74,7 @@ def read_beir(folder: str | Path, split: str = "test", missing: str = "error") -
     """
     if missing not in ("error", "skip"):
         raise InputError(f"missing={missing!r} is unknown; use 'error' or 'skip'.")
-    folder = Path(folder)
+    folder = as_path(folder)
     files = _qrels_files(folder)
     if split not in files:
         raise InputError(f"{folder} has no split {split!r}; it has {', '.join(sorted(files))}.")
@@ -89,7 +89,7 @@ def read_beir(folder: str | Path, split: str = "test", missing: str = "error") -
 
 def write_beir(dataset: Dataset, folder: str | Path) -> Path:
     """Write a BEIR folder; each file is whole or absent, and the qrels, which make it a task, come last."""
-    folder = Path(folder)
+    folder = as_path(folder)
     with atomic_write(folder / "corpus.jsonl") as temporary, open(temporary, "w", encoding="utf-8") as file:
         for document in dataset.corpus:
             row = {"_id": document["id"], "title": document["title"], "text": document["text"]}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import as_path
 from .jsonl import line_spans, read_jsonl, read_lines
 from .readers import identified, numbered, parquet_rows, read_parquet
 
@@ -55,7 +56,7 @@ def corpus_files(paths: Sequence[str | Path]) -> list[Path]:
         If a path does not exist, a file has another ending, or a folder holds no such file.
     """
     files: list[Path] = []
-    for path in map(Path, paths):
+    for path in map(as_path, paths):
         found = [path]
         if path.is_dir():
             beir = [name for name in (path / "corpus.jsonl", path / "corpus.jsonl.gz") if name.exists()]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import as_path
 from .dataset import Qrels
 from .jsonl import read_lines
 
@@ -44,7 +45,7 @@ def read_qrels(path: str | Path) -> Qrels:
         With file and line, if a line has another form, a grade is no whole number, or a pair is judged twice,
         differently.
     """
-    path = Path(path)
+    path = as_path(path)
     qrels: Qrels = {}
     n_lines = 0
     for where, query, document, grade in _judgements(path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, missing_dependency
+from ..files import as_path
 from .jsonl import open_bytes, read_jsonl, read_lines
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -43,7 +44,7 @@ def read_documents(path: str | Path, key: str = "id") -> Iterator[dict[str, Any]
     >>> list(read_documents(path))
     [{'id': '7', 'text': 'tides'}]
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir():
         path = next((p for p in (path / "corpus.jsonl", path / "corpus.jsonl.gz") if p.exists()), path / "corpus.jsonl")
     if not path.exists():

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from pathlib import Path
 
 from ..errors import CDEError, InputError
+from ..files import as_path
 from . import progress
 from .cluster import OnRay
 from .embed import ENGINES, FEW_DOCUMENTS, embed_corpus
@@ -23,8 +23,10 @@ from .index import index_vectors
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``cderetrieval embed``."""
-    parser.add_argument("corpus", type=Path, nargs="+", metavar="CORPUS", help="JSONL or Parquet files, or folders")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of vectors; goes on there")
+    parser.add_argument("corpus", type=as_path, nargs="+", metavar="CORPUS", help="JSONL or Parquet files, or folders")
+    parser.add_argument(
+        "--out", type=as_path, required=True, metavar="DIR", help="the folder of vectors; goes on there"
+    )
     parser.add_argument("--model", default="cde-minilm", help="name or directory (default: cde-minilm)")
     parser.add_argument("--key", default="id", help="field of the id (default: id)")
     parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
@@ -44,7 +46,9 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
 def add_index_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``cderetrieval index`` takes in addition, to build from vectors."""
     group = parser.add_argument_group("from ready vectors; DOCUMENTS then says where the corpus has moved")
-    group.add_argument("--vectors", type=Path, nargs="+", metavar="DIR", help="folders that `cderetrieval embed` wrote")
+    group.add_argument(
+        "--vectors", type=as_path, nargs="+", metavar="DIR", help="folders that `cderetrieval embed` wrote"
+    )
     _add_cluster(group)
 
 

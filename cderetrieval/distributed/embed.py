@@ -21,6 +21,7 @@ from ..context.context import Context
 from ..corpora.blocks import Block, corpus_files, cut
 from ..embedding import ContextSpec, CorpusEmbedder, Model, Settings, with_statistics
 from ..errors import ConfigError, MismatchError, missing_dependency
+from ..files import as_path
 from ..retriever import CHUNK
 from ..store import Store
 from ..store.lock import WriterLock
@@ -119,7 +120,7 @@ def embed_corpus(
         raise ConfigError(f"engine={engine!r} must be one of {', '.join(ENGINES)}, and block={block} at least 1.")
     fields = Fields(key, (on,) if isinstance(on, str) else None if on is None else tuple(on), skip_empty)
     files = [file.resolve() for file in corpus_files([corpus] if isinstance(corpus, str | Path) else corpus)]
-    out = Path(out).resolve()
+    out = as_path(out).resolve()
     lock = WriterLock(out / MANIFEST)
     lock.acquire()
     try:

@@ -22,7 +22,7 @@ from ..context.context import Context
 from ..corpora.blocks import Block, corpus_files
 from ..documents import Row
 from ..errors import InputError, StoreError
-from ..files import read_json, write_json
+from ..files import as_path, read_json, write_json
 from ..types import Vectors
 from ..vectors import Layout
 from .columns import read_ids, read_vectors, write_vectors
@@ -134,7 +134,7 @@ class VectorFolder:
     """
 
     def __init__(self, path: str | Path, corpus: Sequence[str | Path] | None = None) -> None:
-        self.path = Path(path).absolute()
+        self.path = as_path(path).absolute()
         if not (self.path / MANIFEST).is_file():
             raise StoreError(
                 f"{self.path} holds no vectors ({MANIFEST} is missing). Make them with cderetrieval embed."
@@ -152,7 +152,7 @@ class VectorFolder:
     @classmethod
     def create(cls, path: str | Path, plan: Plan, context: Context | None) -> VectorFolder:
         """Write the plan of a folder that holds no vectors yet."""
-        folder = Path(path)
+        folder = as_path(path)
         folder.mkdir(parents=True, exist_ok=True)
         if context is not None:
             context.save(folder / CONTEXT)
@@ -163,7 +163,7 @@ class VectorFolder:
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Whether a folder holds the plan of some vectors."""
-        return (Path(path) / MANIFEST).is_file()
+        return (as_path(path) / MANIFEST).is_file()
 
     def __len__(self) -> int:
         return self.plan.scan.documents

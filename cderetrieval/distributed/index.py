@@ -16,7 +16,7 @@ from typing import Any
 
 from ..embedding import Model, is_contextual
 from ..errors import CDEError, ConfigError, ContextError, InputError, MismatchError, StoreError
-from ..files import read_json, write_json
+from ..files import as_path, read_json, write_json
 from ..index.milvus.location import is_location
 from ..retriever import STORE_FILE, Retriever
 from ..store import Store
@@ -114,7 +114,7 @@ def index_vectors(
         return _on_server(folders, index, model, device, dtype, show_progress)
     if out is None:
         raise ConfigError("name the directory of the index, or a collection on a server (index=).")
-    target = Path(out).absolute()
+    target = as_path(out).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} is there already. Choose another directory, or remove it first.")
     building = target.with_name(f"{target.name}.building")

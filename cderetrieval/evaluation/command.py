@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..corpora import pydocs
 from ..corpora.dataset import Dataset
 from ..embedding import ContextSpec
 from ..errors import InputError
-from ..files import atomic_write
+from ..files import as_path, atomic_write
 from ..fusion import Hybrid
 from ..fusion.model import AnyModel
 from ..retriever import Retriever
@@ -62,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     context.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
     context.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N samples of the context")
     results = parser.add_argument_group("results")
-    results.add_argument("--out", type=Path, metavar="DIR", help="keep results; finished work is not done again")
+    results.add_argument("--out", type=as_path, metavar="DIR", help="keep results; finished work is not done again")
     results.add_argument(
         "--compare",
         nargs=2,

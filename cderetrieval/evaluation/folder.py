@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MismatchError, StoreError
-from ..files import atomic_write, read_json, write_json
+from ..files import as_path, atomic_write, read_json, write_json
 from ..types import Hits
 from .forms import Run
 from .metrics import PerQuery
@@ -52,7 +52,7 @@ class ResultsFolder:
     """
 
     def __init__(self, directory: str | Path, about: Mapping[str, Any] | None = None) -> None:
-        self.directory = Path(directory)
+        self.directory = as_path(directory)
         if self.directory.is_file():
             raise StoreError(f"{directory} is a file; results need a folder.")
         manifest = self.directory / MANIFEST
@@ -66,7 +66,7 @@ class ResultsFolder:
     @classmethod
     def open(cls, directory: str | Path) -> ResultsFolder:
         """Open a folder to read it."""
-        manifest = Path(directory) / MANIFEST
+        manifest = as_path(directory) / MANIFEST
         if not manifest.exists():
             raise StoreError(f"{directory} holds no results: {MANIFEST} is missing. Evaluate with --out {directory}.")
         if read_json(manifest).get("format", 0) > FORMAT:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..corpora.qrels import DOCUMENT_COLUMNS, GRADE_COLUMNS, QUERY_COLUMNS, parse_grade, read_qrels, read_rows
 from ..errors import InputError
+from ..files import as_path
 
 Run = dict[str, dict[str, float]]
 SCORE_COLUMNS = ("score", "similarity", "sim")
@@ -66,7 +67,7 @@ def as_run(run: Any) -> Run:
     {'q1': {'d1': 0.5}}
     """
     if isinstance(run, str | Path):
-        rows = _nested(_read_run(Path(run)), SCORE_COLUMNS, "run")
+        rows = _nested(_read_run(as_path(run)), SCORE_COLUMNS, "run")
     else:
         rows = _nested(run.to_run() if hasattr(run, "to_run") else run, SCORE_COLUMNS, "run")
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import missing_dependency
-from ..files import atomic_write
+from ..files import as_path, atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ def style_axes(axes: Any, grid: Literal["x", "y", "both"]) -> None:
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a PNG, whole or not at all; the same numbers give the same bytes."""
-    path = Path(path)
+    path = as_path(path)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
     return path

@@ -16,6 +16,7 @@ from typing import Any
 from ..corpora.dataset import Dataset
 from ..embedding import ContextSpec
 from ..errors import InputError
+from ..files import as_path
 from ..fusion.model import PREFIX, AnyModel, load_model
 from ..models.hub import ALIASES
 from ..runtime import pick_device
@@ -111,7 +112,7 @@ def evaluate(
         about={"device": str(pick_device(device)), "seeds": list(numbers), "context_size": context_size},
         show_progress=show_progress,
     )
-    return Results(list(cells), None if out is None else Path(out))
+    return Results(list(cells), None if out is None else as_path(out))
 
 
 def subjects_of(tasks: Any, split: str | None = None) -> list[Subject]:
@@ -123,7 +124,7 @@ def subjects_of(tasks: Any, split: str | None = None) -> list[Subject]:
             found.append(GroupedDataset(one))
         elif isinstance(one, TaskSubject | GroupedDataset):
             found.append(one)
-        elif isinstance(one, Path) or (isinstance(one, str) and ("=" in one or Path(one).is_dir())):
+        elif isinstance(one, Path) or (isinstance(one, str) and ("=" in one or as_path(one).is_dir())):
             found += folder_subjects([one], split)
         elif isinstance(one, str):
             found += _named(one, split)
@@ -151,7 +152,7 @@ def _contexts(context: Any) -> list[ContextSpec]:
     """One context or several; a list of strings that are neither words nor files is the texts of one context."""
     if not isinstance(context, list | tuple):
         return [context]
-    is_texts = all(isinstance(one, str) and one not in NAMES and not Path(one[:200]).exists() for one in context)
+    is_texts = all(isinstance(one, str) and one not in NAMES and not as_path(one[:200]).exists() for one in context)
     return [context] if is_texts else list(context)
 
 
@@ -180,7 +181,7 @@ def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:
             yield Entrant(name, one, f"local/{name}")
             continue
         given = str(one)
-        is_repository = given.count("/") == 1 and not Path(given).exists() and not given.startswith(PREFIX)
+        is_repository = given.count("/") == 1 and not as_path(given).exists() and not given.startswith(PREFIX)
         full = given if is_repository else f"local/{safe(name)}"
         yield Entrant(name, load_model(one, device=device, dtype=dtype), ALIASES.get(given, full))
 
@@ -189,7 +190,7 @@ def _named_model(model: Any) -> tuple[str, Any]:
     if not isinstance(model, str | Path):
         return type(model).__name__, model
     name, separator, rest = str(model).partition("=")
-    if separator and not Path(model).exists():
+    if separator and not as_path(model).exists():
         return name, rest
     return Path(model).name, model
 

@@ -16,6 +16,7 @@ from ..context.context import Context, make_context
 from ..context.sample import Sampler
 from ..embedding import ContextSpec
 from ..errors import ConfigError, ContextError
+from ..files import as_path
 from ..fusion.model import AnyModel, takes_context
 from ..types import ContextualModel
 
@@ -97,7 +98,7 @@ class ContextSetting:
         if self.spec is None or (isinstance(self.spec, str) and self.spec in NAMES):
             return None
         if isinstance(self.spec, str | Path):
-            return hashlib.sha256(Path(self.spec).read_bytes()).hexdigest()
+            return hashlib.sha256(as_path(self.spec).read_bytes()).hexdigest()
         return hashlib.sha256("\0".join(self.spec).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -118,7 +119,7 @@ def context_setting(spec: ContextSpec, size: int | None = None, seed: int = 0) -
     if isinstance(spec, str) and spec in NAMES:
         return ContextSetting(spec, spec, size, seed)
     if isinstance(spec, str | Path):
-        path = Path(spec)
+        path = as_path(spec)
         if not path.is_file():
             raise ConfigError(f"context {str(spec)!r} is neither {', '.join(NAMES)} nor a file.")
         if path.suffix == ".safetensors":

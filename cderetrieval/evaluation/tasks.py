@@ -17,6 +17,7 @@ from typing import Any
 from ..corpora.beir_folder import read_beir
 from ..corpora.dataset import Dataset
 from ..errors import InputError, missing_dependency
+from ..files import as_path
 from .inject import inject
 
 logger = logging.getLogger(__name__)
@@ -180,9 +181,9 @@ def _folder_subject(name: str, folder: Path, split: str | None, group: str | Non
 def _named_folder(given: str | Path) -> tuple[str, Path]:
     text = str(given)
     name, separator, rest = text.partition("=")
-    if separator and not Path(text).exists():
-        return name, Path(rest).expanduser()
-    folder = Path(text).expanduser()
+    if separator and not as_path(text).exists():
+        return name, as_path(rest)
+    folder = as_path(text)
     return folder.resolve().name, folder
 
 

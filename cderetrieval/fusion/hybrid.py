@@ -23,6 +23,7 @@ from ..context.context import Context
 from ..documents import query_texts
 from ..embedding import ContextSpec, Model, is_contextual
 from ..errors import ContextError, InputError
+from ..files import as_path
 from ..retriever import STORE_FILE, Retriever
 from ..store import Store
 from ..types import Hits
@@ -99,7 +100,7 @@ class Hybrid:
         if not isinstance(fusion, Fusion):
             fusion = Fusion(fusion, None if weights is None else tuple(weights), normalization, rrf_k, depth)
         fusion.vector(len(named))
-        directory = None if path is None else claim(Path(path), len(named))
+        directory = None if path is None else claim(as_path(path), len(named))
         retrievers = make_parts(
             named,
             directory,
@@ -152,7 +153,7 @@ class Hybrid:
         MismatchError
             If a model is another than the one that built its part, or is missing.
         """
-        directory = Path(path)
+        directory = as_path(path)
         manifest = Manifest.read(directory)
         retrievers = open_parts(directory, manifest, models or {}, device=device, dtype=dtype)
         hybrid = cls.__new__(cls)
@@ -368,7 +369,7 @@ class Hybrid:
 
     def save(self, path: str | Path) -> Hybrid:
         """Write the hybrid into a directory, which must not hold another index; this one stays where it is."""
-        target = Path(path)
+        target = as_path(path)
         if self.path is not None and target.resolve() == self.path.resolve():
             for part in self._parts:
                 part.save(part.path or target)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..embedding import Model
 from ..errors import CDEError, MismatchError, StoreError
-from ..files import read_json, write_json
+from ..files import private_mode, read_json, write_json
 from ..retriever import STORE_FILE
 from ..store import Store
 from .scores import Fusion
@@ -46,8 +46,17 @@ def begun(directory: Path) -> bool:
 
 
 def part_directory(directory: Path, number: int) -> Path:
-    """Directory of a part."""
-    return directory / f"part-{number}"
+    """Directory of a part.
+
+    Raises
+    ------
+    StoreError
+        If it is a link: a change of the hybrid would be one of whatever it leads to.
+    """
+    part = directory / f"part-{number}"
+    if part.is_symlink():
+        raise StoreError(f"{part} is a symbolic link. Move the directory that it leads to here, in its place.")
+    return part
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,8 @@ class Manifest:
         """Write the file into a directory, whole or not at all."""
         parts = [{"name": name, "model": model} for name, model in self.parts.items()]
         others = {"fusion": asdict(self.fusion), "settings": self.settings, "indexes": self.indexes}
-        write_json(directory / MANIFEST, {"format": FORMAT, "parts": parts, **others})
+        mode = private_mode(part_directory(directory, 0) / STORE_FILE)
+        write_json(directory / MANIFEST, {"format": FORMAT, "parts": parts, **others}, mode=mode)
 
     def models(self, given: Mapping[str, Model]) -> dict[str, Model | str]:
         """Models of all parts: those given, else their names.

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from ..embedding import Model, is_contextual
 from ..errors import ConfigError, ModelError, StoreError
+from ..files import as_path
 from ..index.milvus.location import is_location
 from ..models.hub import load
 from ..retriever import Retriever
@@ -84,7 +85,7 @@ def takes_context(model: AnyModel) -> bool:
 def is_hybrid(name: str | os.PathLike[str]) -> bool:
     """Whether a name is that of a hybrid: ``hybrid:A+B``, a saved hybrid's directory, or a JSON file."""
     text = os.fspath(name)
-    path = Path(text)
+    path = as_path(text)
     return text.startswith(PREFIX) or (path / MANIFEST).is_file() or (path.suffix == ".json" and path.is_file())
 
 
@@ -107,7 +108,7 @@ def hybrid_parts(name: str | os.PathLike[str]) -> tuple[dict[str, str], Fusion]:
     """
     text = os.fspath(name)
     if not text.startswith(PREFIX):
-        manifest = Manifest.read(Path(text))
+        manifest = Manifest.read(as_path(text))
         return {part: str(model) for part, model in manifest.models({}).items()}, manifest.fusion
     names = text.removeprefix(PREFIX).split("+")
     if not all(names):
@@ -170,12 +171,12 @@ def open_index(
     StoreError
         If the directory holds no index.
     """
-    if not (Path(path) / MANIFEST).is_file():
-        return Retriever.load(os.fspath(path) if is_location(path) else Path(path), model=model, device=device)
+    if not (as_path(path) / MANIFEST).is_file():
+        return Retriever.load(os.fspath(path) if is_location(path) else as_path(path), model=model, device=device)
     models: dict[str, Model] = {}
     if model is not None:
         part, separator, moved = model.partition("=")
         if not separator:
             raise ConfigError(f"model {model!r}: {path} is a hybrid; say which part's model has moved, as PART=MODEL.")
         models[part] = load(moved, device=device)
-    return Hybrid.load(Path(path), models=models, device=device)
+    return Hybrid.load(as_path(path), models=models, device=device)

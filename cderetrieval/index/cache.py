@@ -15,7 +15,7 @@ import faiss
 from ..errors import StoreError
 from ..files import atomic_write, read_tensors, write_tensors
 from .faiss import FaissIndex
-from .manifest import MANIFEST, opened, read_manifest, write_manifest
+from .manifest import MANIFEST, cache_mode, opened, read_manifest, write_manifest
 from .tune import Breadth
 
 __all__ = ["INDEX", "MANIFEST", "NUMBERS", "load", "save"]
@@ -44,9 +44,10 @@ def save(index: FaissIndex, directory: str | Path, *, epoch: int, generation: in
     """
     folder = Path(directory)
     state = index.state()
-    with atomic_write(folder / INDEX) as temporary:
+    mode = cache_mode(folder)
+    with atomic_write(folder / INDEX, mode=mode) as temporary:
         faiss.write_index(state.pop("index"), str(temporary))
-    write_tensors(folder / NUMBERS, {"seqs": state.pop("seqs"), "dead": state.pop("dead")})
+    write_tensors(folder / NUMBERS, {"seqs": state.pop("seqs"), "dead": state.pop("dead")}, mode=mode)
     owner: dict[str, Any] = {"epoch": epoch, "generation": generation, "fingerprint": fingerprint}
     return write_manifest(folder, (INDEX, NUMBERS), state, **owner)
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..files import atomic_write, read_tensors, write_tensors
+from ..files import atomic_write, read_tensors, sweep, write_tensors
 from ..vectors import Layout
 from .forward import Forward
 from .guard import Guard, checksums
 from .inverted import InvertedIndex
-from .manifest import opened, read_manifest, write_manifest
+from .manifest import cache_mode, opened, read_manifest, write_manifest
 from .postings import Postings
 from .segment import Segment
 
@@ -57,10 +57,11 @@ def save(index: InvertedIndex, directory: str | Path, *, epoch: int, generation:
         name, small = _save_segment(segment, folder)
         names.append(name)
         tensors |= {f"{number}.{key}": array for key, array in small.items()}
-    write_tensors(folder / NUMBERS, tensors)
+    write_tensors(folder / NUMBERS, tensors, mode=cache_mode(folder))
     state = {"index": "inverted", **index.layout.to_dict(), "segments": names}
     owner: dict[str, Any] = {"epoch": epoch, "generation": generation, "fingerprint": fingerprint}
     digest = write_manifest(folder, [NUMBERS], state, **owner)
+    sweep(folder, LISTS)
     for path in folder.glob(LISTS):
         if path.name not in names:
             with contextlib.suppress(OSError):  # Windows keeps a file that another process has mapped
@@ -107,7 +108,7 @@ def _save_segment(segment: Segment, folder: Path) -> tuple[str, dict[str, np.nda
     path = folder / f"postings-{content.hexdigest()[:16]}.bin"
     if postings.guard is None or postings.guard.path != path:
         # A file of this name that stands there already may be damaged: it is written anew all the same.
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        with atomic_write(path, mode=cache_mode(folder)) as temporary, open(temporary, "wb") as file:
             for array in large:
                 file.write(array.data)
     return path.name, small

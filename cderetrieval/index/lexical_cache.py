@@ -15,7 +15,7 @@ from typing import Any
 
 from ..files import read_tensors, write_tensors
 from .lexical import LexicalIndex, WordModel
-from .manifest import opened, read_manifest, write_manifest
+from .manifest import cache_mode, opened, read_manifest, write_manifest
 
 NUMBERS = "index.safetensors"
 WEIGHTS = "weights-"
@@ -48,8 +48,14 @@ def save(
         return None
     folder = Path(directory)
     name = f"{WEIGHTS}{secrets.token_hex(8)}"
+    mode = cache_mode(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).mkdir(mode=0o700)
     weights.save(folder / name, show_progress=False)
-    write_tensors(folder / NUMBERS, index.arrays())
+    for path in (folder / name).iterdir():
+        path.chmod(mode)
+    (folder / name).chmod(mode | (mode & 0o444) >> 2)
+    write_tensors(folder / NUMBERS, index.arrays(), mode=mode)
     files = [NUMBERS, *(f"{name}/{path.name}" for path in sorted((folder / name).iterdir()))]
     state = {"index": "lexical", "versions": index.model.versions(), "weights": name}
     owner: dict[str, Any] = {"epoch": epoch, "generation": generation, "fingerprint": fingerprint}

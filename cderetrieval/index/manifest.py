@@ -17,17 +17,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CDEError, StoreError
-from ..files import read_json, sha256_file, write_json
+from ..files import private_mode, read_json, sha256_file, write_json
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "index.json"
+STORE_FILE = "store.sqlite"
 T = TypeVar("T")
 
 
 class DamagedIndexError(StoreError):
     """A part of a saved index, looked at when it was first used, is not what was written."""
+
+
+def cache_mode(folder: Path) -> int:
+    """Permissions of the files of an index: those of the store beside them."""
+    return private_mode(folder / STORE_FILE)
 
 
 def write_manifest(
@@ -51,7 +57,7 @@ def write_manifest(
         **state,
     }
     digest = _digest(manifest)
-    write_json(folder / MANIFEST, {**manifest, "sha256": digest})
+    write_json(folder / MANIFEST, {**manifest, "sha256": digest}, mode=cache_mode(folder))
     return digest
 
 

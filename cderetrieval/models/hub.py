@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, WeightsError
-from ..files import read_json
+from ..files import as_path, read_json
 from ..runtime import pick_device
 from . import bm25
 
@@ -162,7 +162,7 @@ def family_of(directory: Path) -> str:
 
 def find(name: str, revision: str | None = None) -> Path:
     """Directory of a model: local, installed, or fetched from the hub."""
-    local = Path(name).expanduser()
+    local = as_path(name)
     if local.is_dir():
         if (local / "recipe.json").is_file() and not (local / "config.json").exists():
             raise ModelError(f"{local} is a training run: its model is {local / 'model'}, once it has ended.")

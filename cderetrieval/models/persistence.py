@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import ConfigError, StoreError
-from ..files import atomic_write, read_json, write_json
+from ..files import as_path, atomic_write, read_json, write_json
 from .card import model_card
 from .config import ContextualConfig
 from .weights import load_tensors, read_checkpoint, unique_tensors
@@ -30,7 +30,7 @@ def save_model(model: ContextualTransformer, path: str | Path, **card: Any) -> N
     """Write a model into a directory; `card` holds fields of :func:`~cderetrieval.models.card.model_card`."""
     from safetensors.torch import save_file
 
-    directory = Path(path)
+    directory = as_path(path)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in unique_tensors(model).items()}
     with atomic_write(directory / "model.safetensors") as temporary:
@@ -52,7 +52,7 @@ def load_model(directory: str | Path) -> ContextualTransformer:
 
     from .contextual import ContextualTransformer
 
-    directory = Path(directory)
+    directory = as_path(directory)
     config = read_json(directory / "config.json")
     if config.get("format", 0) > FORMAT:
         raise StoreError(f"{directory} has format {config['format']}, this version reads up to {FORMAT}: upgrade it.")

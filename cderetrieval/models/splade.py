@@ -24,6 +24,7 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from ..errors import InputError, ModelError
+from ..files import as_path
 from .encoder import EncodingSettings, TextEncoder, check_texts, tensors_digest, token_batches
 from .loading import length_limit, prompts_of, quiet
 from .sparse_embed_model import FOLDER
@@ -301,7 +302,8 @@ class Splade(TextEncoder):
 
         A SparseEmbed model that lies there is overwritten whole: its embeddings do not stay behind.
         """
-        shutil.rmtree(Path(path) / FOLDER, ignore_errors=True)
+        path = as_path(path)
+        shutil.rmtree(path / FOLDER, ignore_errors=True)
         with quiet():
             self.model.save_pretrained(str(path))
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, InputError
-from ..files import read_json, write_json
+from ..files import as_path, read_json, write_json
 from .dense import DenseEncoder
 from .encoder import EncodingSettings
 from .term_sketch import LONGEST, document_frequencies, rarity, sketch, term_counts
@@ -170,12 +170,13 @@ class StatisticsModel:
         ConfigError
             If ``statistics.json`` holds an unknown setting.
         """
-        path = Path(path)
+        path = as_path(path)
         config = read_settings(read_json(path / FILE) if (path / FILE).is_file() else {}, str(path / FILE))
         return cls(DenseEncoder(str(path), device=device, dtype=dtype), config)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the encoder as a sentence-transformers directory, and the settings beside it as ``statistics.json``."""
+        path = as_path(path)
         self.encoder.model.save_pretrained(str(path))
         write_settings(self.config, path)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..corpora.beir_folder import read_beir
 from ..errors import InputError, missing_dependency
 from ..evaluation.metrics import evaluate_run
+from ..files import as_path
 from ..runtime import progress
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def load_beir(
     InputError
         If it is not there and cannot be downloaded.
     """
-    folders = [Path(dataset_name), FOLDER / dataset_name]
+    folders = [as_path(dataset_name), FOLDER / dataset_name]
     folder = next((folder for folder in folders if (folder / "qrels").is_dir()), None)
     dataset = read_beir(folder or _download(dataset_name), split, missing="skip")
     return list(dataset.corpus), dataset.queries, dataset.qrels

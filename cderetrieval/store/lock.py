@@ -7,12 +7,15 @@ no lock. Windows has no `flock`: there, SQLite's own write lock refuses the seco
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 import weakref
 from pathlib import Path
 from typing import IO
 
 from ..errors import LockedError, StoreError
+from ..files import open_own, private_mode, sweep
 
 try:
     import fcntl
@@ -20,6 +23,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = "writer.lock"
+# Characters of a process id, filled with spaces.
+OWNER_SIZE = 20
 
 
 class WriterLock:
@@ -27,7 +32,8 @@ class WriterLock:
 
     def __init__(self, store_path: Path) -> None:
         self.path = store_path.with_name(LOCK_NAME)
-        self._file: IO[str] | None = None
+        self._store_path = store_path
+        self._file: IO[bytes] | None = None
         self._held = False
 
     @property
@@ -42,31 +48,45 @@ class WriterLock:
         ------
         LockedError
             If another process, or another store object of this process, is the writer.
+        StoreError
+            If the directory cannot be written to, or the store in it is a link to another place.
         """
-        if fcntl is None or self._held:
+        if self._held:
+            return
+        if self._store_path.is_symlink():
+            raise StoreError(
+                f"{self._store_path} is a symbolic link, and such a store is only read. Open the directory that it "
+                "leads to, or save a copy."
+            )
+        if fcntl is None:
             self._held = True
             return
+        file = self._open()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(self.path, "a+", encoding="ascii", errors="replace")  # noqa: SIM115 - held until release
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be opened for writing ({error}). Check its permissions.") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read(20).strip()
+            _lock(file, self.path)
+        except BaseException:
             file.close()
-            raise LockedError(_refusal(owner, self.path.parent)) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+            raise
+        _write_owner(file, str(os.getpid()))
         self._file, self._held = file, True
         _HELD.add(self)
+        sweep(self.path.parent, self._store_path.name)
+
+    def _open(self) -> IO[bytes]:
+        mode = private_mode(self._store_path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = open_own(self.path, os.O_RDWR | os.O_CREAT, mode)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be opened for writing ({error}). Check its permissions.") from error
+        with contextlib.suppress(OSError):  # another user's, who lets us write
+            os.fchmod(descriptor, mode)
+        return open(descriptor, "r+b", buffering=0)
 
     def release(self) -> None:
         """Give the lock back; harmless where it is not held."""
         if self._file is not None:
+            _write_owner(self._file, "")
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self.forget()
 
@@ -78,10 +98,35 @@ class WriterLock:
         _HELD.discard(self)
 
 
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockedError(_refusal(_owner(file), path.parent)) from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be locked ({error}). Keep the index where files can be locked.") from error
+
+
+def _write_owner(file: IO[bytes], owner: str) -> None:
+    """Write a process id in one piece and always as long, so that nobody reads half of one."""
+    with contextlib.suppress(OSError):  # it only serves a message, and the disk may be full
+        os.pwrite(file.fileno(), owner.ljust(OWNER_SIZE).encode(), 0)
+
+
+def _owner(file: IO[bytes]) -> str:
+    """The process id in the file; a writer puts it there as soon as it has the lock."""
+    for _ in range(20):
+        owner = os.pread(file.fileno(), OWNER_SIZE, 0).decode("ascii", "replace").strip(" \0\n")
+        if owner:
+            return owner
+        time.sleep(0.01)
+    return "unknown"
+
+
 def _refusal(owner: str, directory: Path) -> str:
     if owner == str(os.getpid()):
         return f"{directory} is already open for writing in this process (pid {owner}); close it there first."
-    return f"another process (pid {owner or 'unknown'}) is writing to {directory}; close it or open a copy."
+    return f"another process (pid {owner}) is writing to {directory}; close it or open a copy."
 
 
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()

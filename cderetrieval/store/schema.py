@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LockedError, StoreError
-from ..files import atomic_write
+from ..files import PRIVATE, atomic_write
+from .access import beside, location
 from .lock import WriterLock
 
 APPLICATION_ID = 0x43444552  # "CDER"
@@ -63,7 +64,7 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         if path.is_dir():
             raise StoreError(f"{path} is a directory; name a file in it, such as {path / 'store.sqlite'}.")
         _check_size(path)
-        connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
+        connection = _connect(location(path))
         try:
             _verify(connection, path)
         except BaseException:
@@ -127,9 +128,10 @@ def _create(path: Path) -> None:
             time.sleep(0.02)
     try:
         if not path.exists():
-            for left in path.parent.glob(f".{path.name}.*.tmp*"):  # by a process that was killed here
-                left.unlink(missing_ok=True)
-            with atomic_write(path) as temporary, contextlib.closing(_connect(str(temporary))) as connection:
+            with (
+                atomic_write(path, mode=PRIVATE) as temporary,
+                contextlib.closing(_connect(str(temporary))) as connection,
+            ):
                 _define(connection)
                 connection.execute("PRAGMA journal_mode = WAL")
     except OSError as error:
@@ -149,7 +151,7 @@ def _define(connection: sqlite3.Connection) -> None:
 
 def _check_size(path: Path) -> None:
     """Refuse a file cut short. SQLite takes an empty one for new, and the missing half of the last page for zeros."""
-    log = path.with_name(path.name + "-wal")
+    log = beside(path, "-wal")
     size = path.stat().st_size
     in_progress = log.exists() and log.stat().st_size > 0  # pages of the file may still be in the log alone
     if size < PAGE_SIZE or (size % PAGE_SIZE and not in_progress):

@@ -19,9 +19,10 @@ from zlib import crc32
 import numpy as np
 
 from ..errors import InputError, StoreError
-from ..files import atomic_write
+from ..files import as_path, atomic_write, open_own, private_mode
 from ..types import Vectors
 from ..vectors import DENSE, Layout, checked, is_vectors
+from .access import beside
 from .blobs import decode as decode_vectors
 from .blobs import encode as encode_vectors
 from .codec import checksum, decode, encode_json
@@ -216,13 +217,14 @@ class Store(Documents):
         LockedError
             If another process is writing to the store that stands there.
         """
-        target = Path(path)
+        target = as_path(path)
         if self.path is not None and target.resolve() == self.path.resolve():
             raise InputError(f"{target} is this very store; name another file for the copy.")
         lock = WriterLock(target)
         lock.acquire()
         try:
-            with self._mutex, translated(target), atomic_write(target) as temporary:
+            mode = private_mode(target if target.exists() or self.path is None else self.path)
+            with self._mutex, translated(target), atomic_write(target, mode=mode) as temporary:
                 with contextlib.closing(sqlite3.connect(temporary)) as copy:
                     self._connection.backup(copy)
                     copy.execute("PRAGMA journal_mode = WAL")
@@ -235,13 +237,16 @@ class Store(Documents):
 
 def _settle(target: Path) -> None:
     """Empty the write-ahead log of the store that is about to be replaced: SQLite would play it into the new one."""
-    log = target.with_name(target.name + "-wal")
-    if not log.exists():
+    log = beside(target, "-wal")
+    if not os.path.lexists(log):
         return
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(target, timeout=1.0)) as old:
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if log.exists():
-        os.truncate(log, 0)
+    descriptor = open_own(log, os.O_RDWR)
+    try:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(target, timeout=1.0)) as old:
+            old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        os.truncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _context_checksum(digest: str, metadata: str, tensors: bytes) -> int:

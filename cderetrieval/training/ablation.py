@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..files import atomic_write, read_json
+from ..files import as_path, atomic_write, read_json
 from .checkpoints import last_checkpoint
 from .recipes import Recipe
 
@@ -130,7 +130,7 @@ def run_cells(
     """
     import pandas as pd
 
-    output = Path(output)
+    output = as_path(output)
     rows = _read(output / RESULTS)
     done = {json.dumps(_key(row, sweep or {}), sort_keys=True) for row in rows}
     for changes, cell, seed in itertools.product(list(variants(sweep or {})), cells, range(seeds)):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..files import read_json, sha256_file, write_json
+from ..files import as_path, read_json, sha256_file, write_json
 
 try:
     import fcntl
@@ -89,7 +89,7 @@ def cached_directory(root: str | Path, name: str, key: Mapping[str, Any], build:
     StoreError
         If the disk is full.
     """
-    root = Path(root)
+    root = as_path(root)
     directory = root / f"{name}-{digest_of({**key, 'format': FORMAT})[:16]}"
     with disk_errors(root, name), locked(root / f".{directory.name}.lock"):
         if not is_whole(directory):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MismatchError, StoreError
-from ..files import read_json, write_json
+from ..files import as_path, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def mark_whole(checkpoint: Path, record: Mapping[str, Any]) -> None:
 
 def last_checkpoint(output: str | Path) -> Path | None:
     """Newest whole checkpoint of a run; None where there is none."""
-    found = [path for path in Path(output).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    found = [path for path in as_path(output).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     for path in sorted(found, key=lambda path: -int(path.name.rpartition("-")[2])):
         if (path / RUN).is_file():
             return path

@@ -16,10 +16,10 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import as_path
 from .ablation import CELLS
 from .recipes import Recipe, load_recipe, recipe_names
 
@@ -30,8 +30,8 @@ _FIXED = {"name"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the training command: every field of a recipe is an option."""
     parser.add_argument("recipe", help=f"{', '.join(recipe_names())}, or a JSON file")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoints, log and model")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="columns, vectors, clusters (default: OUT/cache)")
+    parser.add_argument("--out", type=as_path, metavar="DIR", help="checkpoints, log and model")
+    parser.add_argument("--cache", type=as_path, metavar="DIR", help="columns, vectors, clusters (default: OUT/cache)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--print-config", action="store_true", help="print the recipe with all changes, and stop")
     parser.add_argument("--prepare-only", action="store_true", help="read, embed and cluster the data, and stop")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..files import read_json
+from ..files import as_path, read_json
 from .data import SMALL_DOMAINS
 from .packing import PACKINGS
 
@@ -306,7 +306,7 @@ def load_recipe(name: str | Path) -> Recipe:
     if str(name) in recipe_names():
         path = Path(str(files("cderetrieval.training") / "recipes" / f"{name}.json"))
     else:
-        path = Path(name)
+        path = as_path(name)
         if not path.is_file():
             known = ", ".join(recipe_names())
             raise ConfigError(f"recipe {str(name)!r} is neither one of {known} nor a file.")

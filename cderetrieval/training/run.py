@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, StoreError, missing_dependency
-from ..files import write_json
+from ..files import as_path, write_json
 from ..models.statistics import write_settings
 from ..runtime import supports_bfloat16
 from .checkpoints import check_same_run, last_checkpoint, run_record
@@ -222,7 +222,7 @@ def train(
             raise missing_dependency(package, "train")
     if not recipe.data:
         raise ConfigError("the recipe names no training data: set data to files, folders, or 'hub:' names.")
-    output = Path(output)
+    output = as_path(output)
     checkpoint = last_checkpoint(output)
     if checkpoint is not None and not resume:
         raise StoreError(f"{output} holds a run up to {checkpoint.name}: resume it, or choose another directory.")

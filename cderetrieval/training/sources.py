@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..corpora.jsonl import read_lines
 from ..errors import InputError, missing_dependency
-from ..files import read_json
+from ..files import as_path, read_json
 
 PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.parquet")
 CONFIG = "data_config.json"
@@ -84,7 +84,7 @@ def find_sources(names: Sequence[str | Path]) -> list[Source]:
 
     sources: list[Source] = []
     for name in map(str, names):
-        path = Path(name).expanduser()
+        path = as_path(name)
         if name.startswith("hub:"):
             sources += hub_sources(name.removeprefix("hub:"))
         elif name.startswith("pydocs:"):

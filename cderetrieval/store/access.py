@@ -1,0 +1,52 @@
+"""How the file of a store is opened: to be written to, or, where that cannot be, only to be read.
+
+SQLite keeps a log and shared memory beside the file. Where nothing can be written beside it (another user's directory,
+a read-only disk), a store that was closed is read as a file that does not change. So is one to which a link leads: who
+places a link in a directory that others open must not make them write to where it leads.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import StoreError
+from ..files import check_own
+
+
+def location(path: Path) -> str:
+    """The URI by which SQLite opens the file, its rights included.
+
+    Raises
+    ------
+    StoreError
+        If something lies beside it that no store has, or it can only be read and has a log that needs more.
+    """
+    file = path.resolve()
+    uri, log = file.as_uri(), beside(file, "-wal")
+    if not path.is_symlink() and os.access(path.parent, os.W_OK):
+        _check_beside(path)
+        return f"{uri}?mode=rw"
+    if not log.exists() or log.stat().st_size == 0:
+        return f"{uri}?mode=ro&immutable=1"
+    if path.is_symlink() or not beside(file, "-shm").exists():
+        raise StoreError(
+            f"{path} can only be read, and {log.name} beside it holds changes that are not in it yet. Open and close "
+            f"{file.parent} once as a user who may write there, or copy that directory to where you may."
+        )
+    return f"{uri}?mode=ro"
+
+
+def beside(path: Path, end: str) -> Path:
+    """A file that SQLite keeps beside a store: ``-wal``, ``-shm``."""
+    return path.with_name(path.name + end)
+
+
+def _check_beside(path: Path) -> None:
+    """Refuse what could make SQLite write, or delete, elsewhere."""
+    journal = beside(path, "-journal")
+    if os.path.lexists(journal):
+        # It may name another file, which SQLite would delete.
+        raise StoreError(f"{journal} was not written by this package, whose stores have none. Move it away.")
+    for end in ("-wal", "-shm"):
+        check_own(beside(path, end))
