@@ -9,9 +9,10 @@ returned; equal scores stand in order of insertion, as in every index.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol, Self
+from unicodedata import name
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class LexicalIndex:
         self._words = np.empty(0, dtype=np.int32)
         self._vocabulary: dict[str, int] = {}
         self._weights: Any = None
+        self._told: set[str] = set()
 
     @classmethod
     def of(cls, model: WordModel, arrays: Mapping[str, np.ndarray], weights: Any) -> Self:
@@ -142,6 +144,7 @@ class LexicalIndex:
             raise InputError(f"k={k} must be 1 or more.")
         if not isinstance(queries, list):
             raise InputError(f"queries are {type(queries).__name__}; a lexical index has no vectors: pass texts.")
+        self._explain(queries)
         shape = (len(queries), min(k, self.count))
         scores = np.full(shape, -np.inf, dtype=np.float32)
         seqs = np.full(shape, -1, dtype=np.int64)
@@ -164,6 +167,25 @@ class LexicalIndex:
             self._weights = weights
             logger.info("Weighed %d words of %d documents.", len(words), self.count)
         return self._weights
+
+    def _explain(self, queries: Sequence[Sequence[str]]) -> None:
+        """Say why the first query that finds nothing because of its language does so."""
+        if "query" in self._told or not self._vocabulary:
+            return
+        for row, words in enumerate(queries):
+            if not words:
+                self._tell("query", "Query %d finds nothing: it holds no words, or stop words only.", row)
+            elif not any(word in self._vocabulary for word in words):
+                scripts = _scripts(words)
+                if scripts and scripts.isdisjoint(_scripts(self._vocabulary)):
+                    letters = " and ".join(sorted(scripts))
+                    self._tell("query", "Query %d finds nothing: its letters are %s, no document's are.", row, letters)
+
+    def _tell(self, about: str, message: str, *values: Any) -> None:
+        """Warn, but once of each thing."""
+        if about not in self._told:
+            self._told.add(about)
+            logger.warning(f"{message} This is said once.", *values)
 
     @property
     def _last(self) -> int:
@@ -189,6 +211,16 @@ class LexicalIndex:
         together = np.concatenate(seqs)
         if not np.array_equal(together[self.count :], fresh):
             raise StoreError(f"the texts of {len(fresh)} documents were asked for and others given; open it again.")
+        lengths_of_all = np.concatenate(lengths)
+        empty = np.count_nonzero(lengths_of_all[self.count :] == 0)
+        if empty:
+            message = "%d of %d new documents hold no words, or stop words only: no query will find them."
+            self._tell("documents", message, empty, len(fresh))
         self._seqs, self._words = together, np.concatenate(words)
-        self._bounds = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        self._bounds = np.concatenate([[0], np.cumsum(lengths_of_all)])
         self._weights = None
+
+
+def _scripts(words: Iterable[str]) -> set[str]:
+    """Scripts that words begin in, as the names of their letters say: LATIN, CYRILLIC, CJK."""
+    return {name(word[0], "").split(" ")[0] for word in words if word[0].isalpha()}

@@ -4,13 +4,14 @@
     idf(t) = ln(1 + (N - n + 0.5) / (n + 0.5)),  N documents, n of them with t
 
 This is Lucene's form (Robertson and Zaragoza 2009; variants in Kamphuis et al. 2020). The weight of a word depends on
-the whole collection, so a text has no vector: this model cuts texts into words, and the index
-(:mod:`cderetrieval.index.lexical`) weighs them, both with the library bm25s.
+the whole collection, so a text has no vector: this model cuts texts into words (:mod:`.words`), and the index
+(:mod:`cderetrieval.index.lexical`) weighs them by the library bm25s.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
 import sys
@@ -21,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigError, missing_dependency
-from ..runtime import check_texts
+from ..runtime import check_texts, progress
 
 NAME = "bm25"
 # Languages for which bm25s brings a list of stop words; the others keep all words.
@@ -46,7 +47,7 @@ class BM25:
     ----------
     language
         Whose stop words are left out and whose endings are cut off (Snowball): ``"english"``, ``"german"``, ...; None:
-        all words as they are.
+        all words as they are. Texts of other languages are cut into words too, with all their endings.
     k1
         How soon a further occurrence of a word stops to count.
     b
@@ -55,7 +56,7 @@ class BM25:
     Raises
     ------
     MissingDependencyError
-        If bm25s or PyStemmer is not installed.
+        If bm25s, regex or PyStemmer is not installed.
     ConfigError
         If the language is unknown or a number out of range.
 
@@ -74,6 +75,7 @@ class BM25:
         if not k1 >= 0 or not 0 <= b <= 1:
             raise ConfigError(f"k1={k1!r} must be at least 0, and b={b!r} from 0 to 1.")
         library()
+        _words()
         self.language, self.k1, self.b = language, k1, b
         self._stemmer()
 
@@ -82,21 +84,20 @@ class BM25:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of language and numbers."""
-        return hashlib.sha256(json.dumps([NAME, self.language, self.k1, self.b]).encode()).hexdigest()
+        """Digest of language and numbers, and of how texts are cut into words."""
+        return _digest([NAME, self.language, self.k1, self.b, _words().VERSION])
+
+    @property
+    def former_fingerprints(self) -> tuple[str, ...]:
+        """What this model was called when it cut texts otherwise; such an index is made anew from its texts."""
+        return (_digest([NAME, self.language, self.k1, self.b]),)
 
     def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> list[list[str]]:
         """Words of each text, in order, repeated as they are."""
-        tokens: list[list[str]] = library().tokenize(
-            check_texts(texts),
-            stopwords=self.language if self.language in STOP_WORDS else None,
-            stemmer=self._stemmer(),
-            return_ids=False,
-            show_progress=show_progress,
-            leave=False,
-        )
-        # The library marks a text without words by an empty one.
-        return [[word for word in words if word] for words in tokens]
+        cut, dotless = _words().words, self.language == "turkish"
+        counted = _Counted(self._stop_words, self._stemmer()).__getitem__
+        bar = progress(check_texts(texts), "cutting texts into words", show=show_progress)
+        return [list(filter(None, map(counted, cut(text, dotless=dotless)))) for text in bar]
 
     encode_document = encode_query
 
@@ -106,8 +107,16 @@ class BM25:
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that cut texts into words and weigh them."""
-        used = ["bm25s"] if self.language is None else ["bm25s", "PyStemmer"]
-        return {name: version(name) for name in used}
+        used = ["bm25s", "regex"] if self.language is None else ["bm25s", "regex", "PyStemmer"]
+        return {name: version(name) for name in used} | {"words": str(_words().VERSION)}
+
+    @cached_property
+    def _stop_words(self) -> frozenset[str]:
+        if self.language not in STOP_WORDS:
+            return frozenset()
+        lists = importlib.import_module("bm25s.stopwords")
+        name = "EN" if self.language == "english" else self.language.upper()
+        return frozenset(map(_words().fold, getattr(lists, f"STOPWORDS_{name}")))
 
     def _stemmer(self) -> Any:
         """Make a stemmer anew for each call: one must not be shared between threads."""
@@ -123,6 +132,31 @@ class BM25:
             raise ConfigError(
                 f"language={self.language!r} is unknown; use None or one of {', '.join(Stemmer.algorithms())}."
             ) from error
+
+
+class _Counted(dict[str, str]):
+    """Word to what is counted in its place: its stem; a stop word has none."""
+
+    def __init__(self, stop_words: frozenset[str], stemmer: Any) -> None:
+        super().__init__(dict.fromkeys(stop_words, ""))
+        self._stem = str if stemmer is None else stemmer.stemWord
+
+    def __missing__(self, word: str) -> str:
+        self[word] = stem = self._stem(word)
+        return stem
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _words() -> ModuleType:
+    """What cuts texts into words, imported when it is needed."""
+    try:
+        from . import words
+    except ImportError as error:
+        raise missing_dependency("regex", NAME) from error
+    return words
 
 
 def library() -> ModuleType:
