@@ -26,13 +26,15 @@ _PACKED = r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Line_Break
 _FIRST = rf"[[\p{{L}}\p{{N}}_]--{_PACKED}]"
 _NEXT = rf"[[\p{{L}}\p{{N}}\p{{M}}_]--{_PACKED}]"
 # A letter alone beside an apostrophe is what is left of another word: don't, l'eau, O'Brien.
-_ANY = regex.compile(rf"(?V1){_PACKED}+|{_FIRST}{_NEXT}+|[0-9]|(?<!{_NEXT}')[{_FIRST}--_](?!'{_FIRST})")
+_ANY = regex.compile(
+    rf"(?V1){_PACKED}[{_PACKED}\p{{M}}]*|{_FIRST}{_NEXT}+|[0-9]|(?<!{_NEXT}')[{_FIRST}--_](?!'{_FIRST})"
+)
 # The same words, 3 times as fast, of a text that holds neither marks nor packed scripts.
 _PLAIN = re.compile(r"\w\w+|[0-9]|(?<!\w')[^\W_](?!'\w)")
 _NOT_PLAIN = re.compile("[^\0-\u02ff\u0370-\u0482\u048a-\u052f\u2000-\u20cf\u2100-\u2bff]")
 _IS_PACKED = regex.compile(rf"(?V1){_PACKED}")
 _CHARACTER = regex.compile(r"\X")
-_ALONE = regex.compile(r"(?V1)[\p{Han}\p{Hangul}]|.\p{M}|.\P{M}")
+_ALONE = regex.compile(r"(?V1)[\p{Han}\p{Hangul}]|..")
 _BEYOND_ASCII = re.compile(r"[^\0-\x7f]+")
 _UNSEEN = regex.compile(
     r"(?V1)[\p{Default_Ignorable_Code_Point}--\u200B]"  # U+200B is a space between words of Thai and Khmer
@@ -96,14 +98,14 @@ _PLAIN_FORM = _PlainForms()
 
 
 def _plain_form(char: str) -> str:
-    if _UNSEEN.match(char):
+    kind = category(char)
+    if kind == "Me" or _UNSEEN.match(char):
         return ""
     if char in _APOSTROPHES:
         return "'"
-    kind = category(char)
     if kind == "Nd":
         return str(decimal(char))
-    if kind[0] == "L" and decomposition(char).startswith(_FORMS):
+    if (kind[0] == "L" or "\u2e80" <= char <= "\u2fdf") and decomposition(char).startswith(_FORMS):
         return normalize("NFKC", char).casefold()
     return char
 

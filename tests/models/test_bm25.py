@@ -6,6 +6,8 @@ import pytest
 pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
 
+import Stemmer
+
 from cderetrieval.errors import ConfigError, InputError, MissingDependencyError
 from cderetrieval.models import bm25
 from cderetrieval.models.bm25 import BM25
@@ -43,6 +45,39 @@ def test_text_of_every_kind():
     assert "owl" in words[4]
 
 
+@pytest.mark.parametrize("language", [None, *Stemmer.algorithms()])
+def test_every_language_that_is_taken_has_words_of_every_script(language):
+    [words] = BM25(language).encode_query(["xyz 7 \u732b\u732b \u0939\u093f\u0928\u094d\u0926\u0940"])
+    assert {"7", "\u732b", "\u732b\u732b"} < set(words)
+    assert len(words) == 6
+
+
+@pytest.mark.parametrize("language", sorted(bm25.STOP_WORDS))
+def test_stop_words_are_left_out_however_they_are_written(language):
+    assert len(BM25(language)._stop_words) > 30
+    texts = {"german": "und DASS da\u00df fu\u0308r", "english": "A an THE", "russian": "\u0418 \u044f"}
+    assert BM25(language).encode_query([texts.get(language, "")]) == [[]]
+
+
+def test_words_as_they_stand():
+    assert BM25(None).encode_query(["The C of 2 owls"]) == [["the", "c", "of", "2", "owls"]]
+
+
+def test_turkish_has_two_letters_i():
+    cut = BM25("turkish").encode_query
+    assert cut(["ILIK"]) == cut(["\u0131l\u0131k"]) != cut(["ilik"])
+    assert cut(["\u0130L", "I\u0307L"]) == cut(["il", "il"])
+
+
+def test_a_change_of_words_changes_the_fingerprint_and_the_versions(monkeypatch):
+    before, versions = BM25(), BM25().versions()
+    assert before.fingerprint not in before.former_fingerprints
+    monkeypatch.setattr("cderetrieval.models.words.VERSION", 99)
+    assert BM25().fingerprint != before.fingerprint
+    assert BM25().versions() != versions
+    assert BM25().former_fingerprints == BM25("english").former_fingerprints != BM25(None).former_fingerprints
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,8 +99,10 @@ def test_texts_that_are_none():
         load("bm25:")
 
 
-@pytest.mark.parametrize("package", ["bm25s", "Stemmer"])
+@pytest.mark.parametrize("package", ["bm25s", "Stemmer", "regex"])
 def test_what_to_install_is_said(monkeypatch, package):
+    monkeypatch.delitem(sys.modules, "cderetrieval.models.words", raising=False)
+    monkeypatch.delattr("cderetrieval.models.words", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     name = {"Stemmer": "PyStemmer"}.get(package, package)
     with pytest.raises(MissingDependencyError, match=rf'{name} is not installed.*pip install "cderetrieval\[bm25\]"'):
