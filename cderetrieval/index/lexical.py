@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Protocol, Self
 from unicodedata import name
 
@@ -63,6 +63,8 @@ class LexicalIndex:
         self._vocabulary: dict[str, int] = {}
         self._weights: Any = None
         self._told: set[str] = set()
+        self._scripts: set[str] = set()
+        self._seen = 0
 
     @classmethod
     def of(cls, model: WordModel, arrays: Mapping[str, np.ndarray], weights: Any) -> Self:
@@ -177,9 +179,16 @@ class LexicalIndex:
                 self._tell("query", "Query %d finds nothing: it holds no words, or stop words only.", row)
             elif not any(word in self._vocabulary for word in words):
                 scripts = _scripts(words)
-                if scripts and scripts.isdisjoint(_scripts(self._vocabulary)):
+                if scripts and scripts.isdisjoint(self._known_scripts()):
                     letters = " and ".join(sorted(scripts))
                     self._tell("query", "Query %d finds nothing: its letters are %s, no document's are.", row, letters)
+
+    def _known_scripts(self) -> set[str]:
+        """Scripts of the vocabulary, looked at again only where it has grown."""
+        if self._seen < len(self._vocabulary):
+            self._scripts |= _scripts(islice(self._vocabulary, self._seen, None))
+            self._seen = len(self._vocabulary)
+        return self._scripts
 
     def _tell(self, about: str, message: str, *values: Any) -> None:
         """Warn, but once of each thing."""

@@ -3,7 +3,7 @@
 A word is a run of letters, digits and underscores with the marks that belong to them, folded: composed (NFC), without
 case, letters in their plain form where Unicode has them in another (full and half width, ligatures, Arabic presentation
 forms), digits of every script as 0 to 9, and without what is not seen (soft hyphens, joiners) or may be left out (vowel
-points of Arabic and Hebrew). Accents stay.
+points of Arabic and Hebrew, stress in Cyrillic). Accents stay.
 
 Scripts without spaces, and Korean, whose endings stick to words, are cut without a dictionary, as Lucene's CJK analyzer
 does: each pair of neighbouring characters is a word, and so is each character that can be one by itself. Characters are
@@ -22,7 +22,10 @@ import regex
 VERSION = 2
 
 # Scripts without spaces, and Korean; U+30FC lengthens a vowel in Japanese and belongs to no script.
-_PACKED = r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Line_Break=SA}\u30FC]&&[\p{L}\p{M}\p{Nl}]]"
+_PACKED = (
+    r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Line_Break=SA}\p{Javanese}\p{Balinese}\u30FC]"
+    r"&&[\p{L}\p{M}\p{Nl}]]"
+)
 _FIRST = rf"[[\p{{L}}\p{{N}}_]--{_PACKED}]"
 _NEXT = rf"[[\p{{L}}\p{{N}}\p{{M}}_]--{_PACKED}]"
 # A letter alone beside an apostrophe is what is left of another word: don't, l'eau, O'Brien.
@@ -41,7 +44,9 @@ _UNSEEN = regex.compile(
     r"|[\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7]"  # points of Hebrew
     r"|[\u0610-\u061A\u0640\u064B-\u0652\u0670\u06D6-\u06DC\u06DF-\u06E4\u06E7\u06E8\u06EA-\u06ED\u08D3-\u08FF]"
 )
-_APOSTROPHES = "\u2019\u02bc\uff07"
+# What is left of acute and grave after NFC marks the stress of a Cyrillic word, in dictionaries and encyclopedias.
+_STRESS = re.compile("[\u0300\u0301](?<=[\u0400-\u052f].)")
+_APOSTROPHES = "\u2019\u2018\u00b4\u02bc\u05f3\uff07"
 # Letters in another form; raised, lowered, circled and squared ones are no spelling of a word ("Lego\u2122").
 _FORMS = ("<wide>", "<narrow>", "<initial>", "<medial>", "<final>", "<isolated>", "<vertical>", "<font>", "<compat>")
 
@@ -83,7 +88,8 @@ def fold(text: str, *, dotless: bool = False) -> str:
         return text.lower()
     # With a dot over the small letter, capital I with a dot would stay apart from i.
     text = normalize("NFC", text).casefold().replace("i\u0307", "i")
-    return normalize("NFC", _BEYOND_ASCII.sub(lambda run: run[0].translate(_PLAIN_FORM), text))
+    text = _BEYOND_ASCII.sub(lambda run: run[0].translate(_PLAIN_FORM), text)
+    return _STRESS.sub("", normalize("NFC", text))
 
 
 class _PlainForms(dict[int, str]):

@@ -68,6 +68,10 @@ def test_words_with_spaces(text, expected):
         ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u0937"),
         ("\u200fowl\ufeff", "owl"),
         ("\u0958", "\u0915\u093c"),
+        ("\u0437\u0430\u0301\u043c\u043e\u043a", "\u0437\u0430\u043c\u043e\u043a"),
+        ("\u043f\u2019\u044f\u0442\u044c", "\u043f\u02bc\u044f\u0442\u044c"),
+        ("\u05d2\u05f3\u05d9\u05e8\u05e4\u05d4", "\u05d2'\u05d9\u05e8\u05e4\u05d4"),
+        ("l\u00b4eau", "l'eau"),
     ],
 )
 def test_spellings_that_mean_the_same(one, other):
@@ -77,6 +81,7 @@ def test_spellings_that_mean_the_same(one, other):
 def test_accents_stay():
     assert words("na\u00efve") != words("naive")
     assert words("Bl\u00e5b\u00e6r") == ["bl\u00e5b\u00e6r"]
+    assert words("\u0438\u0306\u043e\u0434") == words("\u0439\u043e\u0434") != words("\u0438\u043e\u0434")
 
 
 def test_the_small_letter_of_i_in_turkish():
