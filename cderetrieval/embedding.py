@@ -210,7 +210,7 @@ class CorpusEmbedder:
         if self._encoder is None:
             encoder = self._build(context)
             stored = self._store.get_setting("fingerprint")
-            if stored not in (None, encoder.fingerprint, *getattr(encoder, "former_fingerprints", ())):
+            if stored not in (None, encoder.fingerprint, *getattr(encoder, "other_fingerprints", ())):
                 raise MismatchError(
                     _mismatch(self._settings.model, stored, encoder.fingerprint, self._difference(encoder))
                 )

@@ -200,7 +200,7 @@ def test_an_index_that_cut_texts_otherwise_is_made_anew(former, caplog):
     assert "its fingerprint is" not in caplog.text
     assert "its versions is" in caplog.text
     with Retriever.load(former / "part-0") as retriever:
-        assert retriever._store.get_setting("fingerprint") in retriever.encoder.former_fingerprints
+        assert retriever._store.get_setting("fingerprint") in retriever.encoder.other_fingerprints
         retriever.add([{"id": "n", "text": "公园"}]).save(former / "part-0")
         assert retriever._store.get_setting("fingerprint") == BM25().fingerprint
     caplog.clear()

@@ -88,7 +88,7 @@ class BM25:
         return _digest([NAME, self.language, self.k1, self.b, _words().VERSION])
 
     @property
-    def former_fingerprints(self) -> tuple[str, ...]:
+    def other_fingerprints(self) -> tuple[str, ...]:
         """What this model was called when it cut texts otherwise; such an index is made anew from its texts."""
         return (_digest([NAME, self.language, self.k1, self.b]),)
 

@@ -71,11 +71,11 @@ def test_turkish_has_two_letters_i():
 
 def test_a_change_of_words_changes_the_fingerprint_and_the_versions(monkeypatch):
     before, versions = BM25(), BM25().versions()
-    assert before.fingerprint not in before.former_fingerprints
+    assert before.fingerprint not in before.other_fingerprints
     monkeypatch.setattr("cderetrieval.models.words.VERSION", 99)
     assert BM25().fingerprint != before.fingerprint
     assert BM25().versions() != versions
-    assert BM25().former_fingerprints == BM25("english").former_fingerprints != BM25(None).former_fingerprints
+    assert BM25().other_fingerprints == BM25("english").other_fingerprints != BM25(None).other_fingerprints
 
 
 @pytest.mark.parametrize(
