@@ -142,6 +142,17 @@ def test_texts_that_the_index_should_have_had_make_it_start_over(caplog):
     assert index.search([["moon"]], 1)[1].tolist() == [[3]]
 
 
+def test_letters_that_no_document_has_are_said_once(caplog):
+    store = Texts({1: "owl", 2: "\u0441\u043e\u0432\u0430"})
+    index = store.sync(LexicalIndex(PLAIN))
+    index.search([["bee"], ["7"], ["\u043a\u043e\u0442"], ["owl", "\u732b"]], 1)
+    assert "letters" not in caplog.text
+    store.texts[3] = "\u732b"
+    store.sync(index).search([["\u9c7c"], ["\u092e"], ["\u05d0"]], 1)
+    assert caplog.text.count("finds nothing") == 1
+    assert "Query 1 finds nothing: its letters are DEVANAGARI, no document's are." in caplog.text
+
+
 def test_bad_input():
     index = LexicalIndex(PLAIN)
     with pytest.raises(InputError, match="k=0 must be 1 or more"):
