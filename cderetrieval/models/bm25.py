@@ -38,6 +38,8 @@ STOP_WORDS = {
     "spanish",
     "swedish",
 }
+# Lucene's English list, which bm25s brings, has "a" and no pronoun. Questions are full of this one.
+PRONOUN = "i"
 
 
 class BM25:
@@ -115,8 +117,9 @@ class BM25:
         if self.language not in STOP_WORDS:
             return frozenset()
         lists = importlib.import_module("bm25s.stopwords")
-        name = "EN" if self.language == "english" else self.language.upper()
-        return frozenset(map(_words().fold, getattr(lists, f"STOPWORDS_{name}")))
+        if self.language == "english":
+            return frozenset({*lists.STOPWORDS_EN, PRONOUN})
+        return frozenset(map(_words().fold, getattr(lists, f"STOPWORDS_{self.language.upper()}")))
 
     def _stemmer(self) -> Any:
         """Make a stemmer anew for each call: one must not be shared between threads."""
