@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from .attention import ATTENTION, number_layers
+from .trusted import model_config
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def build_backbone(settings: Mapping[str, Any], layers: int | None, disable_drop
     disable_dropout
         Set every dropout probability to 0.
     """
-    values = dict(settings)
+    values = model_config(dict(settings), "the configuration of a backbone")
     family = _FAMILIES[values["model_type"]]
     config = AutoConfig.for_model(values.pop("model_type"), **values)
-    model = AutoModel.from_config(config, attn_implementation=ATTENTION, **family.extra)
+    model = AutoModel.from_config(config, attn_implementation=ATTENTION, trust_remote_code=False, **family.extra)
     if layers is not None:
         del family.layers(model)[layers:]
     number_layers(family.layers(model), family.attention)

@@ -20,8 +20,9 @@ from torch import Tensor
 from ..errors import ConfigError, ModelError
 from ..files import sha256_file
 from ..runtime import pick_device
+from .directory import SAFE, opened
 from .encoder import EncodingSettings, TextEncoder, check_finite, check_texts, tensors_digest
-from .loading import length_limit, loading, prompts_of
+from .loading import length_limit, prompts_of
 from .weights import unique_tensors
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 def _load(name: str, device: torch.device) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
-    with loading(name):
-        return SentenceTransformer(name, device=str(device))
+    from .hub import find
+
+    with opened(find(name)) as view:
+        return SentenceTransformer(str(view), device=str(device), **SAFE)
 
 
 def _exported_digests(model: SentenceTransformer) -> list[str]:

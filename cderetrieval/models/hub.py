@@ -22,6 +22,8 @@ from ..errors import ModelError, WeightsError
 from ..files import as_path, read_json
 from ..runtime import pick_device
 from . import bm25
+from .directory import AGAIN, VOCABULARIES, config_of, load_tokenizer
+from .trusted import FILTERS
 
 if TYPE_CHECKING:
     from .bm25 import BM25
@@ -43,7 +45,8 @@ DEFAULT_MODEL = "cde-minilm"
 # What a name can begin with, before a colon.
 FAMILIES = ("dense", "centre", "splade", "sparse-embed")
 # What is fetched from a hub: no code, no pickles.
-HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
+_SETTINGS = ("modules.json", "config_sentence_transformers.json", "statistics.json", *FILTERS)
+HUB_FILES = ["README.md", "*.safetensors", "*config.json", *(f"*{name}" for name in (*_SETTINGS, *VOCABULARIES))]
 # The published checkpoints ship no tokenizer; these are the ones they were trained with.
 PUBLISHED_TOKENIZERS = {"nomic_bert": "bert-base-uncased", "modernbert": "answerdotai/ModernBERT-base"}
 
@@ -137,7 +140,7 @@ def is_masked_lm(directory: Path) -> bool:
     path = directory / "config.json"
     if (directory / "modules.json").exists() or not path.is_file():
         return False
-    return any(name.endswith("ForMaskedLM") for name in read_json(path).get("architectures") or ())
+    return any(name.endswith("ForMaskedLM") for name in config_of(directory).get("architectures") or ())
 
 
 def family_of(directory: Path) -> str:
@@ -153,11 +156,12 @@ def family_of(directory: Path) -> str:
         return "sparse-embed"
     settings = directory / "config_sentence_transformers.json"
     modules = directory / "modules.json"
-    if settings.is_file() and read_json(settings).get("model_type") == "SparseEncoder":
+    if settings.is_file() and read_json(settings, error=ModelError, remedy=AGAIN).get("model_type") == "SparseEncoder":
         return "splade"
     # Before release 5.4 the settings did not say.
-    pooled = modules.is_file() and any(entry["type"].endswith("SpladePooling") for entry in read_json(modules, list))
-    return "splade" if pooled else "dense"
+    listed = read_json(modules, list, error=ModelError, remedy=AGAIN) if modules.is_file() else []
+    types = [entry.get("type") for entry in listed if isinstance(entry, dict)]
+    return "splade" if any(str(name).endswith("SpladePooling") for name in types) else "dense"
 
 
 def find(name: str, revision: str | None = None) -> Path:
@@ -182,8 +186,15 @@ def looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or name.endswith("/")
 
 
-def fetch(repository: str, revision: str | None = None) -> Path:
-    """Fetch a repository from the hub, or find it in the hub's local cache.
+def from_hub(directory: Path) -> bool:
+    """Whether a directory lies in the hub's local cache: what belongs to it may be fetched too."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return directory.resolve().is_relative_to(Path(HF_HUB_CACHE).resolve())
+
+
+def fetch(repository: str, revision: str | None = None, *, local: bool = False) -> Path:
+    """Fetch a repository from the hub, or find it in the hub's local cache; with `local` only in the cache.
 
     Raises
     ------
@@ -194,7 +205,8 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES))
+        more = {"local_files_only": True} if local else {}
+        return Path(snapshot_download(repository, revision=revision, **more, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -211,7 +223,7 @@ def is_contextual(directory: Path) -> bool:
     path = directory / "config.json"
     if not path.is_file():
         return False
-    config = read_json(path)
+    config = config_of(directory)
     return config.get("model_type") == "cderetrieval" or is_published(config)
 
 
@@ -223,7 +235,7 @@ def load_contextual(name: str, *, revision: str | None = None, device: str | Non
             f"{directory} holds no contextual model: its config.json has neither model_type 'cderetrieval' nor "
             "transductive_corpus_size. Use cderetrieval.load for other models."
         )
-    if read_json(directory / "config.json").get("model_type") == "cderetrieval":
+    if config_of(directory).get("model_type") == "cderetrieval":
         from .persistence import load_model
 
         model = load_model(directory)
@@ -237,9 +249,10 @@ def load_published(directory: Path) -> ContextualTransformer:
     from .contextual import ContextualTransformer
     from .weights import read_checkpoint
 
-    config = read_json(directory / "config.json")
-    first = backbone_settings(config["embedder"])
-    second = backbone_settings(config.get("dataset_backbone") or config["embedder"])
+    config = config_of(directory)
+    local = not from_hub(directory)
+    first = backbone_settings(config["embedder"], local=local)
+    second = backbone_settings(config.get("dataset_backbone") or config["embedder"], local=local)
     tensors = read_checkpoint(directory)
     _fit_vocabulary(first, tensors, "first_stage_model.embedder.")
     _fit_vocabulary(second, tensors, "second_stage_model.backbone.")
@@ -253,8 +266,11 @@ def load_published(directory: Path) -> ContextualTransformer:
     )
 
 
-def backbone_settings(embedder: str) -> dict[str, Any]:
-    """transformers configuration of a published model's `embedder`, from this package where it is known."""
+def backbone_settings(embedder: str, *, local: bool = True) -> dict[str, Any]:
+    """transformers configuration of a published model's `embedder`, from this package where it is known.
+
+    Another one is looked up in the hub's cache, and with ``local=False`` on the hub.
+    """
     from transformers import AutoConfig
 
     from .published import KNOWN_BACKBONES
@@ -262,8 +278,7 @@ def backbone_settings(embedder: str) -> dict[str, Any]:
     if embedder in KNOWN_BACKBONES:
         values = dict(KNOWN_BACKBONES[embedder])
         return AutoConfig.for_model(values.pop("model_type"), **values).to_dict()
-    directory = find(embedder)
-    return dict(read_json(directory / "config.json"))
+    return config_of(fetch(embedder, local=local))
 
 
 def _fit_vocabulary(settings: dict[str, Any], tensors: dict[str, Any], prefix: str) -> None:
@@ -275,18 +290,16 @@ def _fit_vocabulary(settings: dict[str, Any], tensors: dict[str, Any], prefix: s
 
 def published_tokenizer(directory: Path, family: str) -> Any:
     """Tokenizer of a published model: in its directory, on the hub, or the equal vocabulary of the installed MiniLM."""
-    from transformers import AutoTokenizer
-
     from .minilm import installed_minilm
 
     if (directory / "tokenizer.json").is_file() or (directory / "vocab.txt").is_file():
-        return AutoTokenizer.from_pretrained(directory)
+        return load_tokenizer(directory, by_config=True)
     name = PUBLISHED_TOKENIZERS.get(family, "bert-base-uncased")
     minilm = installed_minilm()
     if name == "bert-base-uncased" and minilm is not None:
-        return AutoTokenizer.from_pretrained(minilm, model_max_length=512)
+        return load_tokenizer(minilm, by_config=True, model_max_length=512)
     try:
-        return AutoTokenizer.from_pretrained(fetch(name))
+        return load_tokenizer(fetch(name, local=not from_hub(directory)), by_config=True)
     except ModelError as error:
         raise WeightsError(
             f"{directory} ships no tokenizer, and {name!r}, the one it was trained with, could not be fetched. Copy "

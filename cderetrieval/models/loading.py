@@ -6,9 +6,11 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import CDEError, ModelError, WeightsError
+from ..files import PASSED_ON
 
 # Names under which models keep the prompt of a document, in the order of preference of sentence-transformers.
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -30,8 +32,15 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def loading(name: str) -> Iterator[None]:
+def loading(name: str, view: Path | None = None) -> Iterator[None]:
     """Load a model in this block, quietly and with named errors.
+
+    Parameters
+    ----------
+    name
+        What to call the model in an error.
+    view
+        Where it is read from, if that is not what the user gave: its name is no part of an error.
 
     Raises
     ------
@@ -43,14 +52,16 @@ def loading(name: str) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except CDEError:
+    except (CDEError, *PASSED_ON):
         raise
-    except RuntimeError as error:
-        if "size" not in str(error):
-            raise
-        raise WeightsError(f"the weights of {name} do not fit its configuration ({error}). Fetch both anew.") from error
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{name} cannot be loaded as a sentence-transformers model ({error}).") from error
+    except BaseException as error:  # tokenizers' panics are no `Exception`
+        reason = str(error) if view is None else str(error).replace(str(view), name)
+        if isinstance(error, RuntimeError) and "size" in reason:
+            raise WeightsError(
+                f"the weights of {name} do not fit its configuration ({reason}). Fetch both anew."
+            ) from error
+        kind = "" if isinstance(error, OSError | ValueError | KeyError | ImportError) else f"{type(error).__name__}: "
+        raise ModelError(f"{name} cannot be loaded as a sentence-transformers model ({kind}{reason}).") from error
 
 
 def prompts_of(model: Any, replaced: Mapping[str, str] | None = None) -> dict[str, str]:

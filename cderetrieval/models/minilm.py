@@ -15,9 +15,10 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import WeightsError
+from ..errors import ModelError, WeightsError
 from ..files import read_json, sha256_file
 from .config import ContextualConfig
+from .directory import AGAIN, load_tokenizer, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +81,7 @@ def minilm_config(directory: Path) -> ContextualConfig:
 
     Tied stages, no heads, no soft prompt, and gates at zero: M2 is the plain encoder until training opens the gates.
     """
-    backbone = {**read_json(directory / "config.json"), "model_type": "bert"}
+    backbone = {**read_json(directory / "config.json", error=ModelError, remedy=AGAIN), "model_type": "bert"}
     return ContextualConfig(
         backbone={key: value for key, value in backbone.items() if key not in ("architectures", "_name_or_path")},
         first_stage="tied",
@@ -100,7 +101,6 @@ def minilm_config(directory: Path) -> ContextualConfig:
 def contextual_from_minilm(directory: Path) -> ContextualTransformer:
     """all-MiniLM-L6-v2 with a context path that starts as the identity: every vector equals MiniLM's."""
     import torch
-    from transformers import AutoTokenizer
 
     from .contextual import ContextualTransformer
     from .weights import load_tensors
@@ -108,7 +108,7 @@ def contextual_from_minilm(directory: Path) -> ContextualTransformer:
     config = minilm_config(directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the null token is drawn at random; every process must draw the same one
-        model = ContextualTransformer(config, AutoTokenizer.from_pretrained(directory))
+        model = ContextualTransformer(config, load_tokenizer(directory, by_config=True))
     load_tensors(model.second_stage_model.backbone, backbone_tensors(directory), str(directory))
     return model
 
@@ -159,14 +159,14 @@ def masked_lm(bias: float = -6.0) -> tuple[Any, Any]:
         A `BertForMaskedLM` on the CPU, and the tokenizer.
     """
     import torch
-    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+    from transformers import BertConfig, BertForMaskedLM
 
     from .hub import find
     from .weights import load_tensors
 
     directory = find("all-MiniLM-L6-v2")
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = BertForMaskedLM(BertConfig.from_pretrained(directory))
+    tokenizer = load_tokenizer(directory, by_config=True)
+    model = BertForMaskedLM(BertConfig(**read_config(directory)))
     load_tensors(model.bert, backbone_tensors(directory), str(directory))
     head = model.cls.predictions
     with torch.no_grad():

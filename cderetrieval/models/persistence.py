@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import ConfigError, StoreError
+from ..errors import ConfigError, ModelError, StoreError
 from ..files import as_path, atomic_write, read_json, write_json
 from .card import model_card
 from .config import ContextualConfig
+from .directory import AGAIN, load_tokenizer
 from .weights import load_tensors, read_checkpoint, unique_tensors
 
 if TYPE_CHECKING:
@@ -48,20 +49,17 @@ def save_model(model: ContextualTransformer, path: str | Path, **card: Any) -> N
 
 def load_model(directory: str | Path) -> ContextualTransformer:
     """Read a directory that :func:`save_model` wrote."""
-    from transformers import AutoTokenizer, PreTrainedConfig
-
     from .contextual import ContextualTransformer
 
     directory = as_path(directory)
-    config = read_json(directory / "config.json")
+    config = read_json(directory / "config.json", error=ModelError, remedy=AGAIN)
     if config.get("format", 0) > FORMAT:
         raise StoreError(f"{directory} has format {config['format']}, this version reads up to {FORMAT}: upgrade it.")
     if "settings" not in config:
         raise ConfigError(f"{directory / 'config.json'} has no 'settings': it was not written by save_pretrained.")
     tokenizer = None
     if (directory / "tokenizer_config.json").is_file():
-        # An empty configuration: transformers would otherwise look for the model type "cderetrieval" among its own.
-        tokenizer = AutoTokenizer.from_pretrained(directory, config=PreTrainedConfig())
+        tokenizer = load_tokenizer(directory)
     model = ContextualTransformer(ContextualConfig.from_dict(config["settings"]), tokenizer)
     load_tensors(model, read_checkpoint(directory), str(directory))
     return model

@@ -10,14 +10,16 @@ Saved, it is a SPLADE directory that every SparseEncoder loads, with the term po
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ModelError, StoreError, WeightsError
 from ..files import read_json, read_tensors, write_json, write_tensors
+from .directory import AGAIN
 from .mlm import logits_of_texts, token_states
 from .splade_model import SpladeModel, is_splade, no_head, pool
 from .term_pooling import TermPooling, Terms, top_terms
@@ -40,6 +42,8 @@ class SparseEmbedModel(SpladeModel):
         As for `SparseEncoder`. A directory without a ``2_SparseEmbed`` folder gets a new, random term pooling.
     embedding_size
         Of a term; None: as saved, or 64.
+    saved
+        From :func:`read_saved`; None: what the directory holds.
     settings
         More arguments of `SparseEncoder`.
 
@@ -65,13 +69,15 @@ class SparseEmbedModel(SpladeModel):
         model_name_or_path: str | None = None,
         *,
         embedding_size: int | None = None,
+        saved: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(model_name_or_path, **settings)
         modules = list(self.children())
         if not is_splade(modules):
             raise no_head("SparseEmbed", modules)
-        saved = {} if model_name_or_path is None else read_saved(Path(model_name_or_path))
+        if saved is None:
+            saved = {} if model_name_or_path is None else read_saved(Path(model_name_or_path))
         weight = saved.get("weight")
         size: int = saved.get("embedding_size", EMBEDDING_SIZE if weight is None else len(weight))
         if weight is not None and embedding_size not in (None, size):
@@ -83,8 +89,13 @@ class SparseEmbedModel(SpladeModel):
             torch.manual_seed(0)  # every process must draw the same one, or it would refuse the other's index
             term_pooling = TermPooling(modules[0].get_embedding_dimension(), self.embedding_size)
         if weight is not None:
-            load_tensors(term_pooling, {"linear.weight": weight}, f"{model_name_or_path}: the saved term pooling")
+            load_tensors(term_pooling, {"linear.weight": weight}, f"{saved['source']}: the saved term pooling")
         self.add_module("term_pooling", term_pooling.to(self.device))
+
+    @classmethod
+    def from_directory(cls, directory: Path, **settings: Any) -> Self:
+        """Read a directory; one without a ``2_SparseEmbed`` folder gets a new, random term pooling."""
+        return super().from_directory(directory, saved=read_saved(directory), **settings)
 
     def forward(self, input: dict[str, Any], k_tokens: int | None = None, **kwargs: Any) -> dict[str, Any]:
         """Features of a batch: term weights and the embeddings of the heaviest terms.
@@ -145,12 +156,12 @@ def read_saved(directory: Path) -> dict[str, Any]:
     """
     folder = directory / FOLDER
     if folder.is_dir():
-        config: dict[str, Any] = read_json(folder / "config.json")
+        config: dict[str, Any] = read_json(folder / "config.json", error=ModelError, remedy=AGAIN)
         if config.get("format", 0) > FORMAT:
             raise ModelError(f"{folder} has format {config['format']}, this version reads up to {FORMAT}: upgrade it.")
-        return {**config, "weight": _only_tensor(folder / "model.safetensors", "linear.weight")}
+        return {**config, "weight": _only_tensor(folder / "model.safetensors", "linear.weight"), "source": folder}
     if (directory / CONVERTED).is_file():
-        return {"weight": _only_tensor(directory / CONVERTED, "weight")}
+        return {"weight": _only_tensor(directory / CONVERTED, "weight"), "source": directory}
     if (directory / PICKLED).is_file():
         raise ModelError(
             f"{directory / PICKLED} is a pickle, which can run code, and is not read. If you trust it, convert it: "

@@ -14,7 +14,8 @@ arXiv 2504.14839.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from sentence_transformers import SparseEncoder
@@ -23,6 +24,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
+from .directory import SAFE, opened
 from .mlm import logits_of_texts, token_states
 
 
@@ -77,6 +79,12 @@ class SpladeModel(SparseEncoder):
     It takes the arguments of `SparseEncoder`, trains with its trainer and losses, and saves what it would save. Models
     of other modules (a router, inputs flattened for flash attention) run as they do there.
     """
+
+    @classmethod
+    def from_directory(cls, directory: Path, **settings: Any) -> Self:
+        """Read a directory; its settings are checked first, and only safetensors are read."""
+        with opened(directory) as view:
+            return cls(str(view), **SAFE, **settings)
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Features of a batch, with ``"sentence_embedding"``: term weights (b, v)."""

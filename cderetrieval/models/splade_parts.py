@@ -85,8 +85,7 @@ def _from_directory(kind: type[Kind], name: str, device: str | None, settings: d
     from .hub import find
 
     directory = find(name)
-    with loading(name):
-        built = kind(str(directory), device=str(pick_device(device)), **settings)
+    built = kind.from_directory(directory, device=str(pick_device(device)), **settings)
     _check_head(directory, parts_of(built).transformer.model)
     return built
 

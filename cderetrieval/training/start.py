@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import ConfigError, ModelError
-from ..files import read_json
 from ..models.backbone import layer_shape
 from ..models.config import FAMILIES, ContextualConfig
 from ..models.contextual import ContextualTransformer
+from ..models.directory import config_of, load_tokenizer
 from ..models.hub import backbone_settings, find, is_contextual, load_contextual
 from ..models.published import KNOWN_BACKBONES, native_names
 from ..models.weights import load_tensors, read_checkpoint
@@ -71,10 +71,8 @@ def _adapted(model: ContextualTransformer, recipe: Recipe) -> ContextualTransfor
 
 
 def _from_backbone(directory: Path, recipe: Recipe) -> ContextualTransformer:
-    from transformers import AutoTokenizer, PreTrainedConfig
-
     settings = _settings(directory, recipe.base)
-    tokenizer = AutoTokenizer.from_pretrained(directory, config=PreTrainedConfig())
+    tokenizer = load_tokenizer(directory)
     config = model_config(recipe, settings, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -87,7 +85,7 @@ def _from_backbone(directory: Path, recipe: Recipe) -> ContextualTransformer:
 
 
 def _settings(directory: Path, name: str) -> dict[str, Any]:
-    settings = dict(backbone_settings(name) if name in KNOWN_BACKBONES else read_json(directory / "config.json"))
+    settings = dict(backbone_settings(name) if name in KNOWN_BACKBONES else config_of(directory))
     if settings.get("model_type") not in FAMILIES:
         raise ModelError(
             f"base={name!r} is a {settings.get('model_type')!r} model; contextual models are built on "

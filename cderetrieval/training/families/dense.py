@@ -21,8 +21,9 @@ from ...errors import ConfigError
 from ...files import atomic_write
 from ...models.card import encoder_card
 from ...models.dense import DenseEncoder
+from ...models.directory import HUB, SAFE, opened
 from ...models.hub import find, is_contextual
-from ...models.loading import loading, quiet
+from ...models.loading import quiet
 from ...models.statistics import StatisticsModel
 from ..collator import ColumnCollator
 from ..recipes import Recipe
@@ -47,8 +48,8 @@ class DenseFamily(Family):
         if is_contextual(directory):
             raise ConfigError(f"{recipe.base} is a contextual model: architecture='dense' would ignore its context.")
         settings = known_settings(recipe, ("pooling", "normalize"))
-        with loading(recipe.base):
-            model = _model(str(directory), settings)
+        with opened(directory) as view:
+            model = _model(str(view), settings)
         if not isinstance(model[0], Transformer):
             raise ConfigError(
                 f"{recipe.base} is made of {type(model[0]).__name__}: only transformers are trained here."
@@ -97,8 +98,10 @@ class DenseFamily(Family):
 
 def _model(directory: str, settings: Mapping[str, Any]) -> SentenceTransformer:
     if not settings:
-        return SentenceTransformer(directory, device="cpu")
-    transformer = Transformer(directory)
+        return SentenceTransformer(directory, device="cpu", **SAFE)
+    transformer = Transformer(
+        directory, model_kwargs={**SAFE["model_kwargs"], **HUB}, processor_kwargs={**HUB}, config_kwargs={**HUB}
+    )
     try:
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=settings.get("pooling", "mean"))
     except ValueError as error:
