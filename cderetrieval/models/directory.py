@@ -101,7 +101,7 @@ def load_tokenizer(directory: Path, *, by_config: bool = False, **settings: Any)
 
 def config_of(directory: Path) -> dict[str, Any]:
     """config.json as it stands."""
-    return _read(directory / "config.json")
+    return read_object(directory / "config.json")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 def _tokenizer_hints(directory: Path) -> dict[str, Any]:
     """What of config.json the class of a tokenizer depends on."""
     path = directory / "config.json"
-    values = _read(path) if _is_file(path) else {}
+    values = read_object(path) if is_regular(path) else {}
     hints = tokenizer_config({k: v for k, v in values.items() if k == "tokenizer_class"}, str(path))
     return {**hints, **({"model_type": values["model_type"]} if is_known_type(values.get("model_type")) else {})}
 
@@ -133,8 +133,8 @@ def _write_model(directory: Path, view: Path) -> None:
         )
     _copy(directory, view, {"config_sentence_transformers.json": model_settings}, ("README.md",))
     path = directory / "modules.json"
-    if not _is_file(path):
-        if not _is_file(directory / "config.json"):
+    if not is_regular(path):
+        if not is_regular(directory / "config.json"):
             raise ModelError(f"{directory} cannot be loaded as a model: it has neither modules.json nor config.json.")
         _write_module(directory, "", view, "Transformer")
         return
@@ -166,8 +166,8 @@ def _write_router(directory: Path, path: str, view: Path, depth: int) -> None:
         raise refuse(str(directory), "a router in a router in a router")
     folder, target = directory / path, view / path
     found = folder / "router_config.json"
-    source = found if _is_file(found) else folder / "config.json"
-    values = _read(source)
+    source = found if is_regular(found) else folder / "config.json"
+    values = read_object(source)
     types = values.get("types")
     if not isinstance(types, dict):
         raise ModelError(f"{source} has no 'types' of modules. {AGAIN}")
@@ -213,14 +213,14 @@ def no_weights(folder: Path) -> ModelError:
 def _copy(folder: Path, target: Path, filters: Mapping[str, Filter], linked: tuple[str, ...]) -> None:
     """Settings, checked, and links to files of tokens and weights."""
     for name, allowed in filters.items():
-        if _is_file(folder / name):
-            _write(target / name, allowed(_read(folder / name), str(folder / name)))
+        if is_regular(folder / name):
+            _write(target / name, allowed(read_object(folder / name), str(folder / name)))
     for name in linked:
-        if _is_file(folder / name):
+        if is_regular(folder / name):
             _link(folder / name, target / name)
 
 
-def _is_file(path: Path) -> bool:
+def is_regular(path: Path) -> bool:
     """Whether there is a file; what is none, a pipe or a device for one, is refused: reading could wait for ever."""
     try:
         mode = path.stat().st_mode
@@ -231,8 +231,9 @@ def _is_file(path: Path) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
-    _is_file(path)
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a model directory."""
+    is_regular(path)
     values: dict[str, Any] = read_json(path, error=ModelError, remedy=AGAIN)
     return values
 

@@ -64,6 +64,8 @@ def tokenize(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list
     """Token ids of each text, cut at `max_length`; the log says how many were cut."""
     if not texts:
         return []
+    if tokenizer is None:
+        raise ModelError("this model has no tokenizer, so it takes tensors and no texts: save it again with one.")
     encoded = tokenizer(
         list(texts),
         truncation=True,

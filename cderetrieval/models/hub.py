@@ -22,7 +22,7 @@ from ..errors import ModelError, WeightsError
 from ..files import as_path, read_json
 from ..runtime import pick_device
 from . import bm25
-from .directory import AGAIN, VOCABULARIES, config_of, load_tokenizer
+from .directory import AGAIN, VOCABULARIES, config_of, load_tokenizer, read_object
 from .trusted import FILTERS
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def family_of(directory: Path) -> str:
         return "sparse-embed"
     settings = directory / "config_sentence_transformers.json"
     modules = directory / "modules.json"
-    if settings.is_file() and read_json(settings, error=ModelError, remedy=AGAIN).get("model_type") == "SparseEncoder":
+    if settings.is_file() and read_object(settings).get("model_type") == "SparseEncoder":
         return "splade"
     # Before release 5.4 the settings did not say.
     listed = read_json(modules, list, error=ModelError, remedy=AGAIN) if modules.is_file() else []

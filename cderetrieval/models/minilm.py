@@ -15,10 +15,10 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, WeightsError
-from ..files import read_json, sha256_file
+from ..errors import WeightsError
+from ..files import sha256_file
 from .config import ContextualConfig
-from .directory import AGAIN, load_tokenizer, read_config
+from .directory import config_of, load_tokenizer, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ def minilm_config(directory: Path) -> ContextualConfig:
 
     Tied stages, no heads, no soft prompt, and gates at zero: M2 is the plain encoder until training opens the gates.
     """
-    backbone = {**read_json(directory / "config.json", error=ModelError, remedy=AGAIN), "model_type": "bert"}
+    backbone = {**config_of(directory), "model_type": "bert"}
     return ContextualConfig(
         backbone={key: value for key, value in backbone.items() if key not in ("architectures", "_name_or_path")},
         first_stage="tied",

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import ConfigError, ModelError, StoreError
-from ..files import as_path, atomic_write, read_json, write_json
+from ..errors import ConfigError, StoreError
+from ..files import as_path, atomic_write, write_json
 from .card import model_card
 from .config import ContextualConfig
-from .directory import AGAIN, load_tokenizer
+from .directory import config_of, is_regular, load_tokenizer
 from .weights import load_tensors, read_checkpoint, unique_tensors
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def load_model(directory: str | Path) -> ContextualTransformer:
     from .contextual import ContextualTransformer
 
     directory = as_path(directory)
-    config = read_json(directory / "config.json", error=ModelError, remedy=AGAIN)
+    config = config_of(directory)
     if config.get("format", 0) > FORMAT:
         raise StoreError(f"{directory} has format {config['format']}, this version reads up to {FORMAT}: upgrade it.")
     if "settings" not in config:
         raise ConfigError(f"{directory / 'config.json'} has no 'settings': it was not written by save_pretrained.")
     tokenizer = None
-    if (directory / "tokenizer_config.json").is_file():
+    if is_regular(directory / "tokenizer_config.json"):
         tokenizer = load_tokenizer(directory)
     model = ContextualTransformer(ContextualConfig.from_dict(config["settings"]), tokenizer)
     load_tensors(model, read_checkpoint(directory), str(directory))

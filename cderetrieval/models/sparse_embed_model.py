@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ModelError, StoreError, WeightsError
-from ..files import read_json, read_tensors, write_json, write_tensors
-from .directory import AGAIN
+from ..files import read_tensors, write_json, write_tensors
+from .directory import is_regular, read_object
 from .mlm import logits_of_texts, token_states
 from .splade_model import SpladeModel, is_splade, no_head, pool
 from .term_pooling import TermPooling, Terms, top_terms
@@ -156,7 +156,7 @@ def read_saved(directory: Path) -> dict[str, Any]:
     """
     folder = directory / FOLDER
     if folder.is_dir():
-        config: dict[str, Any] = read_json(folder / "config.json", error=ModelError, remedy=AGAIN)
+        config: dict[str, Any] = read_object(folder / "config.json")
         if config.get("format", 0) > FORMAT:
             raise ModelError(f"{folder} has format {config['format']}, this version reads up to {FORMAT}: upgrade it.")
         return {**config, "weight": _only_tensor(folder / "model.safetensors", "linear.weight"), "source": folder}
@@ -172,6 +172,7 @@ def read_saved(directory: Path) -> dict[str, Any]:
 
 
 def _only_tensor(path: Path, name: str) -> Tensor:
+    is_regular(path)
     try:
         tensors, _ = read_tensors(path)
     except StoreError as error:

@@ -26,8 +26,14 @@ sys.path.pop(0)
 HOSTILE = hostile_models.HOSTILE
 
 
+@pytest.fixture(scope="module")
+def bases():
+    """Good directories of all families, made before anything is watched: the card of a new model asks the hub."""
+    return {family: hostile_models.base(family) for family in hostile_models.EVERY}
+
+
 @pytest.fixture
-def marker(tmp_path, monkeypatch):
+def marker(bases, tmp_path, monkeypatch):
     """A file that appears when code runs, a question is asked or a network is tried; the hub is not switched off."""
     path = tmp_path / "RAN"
 
@@ -95,7 +101,7 @@ ROOTS = [hostile for hostile in HOSTILE if hostile.family in ("dense", "contextu
 @pytest.mark.parametrize("hostile", ROOTS[::3], ids=lambda hostile: hostile.name)
 def test_training_does_not_start_from_one(hostile, tmp_path, marker):
     directory = str(hostile_models.write(hostile, tmp_path / "m", marker))
-    common = {"sources": [str(tmp_path)], "base": directory, "max_length": 16}
+    common = {"name": "x", "data": (str(tmp_path),), "base": directory, "max_length": 16}
     attempt(lambda: start_model(Recipe(**common)), marker)
     attempt(lambda: family_of("dense").build(Recipe(**common, architecture="dense")), marker)
     settings = {"pooling": "mean"}
