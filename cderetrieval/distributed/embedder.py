@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 from ..context.context import Context
 from ..embedding import CorpusEmbedder, Model, Settings
 from ..errors import ClusterError, MismatchError, ModelError
+from ..files import open_own
 from ..store import Store
 from .folder import BEGUN, VectorFolder
 from .work import Result
@@ -80,7 +82,7 @@ class BlockEmbedder:
         """Note, in a file that outlives this process, that a block is begun; give up on one begun too often."""
         note = self._folder.file(number).with_suffix(BEGUN)
         note.parent.mkdir(exist_ok=True)
-        with open(note, "ab") as file:
+        with open(open_own(note, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), "ab") as file:
             if file.tell() >= ATTEMPTS:
                 raise ClusterError(
                     f"{self._folder.plan.scan.blocks[number].block}: {ATTEMPTS} workers died over these documents, of "

@@ -64,7 +64,7 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         if path.is_dir():
             raise StoreError(f"{path} is a directory; name a file in it, such as {path / 'store.sqlite'}.")
         _check_size(path)
-        connection = _connect(location(path))
+        connection = _connect(location(path, PAGE_SIZE))
         try:
             _verify(connection, path)
         except BaseException:
