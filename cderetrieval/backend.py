@@ -21,7 +21,7 @@ import numpy as np
 from .context.context import Context
 from .embedding import ContextSpec, Settings
 from .errors import ConfigError, ContextError, InputError, MismatchError, StoreError
-from .files import PRIVATE, as_path, read_json, write_json
+from .files import PRIVATE, as_path, make_directory, read_json, reading, write_json
 from .index.manifest import STORE_FILE as STORE_FILE
 from .index.milvus.location import is_location, parse_location
 from .store import Store
@@ -144,15 +144,14 @@ def create(settings: Settings, path: str | Path | None, context: ContextSpec) ->
         return _join(settings, context)
     if path is None:
         return Opened(Store(), settings, None)
-    directory = as_path(path)
-    directory.mkdir(parents=True, exist_ok=True)
-    if (directory / SERVER_FILE).exists():
+    directory = make_directory(as_path(path))
+    if os.path.exists(directory / SERVER_FILE):
         raise _taken(directory)
     store = Store(directory / STORE_FILE)
-    # A store without settings is one whose first add was never finished.
-    if store.get_setting("retriever") is not None:
-        store.close()
-        raise _taken(directory)
+    with _closing_on_error(store):
+        # A store without settings is one whose first add was never finished.
+        if store.get_setting("retriever") is not None:
+            raise _taken(directory)
     return Opened(store, settings, directory)
 
 
@@ -165,18 +164,22 @@ def reopen(path: str | Path) -> Opened:
         If there is nothing, or it is damaged.
     """
     directory = as_path(path)
-    if (directory / SERVER_FILE).is_file():
-        return _reopen_server(str(read_json(directory / SERVER_FILE)["index"]))
+    with reading(directory / SERVER_FILE):
+        server = str(read_json(directory / SERVER_FILE)["index"]) if (directory / SERVER_FILE).is_file() else None
+    if server is not None:
+        return _reopen_server(server)
     if not (directory / STORE_FILE).is_file():
         if is_location(path):
             return _reopen_server(os.fspath(path))
         raise StoreError(f"{directory} holds no index ({STORE_FILE} is missing). Build one with Retriever.save.")
     store = Store(directory / STORE_FILE)
-    settings = store.get_setting("retriever")
-    if settings is None:
-        store.close()
-        raise StoreError(f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...).")
-    return Opened(store, Settings(**settings), directory)
+    with _closing_on_error(store):
+        values = store.get_setting("retriever")
+        if values is None:
+            raise StoreError(f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...).")
+        with reading(directory / STORE_FILE):
+            settings = Settings(**values)
+    return Opened(store, settings, directory)
 
 
 def view_of(opened: Opened, encoder: Callable[[], Encoder]) -> IndexView:
@@ -195,17 +198,26 @@ def save(opened: Opened, view: IndexView, path: str | Path) -> None:
         with store.transaction():  # nobody else writes the cache meanwhile
             view.save(target, store)
         return
-    if (target / STORE_FILE).exists() or (target / SERVER_FILE).exists():
+    if os.path.exists(target / STORE_FILE) or os.path.exists(target / SERVER_FILE):
         raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
     if store.count() == 0:
         raise InputError("the index is empty: add documents first.")
-    target.mkdir(parents=True, exist_ok=True)
+    make_directory(target)
     if opened.on_server:
         write_json(target / SERVER_FILE, {"index": opened.settings.index}, mode=PRIVATE)
         return
     store.backup(target / STORE_FILE)
     with Store(target / STORE_FILE) as copy, copy.transaction():
         view.save(target, copy)
+
+
+@contextlib.contextmanager
+def _closing_on_error(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        store.close()
+        raise
 
 
 def _taken(directory: Path) -> StoreError:

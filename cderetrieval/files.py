@@ -47,6 +47,21 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def make_directory(path: Path) -> Path:
+    """Make a directory to write to, or take the one that is there.
+
+    Raises
+    ------
+    StoreError
+        If there is a file, or nothing can be written there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made ({error.strerror}). Choose another directory.") from error
+    return path
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], *, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it over `path` when the block ends without an error.

@@ -6,6 +6,7 @@ parts beside it, written by hand, names a hybrid model for evaluation: ``{"parts
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from ..embedding import Model
 from ..errors import CDEError, MismatchError, StoreError
-from ..files import private_mode, read_json, write_json
+from ..files import make_directory, private_mode, read_json, write_json
 from ..retriever import STORE_FILE
 from ..store import Store
 from .scores import Fusion
@@ -31,15 +32,14 @@ def claim(directory: Path, n_parts: int) -> Path:
         If it holds an index.
     """
     taken = any(begun(part_directory(directory, number)) for number in range(n_parts))
-    if taken or (directory / STORE_FILE).exists():
+    if taken or os.path.exists(directory / STORE_FILE):
         raise StoreError(f"{directory} holds an index already. Open it with load, or choose another directory.")
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
+    return make_directory(directory)
 
 
 def begun(directory: Path) -> bool:
     """Whether a part has ever finished an add."""
-    if not (directory / STORE_FILE).is_file():
+    if not os.path.isfile(directory / STORE_FILE):
         return False
     with Store(directory / STORE_FILE) as store:
         return store.get_setting("retriever") is not None

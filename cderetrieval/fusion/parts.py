@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,16 @@ def open_parts(
     if not any(finished):
         raise StoreError(f"{directory} holds no documents yet: its first add never ended. Call Hybrid(..., path=...).")
     retrievers = {}
-    for (name, model), place, has_documents in zip(manifest.models(models).items(), places, finished, strict=True):
-        if has_documents:
-            retrievers[name] = Retriever.load(place, model=models.get(name), **options)
-        else:
-            # Killed in its first add, after another part had committed: it will follow that one.
-            index = manifest.indexes.get(name, "auto")
-            retrievers[name] = Retriever(model, path=place, index=index, **options, **manifest.settings)
+    with contextlib.ExitStack() as opened:
+        for (name, model), place, has_documents in zip(manifest.models(models).items(), places, finished, strict=True):
+            if has_documents:
+                retrievers[name] = Retriever.load(place, model=models.get(name), **options)
+            else:
+                # Killed in its first add, after another part had committed: it will follow that one.
+                index = manifest.indexes.get(name, "auto")
+                retrievers[name] = Retriever(model, path=place, index=index, **options, **manifest.settings)
+            opened.callback(retrievers[name].close)
+        opened.pop_all()  # none is closed where all are open
     return retrievers
 
 

@@ -53,7 +53,7 @@ class WriterLock:
         """
         if self._held:
             return
-        if self._store_path.is_symlink():
+        if os.path.islink(self._store_path):
             raise StoreError(
                 f"{self._store_path} is a symbolic link, and such a store is only read. Open the directory that it "
                 "leads to, or save a copy."

@@ -13,6 +13,7 @@ all frames are one product of matrices, modulo 2**32.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import StoreError
+from ..files import reading
 
 HEADER, FRAME_HEADER, INDEX_HEADER = 32, 24, 48
 MAGIC = 0x377F0682
@@ -54,7 +56,9 @@ def check_log(store: Path, log: Path, index: Path, page_size: int) -> None:
         If the log is damaged in front of changes that were acknowledged.
     """
     for _ in range(3):  # a process that writes to it may have been in the middle
-        frame = _damage(log, index, page_size)
+        frame = None
+        with reading(log), contextlib.suppress(FileNotFoundError):  # or has just closed it
+            frame = _damage(log, index, page_size)
         if frame is None:
             return
         time.sleep(0.02)
@@ -69,7 +73,7 @@ def check_log(store: Path, log: Path, index: Path, page_size: int) -> None:
 def _damage(log: Path, index: Path, page_size: int) -> int | None:
     """The first frame that is damaged, where that hides an acknowledged change; 0 is the header."""
     memory = index.read_bytes()[: 2 * INDEX_HEADER] if index.exists() else None
-    frames = _read(log, page_size) if log.exists() else None
+    frames = _read(log, page_size)
     if frames is None:
         return None
     power = _power(page_size)

@@ -9,6 +9,7 @@ sparse vectors stand in it, which programs that know only version 1 would misrea
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ def open_database(path: Path | None) -> sqlite3.Connection:
             connection = _connect(":memory:")
             _define(connection)
             return connection
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists raises where a directory cannot be searched
             _create(path)
         if path.is_dir():
             raise StoreError(f"{path} is a directory; name a file in it, such as {path / 'store.sqlite'}.")
@@ -107,9 +108,13 @@ def _connect(target: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         target, uri=target.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=10.0
     )
-    connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+    try:
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
