@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import StoreError, TrainingError
-from ..files import atomic_write
+from ..files import atomic_write, open_own
 from ..models.loading import quiet
 from ..runtime import trained_attention
 from .checkpoints import mark_whole
@@ -92,7 +93,9 @@ class JsonLog(TrainerCallback):
         if state.is_world_process_zero and logs:
             shown = ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, int | float))
             logger.info("step %d of %d: %s", state.global_step, state.max_steps, shown)
-            with open(self.path, "a", encoding="utf-8") as file:
+            with open(
+                open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), "a", encoding="utf-8"
+            ) as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 

@@ -1,14 +1,20 @@
 """The directory of an index: links in it, permissions, what killed processes left, and places that only can be read."""
 
 import os
+import sqlite3
 import stat
+import subprocess
+import sys
+import threading
 
+import numpy as np
 import pytest
 
 from cderetrieval import Context, Hybrid, Retriever
-from cderetrieval.errors import StoreError
-from cderetrieval.files import as_path
+from cderetrieval.errors import LockedError, StoreError
+from cderetrieval.files import atomic_write
 from cderetrieval.store import Store
+from cderetrieval.store.lock import WriterLock
 from cderetrieval.testing import HashEncoder, tiny_model
 
 DOCUMENTS = [{"id": i, "text": f"text number {i}"} for i in range(20)]
@@ -139,20 +145,132 @@ def test_all_files_follow_the_permissions_that_a_user_gave_the_store(tmp_path, m
 def test_a_hybrid_and_a_context_are_private_too(tmp_path):
     with Hybrid({"a": HashEncoder(), "b": HashEncoder()}, on="text") as hybrid:
         hybrid.add(DOCUMENTS, show_progress=False).save(tmp_path / "hybrid")
-    Context.random(tiny_model(), size=4).save(tmp_path / "c.safetensors")
+    Context.from_texts(tiny_model(), ["owls hunt", "bees hum"], size=2).save(tmp_path / "c.safetensors")
     assert set(modes(tmp_path).values()) == {0o600}
 
 
-def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    make("~/a").save("~/b").close()
-    assert len(Retriever.load("~/b", model=HashEncoder())) == 20
-    context = Context.random(tiny_model(), size=4)
-    context.save("~/c.safetensors")
-    assert Context.load("~/c.safetensors") == context
-    with Hybrid({"a": HashEncoder(), "b": HashEncoder()}, on="text", path="~/h") as hybrid:
-        hybrid.add(DOCUMENTS, show_progress=False).save("~/i")
-    Hybrid.load("~/i", models={"a": HashEncoder(), "b": HashEncoder()}).close()
-    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c.safetensors", "h", "i"]
-    assert as_path("a~") == as_path("./a~")
+WRITING = """
+import sys
+from cderetrieval.files import atomic_write
+with atomic_write(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print(flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def half_written(tmp_path):
+    """Starts a process that is in the middle of writing a file."""
+    children = []
+
+    def start(path):
+        command = [sys.executable, "-c", WRITING, str(path)]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        children.append(child)
+        child.stdout.readline()
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_of_a_living_one(tmp_path, half_written):
+    path = tmp_path / "note[1]"
+    killed, living = half_written(path), half_written(path)
+    other = half_written(tmp_path / "other")
+    killed.kill()
+    killed.wait()
+    other.kill()
+    other.wait()
+    with atomic_write(path) as temporary:
+        temporary.write_text("whole")
+    left = sorted(name.rsplit(".", 2)[0] for name in os.listdir(tmp_path))
+    assert left == [".note[1]", ".other", "note[1]"]
+    living.communicate(b"\n")
+    assert living.returncode == 0
+    assert path.read_text() == "half"
+
+
+def test_the_next_writer_of_an_index_sweeps_it(tmp_path, half_written):
+    make(tmp_path, "bm25").close()
+    for name in ("store.sqlite", "index.json", "index.safetensors"):
+        child = half_written(tmp_path / name)
+        child.kill()
+        child.wait()
+    for left in tmp_path.glob(".store.sqlite.*"):
+        left.with_name(left.name + "-journal").write_text("half")
+    (tmp_path / "weights-ab12").mkdir()
+    (tmp_path / "weights-ab12" / "data.npy").write_text("half")
+    assert len(list(tmp_path.glob(".*"))) == 4
+    with Retriever.load(tmp_path) as retriever:
+        retriever.remove(3)
+    assert list(tmp_path.glob(".*")) == []
+    assert len(list(tmp_path.glob("weights-*"))) == 1
+
+
+def test_lists_of_an_inverted_index_are_swept_too(tmp_path, half_written):
+    from scipy.sparse import csr_array
+
+    from cderetrieval.index import inverted_cache
+    from cderetrieval.index.inverted import InvertedIndex
+
+    child = half_written(tmp_path / "postings-ab12.bin")
+    child.kill()
+    child.wait()
+    index = InvertedIndex(4)
+    vectors = csr_array(np.eye(4, dtype=np.float32))
+    index.sync(np.arange(1, 5), lambda after: iter([(np.arange(1, 5), vectors)]))
+    inverted_cache.save(index, tmp_path, epoch=0, generation=1, fingerprint="f")
+    assert list(tmp_path.glob(".*")) == []
+    assert set(modes(tmp_path).values()) == {0o600}
+
+
+def test_who_asks_while_the_lock_is_taken_learns_the_process(tmp_path):
+    """The writer has the lock for a moment before its name stands in the file."""
+    lock, other = WriterLock(tmp_path / "store.sqlite"), WriterLock(tmp_path / "store.sqlite")
+    lock.acquire()
+    (tmp_path / "writer.lock").write_text("")
+    write = threading.Timer(0.05, (tmp_path / "writer.lock").write_text, ["4711"])
+    write.start()
+    with pytest.raises(LockedError, match="pid 4711"):
+        other.acquire()
+    write.join()
+    lock.release()
+    other.acquire()
+    other.release()
+    assert (tmp_path / "writer.lock").read_text().strip() == ""
+
+
+def damage(directory, name):
+    file = directory / "store.sqlite"
+    if name in ("retriever", "settings"):
+        connection = sqlite3.connect(file)
+        change = "checksum = checksum + 1" if name == "retriever" else "key = 'none'"
+        connection.execute(f"UPDATE settings SET {change} WHERE key = 'retriever'")
+        connection.commit()
+        connection.close()
+        return
+    content = bytearray(file.read_bytes())
+    place = {"header": 3, "schema": 100, "page": 16_384 * 4}[name]
+    content[place : place + 12] = bytes(12)
+    file.write_bytes(content)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+@pytest.mark.parametrize("name", ["header", "schema", "page", "retriever", "settings"])
+def test_a_store_that_is_refused_is_closed(index, name):
+    def descriptors():
+        paths = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        return sorted(os.readlink(path) for path in paths if os.path.lexists(path) and os.path.exists(path))
+
+    damage(index, name)
+    before = descriptors()
+    caught = []
+    for call in (Retriever.load, Store) if name in ("header", "schema", "page") else (Retriever.load,):
+        with pytest.raises(StoreError) as error:
+            call(index if call is not Store else index / "store.sqlite")
+        caught.append(error)  # what holds the error holds the frames in which it was raised
+    assert descriptors() == before

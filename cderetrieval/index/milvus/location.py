@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ...errors import ConfigError
+from ...files import as_path
 
 SCHEME = "milvus://"
 DEFAULT_PORT = 19530
@@ -118,7 +118,7 @@ def parse_location(text: str | os.PathLike[str]) -> Location:
         options = _options(found["options"] or "", name)
         if options.pop("tls", False):
             raise ConfigError(f"{name!r}: a file has no TLS.")
-        return Location(str(Path(found["path"])), found["collection"] or DEFAULT_COLLECTION, **options)
+        return Location(str(as_path(found["path"])), found["collection"] or DEFAULT_COLLECTION, **options)
     return _server(name)
 
 
