@@ -12,32 +12,28 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..files import check_own
-from .log import check_log
 
 
-def location(path: Path, page_size: int) -> str:
+def location(path: Path) -> str:
     """The URI by which SQLite opens the file, its rights included.
 
     Raises
     ------
     StoreError
-        If something lies beside it that no store has, if it can only be read and has a log that needs more, or if
-        the log has lost changes.
+        If something lies beside it that no store has, or it can only be read and has a log that needs more.
     """
     file = path.resolve()
-    uri, log, index = file.as_uri(), beside(file, "-wal"), beside(file, "-shm")
+    uri, log = file.as_uri(), beside(file, "-wal")
     if not path.is_symlink() and os.access(path.parent, os.W_OK):
         _check_beside(path)
-        check_log(path, log, index, page_size)
         return f"{uri}?mode=rw"
     if not log.exists() or log.stat().st_size == 0:
         return f"{uri}?mode=ro&immutable=1"
-    if path.is_symlink() or not index.exists():
+    if path.is_symlink() or not beside(file, "-shm").exists():
         raise StoreError(
             f"{path} can only be read, and {log.name} beside it holds changes that are not in it yet. Open and close "
             f"{file.parent} once as a user who may write there, or copy that directory to where you may."
         )
-    check_log(path, log, index, page_size)
     return f"{uri}?mode=ro"
 
 

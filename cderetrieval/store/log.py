@@ -58,7 +58,7 @@ def check_log(store: Path, log: Path, index: Path, page_size: int) -> None:
     for _ in range(3):  # a process that writes to it may have been in the middle
         frame = None
         with reading(log), contextlib.suppress(FileNotFoundError):  # or has just closed it
-            frame = _damage(log, index, page_size)
+            frame = _damage(log, index, page_size) if log.stat().st_size else None
         if frame is None:
             return
         time.sleep(0.02)
@@ -72,7 +72,7 @@ def check_log(store: Path, log: Path, index: Path, page_size: int) -> None:
 
 def _damage(log: Path, index: Path, page_size: int) -> int | None:
     """The first frame that is damaged, where that hides an acknowledged change; 0 is the header."""
-    memory = index.read_bytes()[: 2 * INDEX_HEADER] if index.exists() else None
+    memory = index.read_bytes()[: 2 * INDEX_HEADER] if index.is_file() else None
     frames = _read(log, page_size)
     if frames is None:
         return None

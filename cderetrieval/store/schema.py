@@ -19,6 +19,7 @@ from ..errors import LockedError, StoreError
 from ..files import PRIVATE, atomic_write
 from .access import beside, location
 from .lock import WriterLock
+from .log import check_log
 
 APPLICATION_ID = 0x43444552  # "CDER"
 SCHEMA_VERSION = 2
@@ -65,7 +66,9 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         if path.is_dir():
             raise StoreError(f"{path} is a directory; name a file in it, such as {path / 'store.sqlite'}.")
         _check_size(path)
-        connection = _connect(location(path, PAGE_SIZE))
+        target = location(path)
+        check_log(path, beside(path, "-wal"), beside(path, "-shm"), PAGE_SIZE)
+        connection = _connect(target)
         try:
             _verify(connection, path)
         except BaseException:
