@@ -66,9 +66,8 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         if path.is_dir():
             raise StoreError(f"{path} is a directory; name a file in it, such as {path / 'store.sqlite'}.")
         _check_size(path)
-        target = location(path)
         check_log(path, beside(path, "-wal"), beside(path, "-shm"), PAGE_SIZE)
-        connection = _connect(target)
+        connection = _connect(path)
         try:
             _verify(connection, path)
         except BaseException:
@@ -107,7 +106,8 @@ def _translation(error: sqlite3.Error, path: Path | None) -> StoreError:
     return damaged(path, error)
 
 
-def _connect(target: str) -> sqlite3.Connection:
+def _connect(file: Path | str) -> sqlite3.Connection:
+    target = location(file) if isinstance(file, Path) else file
     connection = sqlite3.connect(
         target, uri=target.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=10.0
     )
