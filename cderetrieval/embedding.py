@@ -18,6 +18,7 @@ from .context.context import Context, make_context
 from .context.drift import Drift, measure_drift
 from .context.sample import Sampler
 from .errors import ConfigError, ContextError, InputError, MismatchError, ModelError
+from .recognition import has_made, may_be
 from .runtime import progress
 from .store import Store
 from .types import ContextualModel, Encoder, Vectors
@@ -210,7 +211,7 @@ class CorpusEmbedder:
         if self._encoder is None:
             encoder = self._build(context)
             stored = self._store.get_setting("fingerprint")
-            if stored not in (None, encoder.fingerprint, *getattr(encoder, "other_fingerprints", ())):
+            if stored is not None and not has_made(encoder, self._store, stored):
                 raise MismatchError(
                     _mismatch(self._settings.model, stored, encoder.fingerprint, self._difference(encoder))
                 )
@@ -223,9 +224,9 @@ class CorpusEmbedder:
             return cast(Encoder, model)
         if context is None:
             raise ContextError("the context is sampled by the first add: add documents, or pass context=.")
-        if context.model != model.fingerprint:
+        if not may_be(model, context.model):
             raise MismatchError(_mismatch(self._settings.model, context.model, model.fingerprint))
-        return context.encoder(model, dtype=self._dtype)
+        return context.encoder(model, dtype=self._dtype, checked=True)
 
     def _difference(self, encoder: Encoder) -> str:
         """What differs from the encoder of the stored vectors, as plainly as can be said."""

@@ -11,7 +11,7 @@ import cderetrieval
 
 PACKAGE = Path(cderetrieval.__file__).parent
 LEAVES = {"errors", "files", "filters", "runtime", "types", "vectors", "__init__"}
-RETRIEVER = {"retriever", "backend", "embedding", "documents", "view", "selection", "server", "fusion"}
+RETRIEVER = {"retriever", "backend", "embedding", "documents", "recognition", "view", "selection", "server", "fusion"}
 # Layer to the layers that it may import from; each may import from itself.
 ALLOWED = {
     "leaves": set(),

@@ -163,9 +163,10 @@ class Context:
                 "embeddings of one model mean nothing to another. Make it anew with Context.from_texts(model, texts)."
             )
 
-    def encoder(self, model: ContextualModel, *, dtype: str = "auto") -> Encoder:
-        """The model's second stage in this context."""
-        self.check(model)
+    def encoder(self, model: ContextualModel, *, dtype: str = "auto", checked: bool = False) -> Encoder:
+        """The model's second stage in this context; `checked` where the caller knows that it is this context's."""
+        if not checked:
+            self.check(model)
         if isinstance(model, TermCounting):
             return model.in_context(self.embeddings, self.digest, terms=self.terms, dtype=dtype)
         return model.in_context(self.embeddings, self.digest, dtype=dtype)

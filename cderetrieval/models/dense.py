@@ -21,9 +21,9 @@ from ..errors import ConfigError, ModelError
 from ..files import sha256_file
 from ..runtime import pick_device
 from .directory import SAFE, opened
-from .encoder import EncodingSettings, TextEncoder, check_finite, check_texts, tensors_digest
+from .encoder import EncodingSettings, check_finite, check_texts
+from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of
-from .weights import unique_tensors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -48,7 +48,7 @@ def _exported_digests(model: SentenceTransformer) -> list[str]:
         return [f"{file.name} {sha256_file(file)}" for file in files]
 
 
-class DenseEncoder(TextEncoder):
+class DenseEncoder(FingerprintedEncoder):
     """A sentence-transformers model behind the :class:`~cderetrieval.types.Encoder` contract.
 
     Parameters
@@ -97,15 +97,13 @@ class DenseEncoder(TextEncoder):
         )
         super().__init__(model.tokenizer, settings, model.device, int(model.get_embedding_dimension()))
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Digest of weights, modules, prompts and tokenizer."""
+    def _identity(self) -> str:
         values = {**dataclasses.asdict(self.settings), "dtype": None, "modules": [repr(m) for m in self.model]}
         if self.model.truncate_dim is not None:
             values["dimension"] = self.dimension
         if self.model.get_backend() != "torch":
             values["exported"] = _exported_digests(self.model)
-        return tensors_digest(unique_tensors(self.model), repr(sorted(values.items())), self.tokenizer)
+        return repr(sorted(values.items()))
 
     @cached_property
     def _takes_token_ids(self) -> bool:

@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ from torch import Tensor
 
 from ..errors import InputError, ModelError
 from ..files import as_path
-from .encoder import EncodingSettings, TextEncoder, check_texts, tensors_digest, token_batches
+from .encoder import EncodingSettings, check_texts, token_batches
+from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of, quiet
 from .sparse_embed_model import FOLDER
 from .splade_model import SpladeModel, check_k_tokens, term_weights
 from .splade_parts import build, check, parts_of, route_queries, set_max_length
 from .term_pooling import top_terms
-from .weights import unique_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ logger = logging.getLogger(__name__)
 COLLAPSED = 32
 
 
-class Splade(TextEncoder):
+class Splade(FingerprintedEncoder):
     """A SPLADE model behind the :class:`~cderetrieval.types.Encoder` contract.
 
     Parameters
@@ -128,12 +127,9 @@ class Splade(TextEncoder):
         """Most terms of a text; None: all of positive weight."""
         return self.model.max_active_dims
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Digest of weights, modules, number of terms, prompts and tokenizer."""
+    def _identity(self) -> str:
         own = {"dtype": None, "modules": [repr(module) for module in self.model], "k_tokens": self._limits()}
-        values = {**dataclasses.asdict(self.settings), **own}
-        return tensors_digest(unique_tensors(self.model), repr(sorted(values.items())), self.tokenizer)
+        return repr(sorted({**dataclasses.asdict(self.settings), **own}.items()))
 
     def _limits(self) -> Any:
         """What of the numbers of terms belongs into the fingerprint."""

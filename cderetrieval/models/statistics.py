@@ -188,8 +188,21 @@ class StatisticsModel:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the encoder and the settings."""
+        return self._named(self.encoder.fingerprint)
+
+    @property
+    def other_fingerprints(self) -> tuple[str, ...]:
+        """As of the encoder."""
+        return tuple(map(self._named, self.encoder.other_fingerprints))
+
+    @property
+    def is_drawn(self) -> bool:
+        """As of the encoder."""
+        return self.encoder.is_drawn
+
+    def _named(self, encoder: str) -> str:
         settings = json.dumps(asdict(self.config), sort_keys=True)
-        return hashlib.sha256(f"{_METHOD}:{self.encoder.fingerprint}:{settings}".encode()).hexdigest()
+        return hashlib.sha256(f"{_METHOD}:{encoder}:{settings}".encode()).hexdigest()
 
     def embed_context(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of each sampled document and of a pseudo-query made from it, shape (J, 2, H), float32."""
@@ -271,7 +284,20 @@ class StatisticsEncoder:
     @property
     def fingerprint(self) -> str:
         """Digest of model and context."""
-        return hashlib.sha256(f"{self.model.fingerprint}:{self.context_digest}".encode()).hexdigest()
+        return self._named(self.model.fingerprint)
+
+    @property
+    def other_fingerprints(self) -> tuple[str, ...]:
+        """As of the model."""
+        return tuple(map(self._named, self.model.other_fingerprints))
+
+    @property
+    def is_drawn(self) -> bool:
+        """As of the model."""
+        return self.model.is_drawn
+
+    def _named(self, model: str) -> str:
+        return hashlib.sha256(f"{model}:{self.context_digest}".encode()).hexdigest()
 
     @property
     def cache_bytes(self) -> int:

@@ -22,10 +22,10 @@ from ..index.milvus.connection import CollectionGoneError, Connection
 from ..index.milvus.location import Location
 from ..index.milvus.notes import SUFFIX, Notes, identity_note, measured_note
 from ..index.milvus.rows import ids_of
-from ..index.milvus.schema import Identity, check_schema, choose_index
+from ..index.milvus.schema import VECTOR, Identity, check_schema, choose_index
 from ..store.documents import Row
 from ..types import Vectors
-from ..vectors import Layout
+from ..vectors import DENSE, Layout
 from .build import Build, put_next_id
 from .change import Change, Rebuild, keys_of, send, stored
 from .guard import Guards
@@ -225,6 +225,15 @@ class ServerStore:
         """Number, of this walk alone, and text of each document."""
         for number, (_, text, _) in enumerate(self.rows()):
             yield number, text
+
+    def iter_vectors(self, chunk: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
+        """Numbers, as :meth:`texts` gives them, and vectors, of dense ones."""
+        current, number = self.current, 0
+        if current is None or current.identity.kind != DENSE:
+            return
+        for some in current.collection.scan([VECTOR]):
+            yield np.arange(number, number + len(some)), np.array([row[VECTOR] for row in some], dtype=np.float32)
+            number += len(some)
 
     # Changes
 

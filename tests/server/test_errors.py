@@ -247,3 +247,23 @@ def test_a_password_is_never_shown(monkeypatch):
     assert "s3cret" not in str(refused.value)
     monkeypatch.setenv("MILVUS_TOKEN", "root:fromenv")
     assert parse_location("milvus://host/docs").token == "root:fromenv"
+
+
+def test_a_collection_whose_model_is_known_by_weights_that_were_drawn(place, at, tmp_path):
+    from cderetrieval import load
+    from cderetrieval.testing import tiny_masked_lm
+
+    model, tokenizer = tiny_masked_lm()
+    model.save_pretrained(tmp_path / "mlm")
+    tokenizer.save_pretrained(tmp_path / "mlm")
+    old = load(f"dense:{tmp_path / 'mlm'}")
+    old.__dict__["fingerprint"] = old._digest(())
+    at(place, old).add(["owls hunt", "bees hum", "a longer text about ants and deer"]).close()
+    again = at(place, load(f"dense:{tmp_path / 'mlm'}"), load=True)
+    assert again("bees hum", k=1)[0][0]["id"] == 1
+    assert len(again.add(["more"])) == 4
+    other = load(f"dense:{tmp_path / 'mlm'}")
+    for parameter in other.model.parameters():
+        parameter.data *= 1.5
+    with pytest.raises(MismatchError, match="fingerprint"):
+        at(place, other, load=True)("bees hum")
