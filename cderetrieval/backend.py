@@ -20,10 +20,11 @@ import numpy as np
 
 from .context.context import Context
 from .embedding import ContextSpec, Settings
-from .errors import ConfigError, ContextError, InputError, MismatchError, StoreError
+from .errors import ConfigError, ContextError, InputError, MismatchError, ModelError, StoreError
 from .files import PRIVATE, as_path, make_directory, read_json, reading, write_json
 from .index.manifest import STORE_FILE as STORE_FILE
 from .index.milvus.location import is_location, parse_location
+from .models.hub import refuse_index
 from .store import Store
 from .store.documents import Row
 from .types import Encoder, Vectors
@@ -138,6 +139,8 @@ def create(settings: Settings, path: str | Path | None, context: ContextSpec) ->
     ContextError
         If it stands in another context.
     """
+    if settings.model is not None:
+        _check_model_name(settings.model)
     if is_location(settings.index):
         if path is not None:
             raise ConfigError("with index= on a server nothing is kept here: leave out path=.")
@@ -153,6 +156,13 @@ def create(settings: Settings, path: str | Path | None, context: ContextSpec) ->
         if store.get_setting("retriever") is not None:
             raise _taken(directory)
     return Opened(store, settings, directory)
+
+
+def _check_model_name(name: str) -> None:
+    """Refuse the place of an index in the place of a model; whether there is such a model shows when it is loaded."""
+    if is_location(name):
+        raise ModelError(f"{parse_location(name)} is an index, not a model: open it with Retriever.load.")
+    refuse_index(as_path(name))
 
 
 def reopen(path: str | Path) -> Opened:

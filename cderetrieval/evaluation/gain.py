@@ -21,7 +21,7 @@ from ..corpora.known_item import known_item
 from ..documents import document_rows
 from ..embedding import Model, is_contextual
 from ..errors import InputError, ModelError
-from ..models.hub import DEFAULT_MODEL, load
+from ..models.hub import DEFAULT_MODEL, load, short_name
 from .compare import Comparison, averaged
 from .report import terminal_table
 from .results import Results
@@ -156,7 +156,7 @@ def context_gain(
         raise InputError("pass queries and qrels together, or neither, to have queries generated.")
     dataset = _dataset(documents, queries, qrels, key, on, n_queries)
     results = evaluate(
-        {Path(model).name if isinstance(model, str | Path) else type(loaded).__name__: loaded},
+        {short_name(model) if isinstance(model, str | Path) else type(loaded).__name__: loaded},
         dataset,
         context=CONTEXTS,
         context_size=context_size,

@@ -15,10 +15,10 @@ from typing import Any
 
 from ..corpora.dataset import Dataset
 from ..embedding import ContextSpec
-from ..errors import InputError
+from ..errors import CDEError, InputError
 from ..files import as_path
 from ..fusion.model import PREFIX, AnyModel, load_model
-from ..models.hub import ALIASES
+from ..models.hub import ALIASES, holds_model, looks_like_path, short_name
 from ..runtime import pick_device
 from .candidates import PAPER_DEPTH
 from .folder import ResultsFolder, safe
@@ -26,7 +26,7 @@ from .job import Entrant, FirstStage, Job, OnDone, dataset_cell
 from .mteb_run import check_tasks, task_cells
 from .results import MAIN, Cell, Results
 from .setting import NAMES, ContextSetting, settings_for
-from .tasks import GroupedDataset, Subject, TaskSubject, benchmark_tasks, folder_subjects, tasks_named
+from .tasks import GroupedDataset, Subject, TaskSubject, benchmark_tasks, folder_subjects, holds_dataset, tasks_named
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def subjects_of(tasks: Any, split: str | None = None) -> list[Subject]:
             found.append(GroupedDataset(one))
         elif isinstance(one, TaskSubject | GroupedDataset):
             found.append(one)
-        elif isinstance(one, Path) or (isinstance(one, str) and ("=" in one or as_path(one).is_dir())):
+        elif isinstance(one, Path) or (isinstance(one, str) and _means_folder(one)):
             found += folder_subjects([one], split)
         elif isinstance(one, str):
             found += _named(one, split)
@@ -135,6 +135,19 @@ def subjects_of(tasks: Any, split: str | None = None) -> list[Subject]:
     if not found:
         raise InputError("tasks is empty: name a task, a benchmark or a folder.")
     return found
+
+
+def _means_folder(name: str) -> bool:
+    """Whether a name is that of a folder, and not of a task; a folder of a task's name counts if it holds data."""
+    folder = as_path(name)
+    return "=" in name or (folder.is_dir() and (looks_like_path(name) or holds_dataset(folder) or not _is_task(name)))
+
+
+def _is_task(name: str) -> bool:
+    try:
+        return bool(_named(name, None))
+    except CDEError:
+        return False
 
 
 def _named(name: str, split: str | None) -> list[TaskSubject]:
@@ -181,7 +194,7 @@ def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:
             yield Entrant(name, one, f"local/{name}")
             continue
         given = str(one)
-        is_repository = given.count("/") == 1 and not as_path(given).exists() and not given.startswith(PREFIX)
+        is_repository = given.count("/") == 1 and not holds_model(as_path(given)) and not given.startswith(PREFIX)
         full = given if is_repository else f"local/{safe(name)}"
         yield Entrant(name, load_model(one, device=device, dtype=dtype), ALIASES.get(given, full))
 
@@ -192,7 +205,7 @@ def _named_model(model: Any) -> tuple[str, Any]:
     name, separator, rest = str(model).partition("=")
     if separator and not as_path(model).exists():
         return name, rest
-    return Path(model).name, model
+    return short_name(model), model
 
 
 def _listed(model: Any) -> Iterable[Any]:

@@ -145,6 +145,11 @@ def folder_subjects(folders: Iterable[str | Path], split: str | None = None) -> 
     return found
 
 
+def holds_dataset(folder: Path) -> bool:
+    """Whether a folder, or one inside it, holds judgements of the BEIR layout."""
+    return any(True for pattern in ("qrels", "*/qrels", "corpus.jsonl*") for _ in folder.glob(pattern))
+
+
 def task_for(name: str) -> Any | None:
     """The mteb task of a folder's name: equal but for case and punctuation, and for a final "Retrieval"."""
     try:

