@@ -1,8 +1,9 @@
 """Whether an encoder made the vectors of an index, where their fingerprints differ.
 
 Some weights determine no vector: BERT's pooler, of which many checkpoints have none, so that it is drawn anew at each
-loading. Earlier versions took such weights into the fingerprint, and nobody can compute that one again. There the
-vectors themselves are asked: a few documents are embedded anew and compared with what the index holds.
+loading. Earlier versions took such weights into the fingerprint, and nobody can compute that one again; and they left
+out settings that do determine vectors. There the vectors themselves are asked: a few documents are embedded anew and
+compared with what the index holds.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TOLERANCE = 0.05
 
 def may_be(model: Any, fingerprint: str) -> bool:
     """Whether a fingerprint is, or may be, one of this model or encoder."""
-    return fingerprint in (model.fingerprint, *getattr(model, "other_fingerprints", ())) or _is_drawn(model)
+    return fingerprint in (model.fingerprint, *getattr(model, "other_fingerprints", ())) or _is_unsure(model)
 
 
 def has_made(encoder: Encoder, store: Store, fingerprint: str) -> bool:
@@ -37,7 +38,7 @@ def has_made(encoder: Encoder, store: Store, fingerprint: str) -> bool:
     """
     if fingerprint in (encoder.fingerprint, *getattr(encoder, "other_fingerprints", ())):
         return True
-    if not _is_drawn(encoder) or store.layout not in (None, Layout.of_encoder(encoder)):
+    if not _is_unsure(encoder) or store.layout not in (None, Layout.of_encoder(encoder)):
         return False
     texts, held = _sample(store)
     if not texts:
@@ -47,15 +48,15 @@ def has_made(encoder: Encoder, store: Store, fingerprint: str) -> bool:
     if not (distances <= TOLERANCE * np.linalg.norm(held, axis=1)).all():
         return False
     logger.warning(
-        "This index knows its model by weights that were drawn at random. %d of its documents were embedded anew, and "
-        "their vectors are the same: the model is taken for the one that built it.",
+        "This index knows its model by a fingerprint of an earlier version, which cannot be made again. %d of its "
+        "documents were embedded anew, and their vectors are the same: the model is taken for the one that built it.",
         len(texts),
     )
     return True
 
 
-def _is_drawn(model: Any) -> bool:
-    return bool(getattr(model, "is_drawn", False))
+def _is_unsure(model: Any) -> bool:
+    return bool(getattr(model, "is_known_by_vectors", False))
 
 
 def _sample(store: Store) -> tuple[list[str], np.ndarray]:

@@ -1,5 +1,6 @@
 """Indexes that know their model by weights that were drawn at random: opened with that model, and with no other."""
 
+import json
 import logging
 
 import pytest
@@ -8,7 +9,7 @@ from cderetrieval import Context, Retriever, load
 from cderetrieval.errors import MismatchError
 from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.models.statistics import StatisticsModel
-from cderetrieval.testing import tiny_masked_lm
+from cderetrieval.testing import tiny_dense_directory, tiny_masked_lm
 
 TEXTS = ["owls", "bees make honey", "deer eat grass in the early morning, when nobody is there to see them"] + [
     f"text number {n}" for n in range(30)
@@ -56,7 +57,7 @@ def test_an_old_index_is_recognised_by_its_vectors(directory, tmp_path, family, 
     with caplog.at_level(logging.WARNING), Retriever.load(tmp_path / "index", model=load(name)) as again:
         assert again.encoder.fingerprint != stored
         assert again("bees make honey", k=1)[0][0]["id"] == 1
-        assert "drawn at random" in caplog.text
+        assert "an earlier version" in caplog.text
         assert again._store.get_setting("fingerprint") == stored, "reading changes nothing"
         again.add(["more"])
         renewed = again._store.get_setting("fingerprint")
@@ -65,7 +66,7 @@ def test_an_old_index_is_recognised_by_its_vectors(directory, tmp_path, family, 
     with caplog.at_level(logging.WARNING), Retriever.load(tmp_path / "index", model=load(name)) as again:
         assert again("more", k=1)[0][0]["id"] == len(TEXTS)
         assert again.encoder.fingerprint == renewed
-        assert "drawn" not in caplog.text
+        assert "earlier" not in caplog.text
 
 
 def others(directory):
@@ -84,7 +85,7 @@ def others(directory):
 def test_another_model_is_refused(directory, tmp_path, kind):
     old_index(f"dense:{directory}", tmp_path / "index")
     other = others(directory)[kind]
-    assert other.is_drawn
+    assert other.is_known_by_vectors
     with pytest.raises(MismatchError, match="fingerprint"):
         Retriever.load(tmp_path / "index", model=other)
 
@@ -93,7 +94,7 @@ def test_a_model_whose_weights_were_all_read_is_never_asked_for_vectors(director
     old_index(f"dense:{directory}", tmp_path / "index")
     load(f"dense:{directory}").model.save_pretrained(str(tmp_path / "saved"))
     saved = load(tmp_path / "saved")
-    assert not saved.is_drawn
+    assert not saved.is_known_by_vectors
     with pytest.raises(MismatchError, match="fingerprint"):
         Retriever.load(tmp_path / "index", model=saved)
 
@@ -121,3 +122,18 @@ def test_a_context_of_ones_own_is_not_guessed(directory):
     model, other = load(f"centre:{directory}"), load(f"centre:{directory}")
     context = Context.from_texts(model, TEXTS)
     assert context.encoder(other).fingerprint == context.encoder(model).fingerprint
+
+
+def test_other_settings_of_the_same_weights(tmp_path):
+    """An index that an earlier version wrote with unusual settings opens with them, and with no others."""
+    load(tiny_dense_directory()).model.save_pretrained(str(tmp_path / "usual"))
+    load(tiny_dense_directory()).model.save_pretrained(str(tmp_path / "unusual"))
+    path = tmp_path / "unusual" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_attention_heads": 8}))
+    old_index(str(tmp_path / "unusual"), tmp_path / "index")
+    with Retriever.load(tmp_path / "index", model=str(tmp_path / "unusual")) as again:
+        assert again("bees make honey", k=1)[0][0]["id"] == 1
+    with Retriever(str(tmp_path / "usual"), path=tmp_path / "other") as retriever:
+        retriever.add(TEXTS)
+    with pytest.raises(MismatchError, match="fingerprint"):
+        Retriever.load(tmp_path / "other", model=load(tmp_path / "unusual"))

@@ -3,12 +3,15 @@
 BERT has a pooler that no encoder here reads: they pool the states of tokens. A checkpoint that masked-language-model
 training left has no weights of one, and each loading draws others. So what was drawn is left out. A pooler that was
 read from a file stays in, because fingerprints of indexes that were written so must stay what they are.
+
+For the same reason settings that no tensor shows, such as the number of attention heads, are in it only where they are
+not those of all published models of the kind.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +20,15 @@ from torch import nn
 from .encoder import TextEncoder, tensors_digest
 from .weights import unique_tensors
 
+# Settings that no tensor shows, and the values that published models have.
+_ROBERTA = {"hidden_act": ("gelu",), "layer_norm_eps": (1e-5, 1e-12)}
+_USUAL: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "bert": {"hidden_act": ("gelu",), "layer_norm_eps": (1e-12,)},
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "mpnet"), _ROBERTA),
+    "distilbert": {"activation": ("gelu",)},
+}
+# Attention heads by width, where they are not 64 wide: MiniLM's, and those of the models for tests.
+_HEADS = {384: 12, 32: 4}
 _POOLER = re.compile(r"(.*\.)?pooler\.(dense\.)?(weight|bias)")
 
 
@@ -32,25 +44,35 @@ class FingerprintedEncoder(TextEncoder):
     @cached_property
     def fingerprint(self) -> str:
         """Digest of weights, modules, prompts and tokenizer."""
-        return self._digest(self._unread if self.is_drawn else ())
+        return self._digest(self._unread if self._is_drawn else (), self._unusual)
 
     @cached_property
     def other_fingerprints(self) -> tuple[str, ...]:
         """What the same encoder was, or will be, called where its pooler is drawn, or read from a file."""
-        return (self._digest(() if self.is_drawn else self._unread),) if self._unread else ()
+        return (self._digest(() if self._is_drawn else self._unread, self._unusual),) if self._unread else ()
+
+    @property
+    def is_known_by_vectors(self) -> bool:
+        """Whether earlier versions named this encoder otherwise, so that only vectors can tell what it made."""
+        return self._is_drawn or bool(self._unusual)
 
     @cached_property
-    def is_drawn(self) -> bool:
-        """Whether weights that no vector depends on were drawn at random when the model was loaded."""
+    def _is_drawn(self) -> bool:
         return bool(self._unread) and were_drawn(self.model, self._unread)
+
+    @cached_property
+    def _unusual(self) -> str:
+        configs = [getattr(module, "config", None) for module in self.model.modules()]
+        found = {setting for config in configs for setting in unusual_settings(config)}
+        return repr(sorted(found)) if found else ""
 
     @cached_property
     def _unread(self) -> frozenset[str]:
         return unread_tensors(self.model)
 
-    def _digest(self, without: Collection[str]) -> str:
+    def _digest(self, without: Collection[str], more: str = "") -> str:
         tensors = {name: tensor for name, tensor in unique_tensors(self.model).items() if name not in without}
-        return tensors_digest(tensors, self._identity(), self.tokenizer)
+        return tensors_digest(tensors, self._identity() + more, self.tokenizer)
 
 
 def unread_tensors(model: nn.Module) -> frozenset[str]:
@@ -58,6 +80,23 @@ def unread_tensors(model: nn.Module) -> frozenset[str]:
     if any("pooler_output" in str(getattr(module, "modality_config", "")) for module in model.modules()):
         return frozenset()
     return frozenset(name for name in model.state_dict() if _POOLER.fullmatch(name))
+
+
+def unusual_settings(config: Any) -> list[tuple[str, Any]]:
+    """Settings of a transformers configuration that no tensor shows, where they are not the usual ones.
+
+    >>> from transformers import BertConfig
+    >>> unusual_settings(BertConfig()), unusual_settings(BertConfig(num_attention_heads=6, hidden_act="relu"))
+    ([], [('hidden_act', 'relu'), ('num_attention_heads', 6)])
+    """
+    usual = _USUAL.get(getattr(config, "model_type", ""))
+    if usual is None:
+        return []
+    found = [(name, getattr(config, name, values[0])) for name, values in usual.items()]
+    width = config.hidden_size
+    heads = [("num_attention_heads", config.num_attention_heads)]
+    expected = _HEADS.get(width, width // 64)
+    return [(name, value) for name, value in found if value not in usual[name]] + heads * (heads[0][1] != expected)
 
 
 def were_drawn(model: nn.Module, names: Collection[str]) -> bool:

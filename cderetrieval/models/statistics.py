@@ -196,9 +196,9 @@ class StatisticsModel:
         return tuple(map(self._named, self.encoder.other_fingerprints))
 
     @property
-    def is_drawn(self) -> bool:
+    def is_known_by_vectors(self) -> bool:
         """As of the encoder."""
-        return self.encoder.is_drawn
+        return self.encoder.is_known_by_vectors
 
     def _named(self, encoder: str) -> str:
         settings = json.dumps(asdict(self.config), sort_keys=True)
@@ -292,9 +292,9 @@ class StatisticsEncoder:
         return tuple(map(self._named, self.model.other_fingerprints))
 
     @property
-    def is_drawn(self) -> bool:
+    def is_known_by_vectors(self) -> bool:
         """As of the model."""
-        return self.model.is_drawn
+        return self.model.is_known_by_vectors
 
     def _named(self, model: str) -> str:
         return hashlib.sha256(f"{model}:{self.context_digest}".encode()).hexdigest()

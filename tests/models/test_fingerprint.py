@@ -78,7 +78,7 @@ def test_the_installed_minilm_keeps_its_pooler():
 
 def test_every_loading_has_one_fingerprint(directory):
     one, other = load(f"dense:{directory}"), load(f"dense:{directory}")
-    assert one.is_drawn
+    assert one.is_known_by_vectors
     assert one.fingerprint == other.fingerprint
     assert np.array_equal(one.encode_document(["owls hunt"]), other.encode_document(["owls hunt"]))
     assert load(f"centre:{directory}").fingerprint == load(f"centre:{directory}").fingerprint
@@ -107,7 +107,7 @@ def test_a_saved_model_knows_what_it_was_called_before(directory, tmp_path):
     one = load(f"dense:{directory}")
     one.model.save_pretrained(str(tmp_path / "saved"))
     saved = load(tmp_path / "saved")
-    assert not saved.is_drawn
+    assert not saved.is_known_by_vectors
     assert saved.fingerprint == load(tmp_path / "saved").fingerprint == one.other_fingerprints[0]
     assert saved.other_fingerprints == (one.fingerprint,)
 
@@ -129,3 +129,25 @@ def test_what_only_training_reads_makes_no_difference(tmp_path):
         assert changed(**values) == expected, values
     (tmp_path / "README.md").write_text("a card")
     assert load(tmp_path).fingerprint == expected
+
+
+def test_settings_that_no_tensor_shows_count(tmp_path):
+    load(tiny_dense_directory()).model.save_pretrained(str(tmp_path))
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    found = [load(tmp_path)]
+    for values in (
+        {"num_attention_heads": 8},
+        {"num_attention_heads": 2},
+        {"hidden_act": "relu"},
+        {"layer_norm_eps": 0.1},
+    ):
+        path.write_text(json.dumps({**config, **values}))
+        found.append(load(tmp_path))
+    assert len({encoder.fingerprint for encoder in found}) == len(found)
+    assert [encoder.is_known_by_vectors for encoder in found] == [False] + 4 * [True]
+    splade = tiny_splade()
+    before = splade.fingerprint
+    splade.model[0].model.config.num_attention_heads = 8
+    other = type(splade)(model=splade.model)
+    assert other.fingerprint != before
