@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from .errors import InputError
+from .values import id_name, plain, scalar, shown, too_long
 from .vectors import is_vectors
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,9 @@ Row = tuple[Hashable, str, dict[str, Any]]
 
 # Where `on` is not given: what BEIR rows hold. Only the last is required.
 DEFAULT_FIELDS = ("title", "text")
+# What the fields of queries are called, where they come as rows or in a frame.
+QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
+QUERY_TEXTS = ("text", "query")
 
 
 def document_rows(
@@ -62,14 +65,7 @@ def document_rows(
     """
     seen: dict[str, int] = {}
     skipped = 0
-    for number, document in enumerate(_iterate(documents)):
-        if isinstance(document, str):
-            row: Row = (next_id + number, document, {key: next_id + number, "text": document})
-        elif isinstance(document, Mapping):
-            payload = {str(name): _plain(value) for name, value in document.items()}
-            row = (_document_id(payload, key, number), document_text(payload, on, number), payload)
-        else:
-            raise InputError(f"document {number} is {type(document).__name__}; pass dictionaries or strings.")
+    for number, row in enumerate(each_row(documents, key, on, next_id)):
         if not row[1].strip():
             if skip_empty:
                 skipped += 1
@@ -92,27 +88,101 @@ def document_rows(
         raise InputError("no documents: the call got an empty collection.")
 
 
-def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
-    """Query ids, where there are any, and texts; no texts for ready vectors.
+def each_row(documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0) -> Iterator[Row]:
+    """Each document as :func:`document_rows` gives it, but for what that checks of all: texts may be empty, ids equal.
 
     Raises
     ------
     InputError
-        If a query is empty or no string; the message names it.
+        At the first document that cannot be used.
+    """
+    for number, document in enumerate(_iterate(documents)):
+        if isinstance(document, str):
+            yield next_id + number, document, {key: next_id + number, "text": document}
+        elif isinstance(document, Mapping):
+            fields = {str(name): scalar(value) for name, value in document.items()}
+            if len(fields) < len(document):
+                raise InputError(f"document {number}: {_repeated(document)}; rename one of them.")
+            row_id = _document_id(fields, key, number)
+            yield row_id, document_text(fields, on, number), _payload(fields, number)
+        else:
+            raise InputError(f"document {number} is {type(document).__name__}; pass dictionaries or strings.")
+
+
+def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
+    """Query ids, where there are any, and texts; no texts for ready vectors.
+
+    Queries are a string, a list of strings, a dictionary of id to text, or, as rows or a frame, ``_id`` and ``text``.
+
+    Raises
+    ------
+    InputError
+        If a query is empty or no string, or two of a table have one id; the message names it.
     """
     if is_vectors(queries):
         return None, None
-    if not isinstance(queries, Iterable):
+    if not isinstance(queries, Iterable) or isinstance(queries, bytes):
         raise InputError(f"queries is {type(queries).__name__}; pass a string, a list of them, or vectors.")
-    query_ids = list(queries) if isinstance(queries, Mapping) else None
-    texts = (
-        [queries] if isinstance(queries, str) else list(queries.values() if isinstance(queries, Mapping) else queries)
-    )
+    query_ids: list[Hashable] | None = None
+    if isinstance(queries, str):
+        texts: list[Any] = [queries]
+    elif isinstance(queries, Mapping):
+        query_ids, texts = list(queries), list(queries.values())
+    else:
+        texts = list(_iterate(queries))
+        if texts and isinstance(texts[0], Mapping):
+            query_ids, texts = _query_rows(texts)
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             what = "is empty" if isinstance(text, str) else f"is {type(text).__name__}, not a string"
-            raise InputError(f"query {row} {what}.")
+            named = f" (id {shown(query_ids[row])})" if query_ids else ""
+            raise InputError(f"query {row} {what}{named}.")
     return query_ids, texts
+
+
+def named_queries(queries: Any) -> dict[str, str]:
+    """Query id, as text, to query: what is judged.
+
+    Raises
+    ------
+    InputError
+        If queries have no ids, two have one id, or one is no text.
+
+    Examples
+    --------
+    >>> named_queries({1: "owls at night"}), named_queries([{"_id": "q", "text": "bees"}])
+    ({'1': 'owls at night'}, {'q': 'bees'})
+    """
+    ids, texts = query_texts(queries)
+    if ids is None or texts is None:
+        raise InputError("queries have no ids; pass a dictionary of query id to text.")
+    named: dict[str, str] = {}
+    for number, (query, text) in enumerate(zip(ids, texts, strict=True)):
+        name = id_name(_checked_id(query, f"query {number}: its id"))
+        if name in named:
+            raise InputError(f"query {number}: id {name!r} occurs twice; ids must differ, also as text.")
+        named[name] = text
+    return named
+
+
+def _query_rows(rows: Sequence[Any]) -> tuple[list[Hashable], list[Any]]:
+    """Ids and texts of queries that come as rows of a table."""
+    found: dict[str, Any] = {}
+    ids: list[Hashable] = []
+    for number, row in enumerate(rows):
+        names = row if isinstance(row, Mapping) else {}
+        key, text = (next((name for name in known if name in names), None) for known in (QUERY_IDS, QUERY_TEXTS))
+        if key is None or text is None:
+            raise InputError(
+                f"query {number} has the fields {', '.join(map(str, names)) or 'none'}; rows of queries have "
+                f"{' or '.join(map(repr, QUERY_IDS[:3]))}, and 'text'. Or pass the texts alone, as a list."
+            )
+        query = _checked_id(row[key], f"query {number}: {key!r}")
+        if repr(query) in found:
+            raise InputError(f"query {number}: id {query!r} occurs twice; ids must be unique.")
+        found[repr(query)] = row[text]
+        ids.append(query)
+    return ids, list(found.values())
 
 
 def _iterate(documents: Any) -> Iterable[Any]:
@@ -121,6 +191,8 @@ def _iterate(documents: Any) -> Iterable[Any]:
         raise InputError("documents is one string; pass a list of documents.")
     if hasattr(documents, "itertuples"):
         columns = [str(column) for column in documents.columns]
+        if len(set(columns)) < len(columns):
+            raise InputError(f"the frame: {_repeated(columns)}; rename one of them.")
         return (dict(zip(columns, row, strict=True)) for row in documents.itertuples(index=False, name=None))
     if isinstance(documents, Mapping):
         return _from_mapping(documents)
@@ -144,10 +216,33 @@ def _document_id(payload: Mapping[str, Any], key: str, number: int) -> Hashable:
     if name not in payload:
         fields = ", ".join(payload) or "none"
         raise InputError(f"document {number} has no field {key!r}; its fields are: {fields}. Name the id with key=.")
-    value = payload[name]
+    return _checked_id(payload[name], f"document {number}: {key!r}")
+
+
+def _checked_id(value: Any, where: str) -> Hashable:
+    value = scalar(value)
     if not isinstance(value, str | int | float | bool) or (isinstance(value, float) and not math.isfinite(value)):
-        raise InputError(f"document {number}: {key!r} is {value!r}; an id is a string, a finite number or a boolean.")
+        raise InputError(f"{where} is {shown(value)}; an id is a string, a finite number or a boolean.")
+    if isinstance(value, int) and too_long(value):
+        raise InputError(f"{where} is a number of more than 4,300 digits; use another id.")
     return value
+
+
+def _payload(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The fields as JSON values."""
+    payload = {}
+    for name, value in fields.items():
+        try:
+            payload[name] = plain(value)
+        except InputError as error:
+            raise InputError(f"document {number}: field {name!r} {error}") from error
+    return payload
+
+
+def _repeated(names: Iterable[Any]) -> str:
+    """Say which name several fields have, as text."""
+    name, count = Counter(map(str, names)).most_common(1)[0]
+    return f"{count} fields are named {name!r}"
 
 
 def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: int) -> str:
@@ -165,15 +260,6 @@ def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: 
         if value and value.strip():
             parts.append(value.strip())
     return " ".join(parts)
-
-
-def _plain(value: Any) -> Any:
-    """Numpy scalars as Python values, the frame's missing values as None."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def _names(on: Sequence[str] | None) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import atomic_write
+from .values import id_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +207,7 @@ class Hits(list[list[dict[str, Any]]]):
     def to_run(self) -> dict[str, dict[str, float]]:
         """The run as pytrec_eval, beir and ir_measures take it: query id to document id to score."""
         return {
-            str(query_id): {str(hit["id"]): float(hit["similarity"]) for hit in ranking}
+            id_name(query_id): {id_name(hit["id"]): float(hit["similarity"]) for hit in ranking}
             for query_id, ranking in zip(self.query_ids, self, strict=True)
         }
 

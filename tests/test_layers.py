@@ -10,8 +10,19 @@ import pytest
 import cderetrieval
 
 PACKAGE = Path(cderetrieval.__file__).parent
-LEAVES = {"errors", "files", "filters", "runtime", "types", "vectors", "__init__"}
-RETRIEVER = {"retriever", "backend", "embedding", "documents", "recognition", "view", "selection", "server", "fusion"}
+LEAVES = {
+    "errors",
+    "documents",
+    "files",
+    "filters",
+    "judgements",
+    "runtime",
+    "types",
+    "values",
+    "vectors",
+    "__init__",
+}
+RETRIEVER = {"retriever", "backend", "embedding", "recognition", "view", "selection", "server", "fusion"}
 # Layer to the layers that it may import from; each may import from itself.
 ALLOWED = {
     "leaves": set(),

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from ..documents import each_row, named_queries
 from ..errors import InputError
-
-Qrels = dict[str, dict[str, int]]
+from ..judgements import Qrels, as_qrels
+from ..values import id_name, shown
 
 
 @runtime_checkable
@@ -67,6 +68,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if not isinstance(self.corpus, Corpus):
             raise InputError("corpus must be iterable more than once and have a length; make a generator a list first.")
+        object.__setattr__(self, "queries", _texts(self.queries, self.name))
+        object.__setattr__(self, "qrels", as_qrels(self.qrels))
         if self.queries.keys() != self.qrels.keys():
             different = sorted(self.queries.keys() ^ self.qrels.keys())[:3]
             raise InputError(f"{self.name}: queries and qrels differ in {different}; each query needs its judgements.")
@@ -100,37 +103,69 @@ class Revision:
 
 def make_dataset(
     name: str,
-    documents: Iterable[Mapping[str, Any]],
-    queries: Mapping[str, str],
-    qrels: Mapping[str, Mapping[str, int]],
+    documents: Any,
+    queries: Any,
+    qrels: Any,
     split: str = "test",
+    *,
+    keep_empty: bool = False,
 ) -> Dataset:
     """Build a task in memory.
 
     Parameters
     ----------
     documents
-        Mappings with ``id`` and ``text``, and ``title`` where there is one; other fields are left out.
+        As for :meth:`Retriever.add <cderetrieval.retriever.Retriever.add>`: with ``id`` (or ``_id``) and ``text``, and
+        ``title`` where there is one; other fields are left out. Ids become text.
+    queries
+        Query id to text; or rows or a frame with ``_id`` and ``text``.
+    qrels
+        Judgements in any form that :func:`~cderetrieval.judgements.as_qrels` reads.
+    keep_empty
+        Keep documents without any text, as official collections have them, in place of an error.
 
     Raises
     ------
     InputError
-        If two documents have the same id, or a judgement names a query or document that is not there.
+        If a document or query cannot be used, two have the same id, nothing is judged, a grade is no whole number, or a
+        judgement names a query or document that is not there.
     """
     corpus = tuple(
-        {"id": str(row["id"]), "title": str(row.get("title") or ""), "text": str(row.get("text") or "")}
-        for row in documents
+        {"id": id_name(identity), "title": payload.get("title") or "", "text": payload["text"] or ""}
+        for identity, _, payload in each_row(documents, "id", None)
     )
+    _check_documents(name, corpus, keep_empty)
     ids = {row["id"] for row in corpus}
-    if len(ids) < len(corpus):
-        [(double, _)] = Counter(row["id"] for row in corpus).most_common(1)
-        raise InputError(f"{name}: document id {double!r} occurs twice; ids must be unique.")
-    for query, grades in qrels.items():
+    judged, asked = as_qrels(qrels), named_queries(queries)
+    if not any(judged.values()):
+        raise InputError(f"{name}: qrels judge nothing; give each query its relevant documents.")
+    for query, grades in judged.items():
         unknown = [document for document in grades if document not in ids]
         if unknown:
             raise InputError(f"{name}: query {query!r} judges documents that are not in the corpus: {unknown[:3]}.")
     revision = Revision()
     for row in corpus:
         revision.add(row)
-    plain = {query: {document: int(grade) for document, grade in grades.items()} for query, grades in qrels.items()}
-    return Dataset(name, corpus, dict(queries), plain, split, revision.finish(queries, plain))
+    return Dataset(name, corpus, asked, judged, split, revision.finish(asked, judged))
+
+
+def _check_documents(name: str, corpus: Sequence[Mapping[str, str]], keep_empty: bool) -> None:
+    if not corpus:
+        raise InputError(f"{name}: no documents: the call got an empty collection.")
+    double, times = Counter(row["id"] for row in corpus).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{name}: document id {double!r} occurs twice; ids must be unique, also as text.")
+    for number, row in enumerate(corpus):
+        if not keep_empty and not (row["title"].strip() or row["text"].strip()):
+            raise InputError(
+                f"{name}: document {number} (id {row['id']!r}) has an empty text. Give it one, leave it out, or pass "
+                "keep_empty=True."
+            )
+
+
+def _texts(queries: Mapping[Any, Any], name: str) -> dict[str, str]:
+    """Query ids as text, to texts, which may be empty in official collections."""
+    for query, text in queries.items():
+        if not isinstance(text, str):
+            raise InputError(f"{name}: query {shown(query)} is {type(text).__name__}, not a string.")
+    return {id_name(query): text for query, text in queries.items()}

@@ -19,6 +19,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
+from ..values import id_name, scalar, shown
 from .dataset import Dataset, make_dataset
 
 MIN_QUERY_WORDS = 3
@@ -69,7 +70,7 @@ def known_item(
     fields = [on] if isinstance(on, str) else list(on)
     if not fields or n_queries < 1:
         raise InputError(f"on={on!r}, n_queries={n_queries!r}: known_item needs a text field and at least one query.")
-    cut = [(str(_field(row, i, key)), *_cut(row, fields)) for i, row in enumerate(documents)]
+    cut = [(id_name(_field(row, i, key)), *_cut(row, i, fields)) for i, row in enumerate(documents)]
     n_same = Counter(query for _, query, _ in cut)
     asked = [
         (document, query)
@@ -90,18 +91,30 @@ def known_item(
         [{"id": document, "text": text} for document, _, text in cut],
         {f"generated:{document}": query for document, query in asked},
         {f"generated:{document}": {document: 1} for document, _ in asked},
+        keep_empty=True,
     )
 
 
 def _field(row: Mapping[str, Any], i: int, field: Hashable) -> Any:
-    value = row.get(field)  # type: ignore[call-overload]
+    if not isinstance(row, Mapping):
+        raise InputError(f"documents[{i}] is {type(row).__name__}; pass dictionaries.")
+    value = scalar(row.get(field))  # type: ignore[call-overload]
     if value is None:
         raise InputError(f"documents[{i}] has no field {field!r}; it has {', '.join(map(str, row))}.")
+    if not isinstance(value, str | int | float):
+        raise InputError(f"documents[{i}]: {field!r} is {shown(value)}; an id is a string or a number.")
     return value
 
 
-def _cut(row: Mapping[str, Any], fields: list[str]) -> tuple[str, str]:
-    texts = [str(row.get(field) or "").strip() for field in fields]
+def _text(row: Mapping[str, Any], i: int, field: str) -> str:
+    value = scalar(row.get(field))
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"documents[{i}]: field {field!r} is {type(value).__name__}, not a string.")
+    return (value or "").strip()
+
+
+def _cut(row: Mapping[str, Any], i: int, fields: list[str]) -> tuple[str, str]:
+    texts = [_text(row, i, field) for field in fields]
     if len(fields) > 1:
         return " ".join(texts[0].split()), "\n".join(filter(None, texts[1:]))
     end = (_LOWER_CASE_END if texts[0].islower() else _SENTENCE_END).search(texts[0])

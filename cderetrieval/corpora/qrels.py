@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import csv
 import logging
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from ..files import as_path
-from .dataset import Qrels
+from ..judgements import DOCUMENT_COLUMNS, GRADE_COLUMNS, QUERY_COLUMNS, Qrels, parse_grade
 from .jsonl import read_lines
 
 logger = logging.getLogger(__name__)
-
-QUERY_COLUMNS = ("query_id", "query", "qid", "q_id", "topic")
-DOCUMENT_COLUMNS = ("doc_id", "corpus_id", "document_id", "docid", "docno", "did", "id")
-GRADE_COLUMNS = ("score", "relevance", "rel", "grade", "label")
 
 
 def read_qrels(path: str | Path) -> Qrels:
@@ -74,21 +68,6 @@ def _judgements(path: Path) -> Iterator[tuple[str, str, str, int]]:
         if not (query and document):
             raise InputError(f"{where}: an id is empty: {fields}.")
         yield where, query, document, parse_grade(grade, where)
-
-
-def parse_grade(value: Any, where: str) -> int:
-    """Read a grade: a whole number, also one written as a float; a negative one stays negative.
-
-    >>> parse_grade("1.0", "qrels.tsv, line 2"), parse_grade(-2, "here")
-    (1, -2)
-    """
-    try:
-        grade = float(value)
-    except (TypeError, ValueError):
-        grade = math.nan
-    if not grade.is_integer():  # also nan and inf
-        raise InputError(f"{where}: grade {value!r} is no whole number; scale fractional grades to integers first.")
-    return int(grade)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

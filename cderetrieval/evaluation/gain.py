@@ -11,18 +11,19 @@ do not tell how well real questions will be answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..corpora.dataset import Dataset, make_dataset
 from ..corpora.known_item import known_item
-from ..documents import document_rows
+from ..documents import document_rows, named_queries
 from ..embedding import Model, is_contextual
 from ..errors import InputError, ModelError
 from ..models.hub import DEFAULT_MODEL, load, short_name
 from .compare import Comparison, averaged
+from .forms import as_qrels
 from .report import terminal_table
 from .results import Results
 from .runner import evaluate
@@ -92,8 +93,8 @@ class ContextGain:
 
 def context_gain(
     documents: Any,
-    queries: Mapping[str, str] | None = None,
-    qrels: Mapping[str, Mapping[str, int]] | None = None,
+    queries: Any = None,
+    qrels: Any = None,
     model: str | Path | Model = DEFAULT_MODEL,
     *,
     key: str = "id",
@@ -113,7 +114,8 @@ def context_gain(
     documents
         As for :meth:`Retriever.add <cderetrieval.retriever.Retriever.add>`.
     queries, qrels
-        Query id to text, and query id to document id to grade; both or neither. Neither: queries are generated.
+        Query id to text, and query id to document id to grade, or another form of judgements that
+        :func:`~cderetrieval.evaluation.forms.as_qrels` reads; both or neither. Neither: queries are generated.
     model
         A contextual model or its name.
     key, on
@@ -169,8 +171,8 @@ def context_gain(
 
 def _dataset(
     documents: Any,
-    queries: Mapping[str, str] | None,
-    qrels: Mapping[str, Mapping[str, int]] | None,
+    queries: Any,
+    qrels: Any,
     key: str,
     on: str | Sequence[str] | None,
     n_queries: int,
@@ -178,9 +180,8 @@ def _dataset(
     fields = [on] if isinstance(on, str) else None if on is None else list(on)
     rows = list(document_rows(documents, key, fields))
     if queries is not None and qrels is not None:
-        texts: Iterable[dict[str, str]] = ({"id": str(identity), "text": text} for identity, text, _ in rows)
-        judged = {str(query): {str(doc): int(grade) for doc, grade in row.items()} for query, row in qrels.items()}
-        asked = {str(query): text for query, text in queries.items()}
+        texts = ({"id": identity, "text": text} for identity, text, _ in rows)
+        judged, asked = as_qrels(qrels), named_queries(queries)
         unknown = [query for query in judged if query not in asked]
         if unknown:
             raise InputError(f"qrels judge queries that are not given: {unknown[:3]}.")

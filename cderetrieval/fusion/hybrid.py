@@ -313,8 +313,8 @@ class Hybrid:
 
     def tune(
         self,
-        queries: Mapping[Any, str],
-        qrels: Mapping[Any, Mapping[Any, int]],
+        queries: Any,
+        qrels: Any,
         k: int = 10,
         *,
         show_progress: bool = False,
@@ -326,7 +326,8 @@ class Hybrid:
         queries
             Query id to text; those without judgements are left out.
         qrels
-            Query id to document id to grade.
+            Query id to document id to grade, or another form of judgements that
+            :func:`~cderetrieval.judgements.as_qrels` reads.
         k
             Cut-off.
         show_progress
@@ -343,11 +344,10 @@ class Hybrid:
             If nothing is judged, or no judged document is in the index.
         """
         k = check_k(k)
-        judged = judged_queries(queries, qrels)
-        texts = query_texts([queries[query] for query in judged])[1] or []
+        asked, judged = judged_queries(queries, qrels)
         with self._together.snapshot():
-            rankings = self._search.rankings(texts, self._fusion, k, show_progress=show_progress)
-            grades = grades_by_row(qrels, judged, self._search.ids)
+            rankings = self._search.rankings(list(asked.values()), self._fusion, k, show_progress=show_progress)
+            grades = grades_by_row(judged, list(asked), self._search.ids)
         tuned = search_weights(list(self._retrievers), rankings, grades, self._fusion, k)
         self.fusion = replace(self._fusion, weights=tuple(tuned.weights.values()))
         return tuned

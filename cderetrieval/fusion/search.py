@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..documents import named_queries, query_texts
 from ..errors import InputError, StoreError
+from ..judgements import Qrels, as_qrels
 from ..retriever import Retriever
+from ..values import id_name
 from .scores import Fusion, Ranking, fuse
 
 
@@ -116,41 +120,53 @@ def _matched(first: np.ndarray, ids: np.ndarray) -> np.ndarray | None:
     return np.array([rows[name] for name in names], dtype=np.int64)
 
 
-def grades_by_row(
-    qrels: Mapping[Any, Mapping[Any, int]], queries: Sequence[Any], ids: np.ndarray
-) -> list[dict[int, int]]:
+def grades_by_row(qrels: Qrels, queries: Sequence[str], ids: np.ndarray) -> list[dict[int, int]]:
     """Judgements of queries by row of the document; those of documents that are not there have rows below 0.
 
     Raises
     ------
     InputError
-        If no judged document is there.
+        If no judged document is there, or one has the name of two.
     """
-    rows: dict[str, int] = {str(document_id): row for row, document_id in enumerate(ids.tolist())}
+    rows: dict[str, int] = {}
+    several: set[str] = set()
+    for row, document_id in enumerate(ids.tolist()):
+        name = id_name(document_id)
+        if rows.setdefault(name, row) != row:
+            several.add(name)
     # A relevant document that is not there still counts in the ideal ranking.
-    grades = [
-        {rows.get(str(document), -1 - i): int(grade) for i, (document, grade) in enumerate(qrels[query].items())}
-        for query in queries
-    ]
+    grades = []
+    for query in queries:
+        if twice := sorted(several.intersection(qrels[query])):
+            raise InputError(f"query {query!r} judges {twice[0]!r}, and two ids of this index are that as text.")
+        grades.append({rows.get(name, -1 - i): grade for i, (name, grade) in enumerate(qrels[query].items())})
     if not any(row >= 0 for one in grades for row in one):
         raise InputError("qrels judge no document of this index; are their ids those of the documents?")
     return grades
 
 
-def judged_queries(queries: Any, qrels: Any) -> list[Hashable]:
-    """Ids of the queries that have judgements.
+def judged_queries(queries: Any, qrels: Any) -> tuple[dict[str, str], Qrels]:
+    """Queries that have judgements, by id, and all judgements.
 
     Raises
     ------
     InputError
-        If queries or qrels are no dictionaries, or no query has a judgement.
+        If queries have no ids, one or a judgement cannot be used, or no query has a judgement.
     """
-    if not isinstance(queries, Mapping) or not isinstance(qrels, Mapping):
-        raise InputError(
-            "tune needs queries, query id to text, and qrels, query id to document id to grade: read_beir gives both, "
-            "and cderetrieval.evaluation.forms.as_qrels reads other forms."
-        )
-    judged = [query for query in queries if qrels.get(query)]
-    if not judged:
+    if qrels is None or isinstance(qrels, str | Path) or not isinstance(queries, Mapping | Iterable):
+        raise InputError(_NEEDED)
+    grades, asked = as_qrels(qrels), {}
+    if isinstance(queries, Mapping):  # those that nobody judged are not asked, and may be anything
+        queries = {query: text for query, text in queries.items() if grades.get(id_name(query))}
+    elif isinstance(queries, str) or query_texts(queries)[0] is None:
+        raise InputError(_NEEDED)
+    asked = {query: text for query, text in named_queries(queries).items() if grades.get(query)}
+    if not asked:
         raise InputError("no query has judgements: are the keys of qrels those of queries?")
-    return judged
+    return asked, grades
+
+
+_NEEDED = (
+    "tune needs queries, query id to text, and qrels, query id to document id to grade: read_beir gives both, "
+    "and cderetrieval.evaluation.forms.as_qrels reads other forms."
+)

@@ -1,0 +1,164 @@
+"""Values as users hold them, made plain: numpy's and pandas' scalars, dates, UUIDs, decimals, bytes.
+
+What a document holds is stored as JSON, and compared by filters as text, numbers and booleans. Every way in, from a
+dictionary, a frame or a Parquet file, goes through here, so that one value means one thing wherever it came from.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+# Deeper, a value that was written could not be read from within a deeper stack.
+DEPTH = 200
+# Digits that Python turns into text, and back, by default: 4,300. Fewer bits than these are always fewer digits.
+SURE_BITS = 14_000
+SHOWN = 80
+
+
+def scalar(value: Any) -> Any:
+    """One value as Python and JSON know it; containers, bytes and what is none of ours are left as they are.
+
+    NaN, NaT and NA are missing: None. Dates and times become ISO text, a span of time its seconds, a UUID its text, a
+    decimal the number that is equal to it, or its text where none is.
+
+    >>> scalar(np.int64(3)), scalar(datetime.date(2024, 2, 29)), scalar(float("nan")), scalar(decimal.Decimal("0.10"))
+    (3, '2024-02-29', None, 0.1)
+    """
+    kind = type(value)
+    if kind is str or value is None:
+        return value
+    if kind.__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, np.generic) and not isinstance(value, str):
+        value = _from_numpy(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    return _from_decimal(value) if isinstance(value, decimal.Decimal) else value
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """A value that JSON can hold, with all that is in it.
+
+    Bytes become the text that they are, or base64 where they are none.
+
+    Raises
+    ------
+    InputError
+        If it, or a part of it, has no such form; the message goes on after the name of the value.
+
+    Examples
+    --------
+    >>> plain({"when": [datetime.date(2024, 2, 29)], "raw": b"owls", "counts": np.arange(2)})
+    {'when': ['2024-02-29'], 'raw': 'owls', 'counts': [0, 1]}
+    """
+    value = scalar(value)
+    if value is None or isinstance(value, str | float | bool):
+        return value
+    if isinstance(value, int):
+        if too_long(value):
+            raise InputError("cannot be stored as JSON (a number of more than 4,300 digits); convert it first.")
+        return value
+    if depth >= DEPTH:
+        raise InputError(f"cannot be stored as JSON (nested deeper than {DEPTH} levels); convert it first.")
+    if isinstance(value, Mapping):
+        return _plain_mapping(value, depth)
+    if isinstance(value, list | tuple):
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, np.ndarray):
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(value))
+    raise InputError(f"cannot be stored as JSON ({type(value).__name__} has no form there); convert it first.")
+
+
+def too_long(value: int) -> bool:
+    """Whether a whole number has more digits than Python writes as text."""
+    if value.bit_length() < SURE_BITS:
+        return False
+    try:
+        return not str(value)
+    except ValueError:
+        return True
+
+
+def shown(value: Any) -> str:
+    """A value for a message: short, whatever it is.
+
+    >>> shown("owls"), shown(10**5_000)
+    ("'owls'", 'int')
+    """
+    try:
+        text = repr(value)
+    except Exception:  # numbers of too many digits, deep nesting, broken classes of users
+        return type(value).__name__
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def id_name(value: Any) -> str:
+    """An id as judgements and runs compare it: text, in which 17, 17.0 (of a frame with a gap) and "17" are one.
+
+    >>> id_name(17), id_name(np.float64(17)), id_name("17"), id_name(1.5)
+    ('17', '17', '17', '1.5')
+    """
+    value = scalar(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        return str(value)
+    except ValueError:
+        raise InputError("an id of more than 4,300 digits has no text; use another id.") from None
+
+
+def _from_numpy(value: np.generic) -> Any:
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else str(value)  # `item` gives whole numbers for nanoseconds
+    if isinstance(value, np.timedelta64):
+        return None if np.isnat(value) else float(value / np.timedelta64(1, "s"))
+    return value.item()
+
+
+def _from_decimal(value: decimal.Decimal) -> Any:
+    if value.is_nan():
+        return None
+    if not value.is_finite():
+        return float(value)
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent >= 0 and value.adjusted() < 300:
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) and decimal.Decimal(repr(number)) == value else str(value)
+
+
+def _from_bytes(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()
+
+
+def _plain_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    found = {}
+    for key, item in value.items():
+        if not isinstance(key, str | int | float | bool | None):
+            raise InputError(f"cannot be stored as JSON (the key {shown(key)} is no text); convert it first.")
+        name = key if isinstance(key, str) else str(key)
+        if name in found:
+            raise InputError(f"cannot be stored as JSON (two keys are {name!r} as text); convert it first.")
+        found[name] = plain(item, depth + 1)
+    return found
