@@ -1,28 +1,52 @@
-"""JSON lines, read as a stream; each error names file and line."""
+"""Lines and JSON lines, read as a stream; each error names file and line."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
+from ..files import reading
+from ..values import shown
+
+MEND = "Mend or remove the file."
+# Lines that are read at once.
+RUN = 256
 
 
 @contextlib.contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file or a gzip file (by its ending) for reading."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            yield file  # type: ignore[misc]
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.") from error
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}).") from error
+    """Open a file or a gzip file (by its ending) for reading; what is no file, a pipe for one, would never end."""
+    with reading(path, error=InputError, remedy=MEND):
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no file; give the file itself, or a copy on disk.")
+        file: Any = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115 - closed below
+    with file:
+        yield file
+
+
+def reading_lines(path: Path, number: int = 0) -> contextlib.AbstractContextManager[None]:
+    """Name the file, and the line before, in whatever is thrown while lines are read."""
+    where = f"{path} is not a whole gzip file" if path.suffix == ".gz" else f"{path}"
+    return reading(f"{where}, after line {number}: it", error=InputError, remedy=MEND)
+
+
+def _runs(path: Path, file: IO[bytes], lines: int, count: int | None, number: int) -> Iterator[list[bytes]]:
+    """Runs of lines, `count` in all, of an open file."""
+    source = islice(file, count)
+    while True:
+        with reading_lines(path, number):
+            run = list(islice(source, lines))
+        if not run:
+            return
+        number += len(run)
+        yield run
 
 
 def line_spans(path: Path, lines: int) -> Iterator[tuple[int, int, int]]:
@@ -38,7 +62,7 @@ def line_spans(path: Path, lines: int) -> Iterator[tuple[int, int, int]]:
     """
     with open_bytes(path) as file:
         offset, number = 0, 1
-        while run := list(islice(file, lines)):
+        for run in _runs(path, file, lines, None, 0):
             yield offset, number, len(run)
             offset += sum(map(len, run))
             number += len(run)
@@ -57,14 +81,28 @@ def read_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = 
         Start at this byte, which is where line `first` begins, and read `count` lines; all of the file by default.
     """
     with open_bytes(path) as file:
-        file.seek(offset)
-        for number, raw in enumerate(islice(file, count), start=first):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from error
+        with reading_lines(path, first - 1):
+            file.seek(offset)
+        runs = _runs(path, file, RUN, count, first - 1)
+        for number, raw in enumerate(chain.from_iterable(runs), start=first):
+            line = decoded(path, number, raw).rstrip("\r\n")
             if line.strip():
                 yield number, line
+
+
+def decoded(path: Path, number: int, raw: bytes) -> str:
+    """A line of a file as text, without the byte order mark of the first; InputError if it is no UTF-8."""
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from error
+
+
+def refuse_controls(path: Path, number: int, line: str) -> None:
+    """Refuse a row of a table with a NUL, as UTF-16 has, or a carriage return, at which other programs cut it."""
+    for control, name in (("\0", "a NUL byte (is it UTF-16?)"), ("\r", "a carriage return within")):
+        if control in line:
+            raise InputError(f"{path}, line {number}: {name}. Convert the file to UTF-8 with newlines.")
 
 
 def read_jsonl(
@@ -75,13 +113,27 @@ def read_jsonl(
     Raises
     ------
     InputError
-        If a line is no JSON object.
+        If a line is no JSON object, or has two fields of one name.
     """
+    for number, row in read_json_lines(path, offset, first, count):
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: expected an object like {{...}}, found {shown(row)}.")
+        yield number, row
+
+
+def read_json_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = None) -> Iterator[tuple[int, Any]]:
+    """Line numbers and the value on each line, whatever it is; otherwise as :func:`read_jsonl`."""
     for number, line in read_lines(path, offset, first, count):
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            yield number, json.loads(line, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:  # also numbers of too many digits
             raise InputError(f"{path}, line {number}: not JSON ({error}): {line[:60]!r}.") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: expected an object like {{...}}, found {line[:60]!r}.")
-        yield number, row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names differ; of two that are equal, `json` would keep the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"two fields of one object are named {name!r}")
+    return found

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import as_path
 from ..judgements import DOCUMENT_COLUMNS, GRADE_COLUMNS, QUERY_COLUMNS, Qrels, parse_grade
-from .jsonl import read_lines
+from .jsonl import read_lines, refuse_controls
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ def _judgements(path: Path) -> Iterator[tuple[str, str, str, int]]:
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and fields of a file whose columns are separated by tabs or spaces."""
     for number, line in read_lines(path):
+        refuse_controls(path, number, line)
         yield number, _split(line, path.suffix)
 
 

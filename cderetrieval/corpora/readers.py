@@ -6,15 +6,15 @@ The ending decides the format. Rows keep all their fields, as read: text from CS
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, missing_dependency
-from ..files import as_path
-from .jsonl import open_bytes, read_jsonl, read_lines
+from ..files import as_path, reading
+from .delimited import read_delimited
+from .jsonl import MEND, read_jsonl, read_lines
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -78,68 +78,90 @@ def _read_text(path: Path) -> Rows:
 
 
 def _read_csv(path: Path) -> Rows:
-    return _read_delimited(path, ",")
+    return read_delimited(path, ",")
 
 
 def _read_tsv(path: Path) -> Rows:
-    return _read_delimited(path, "\t")
+    return read_delimited(path, "\t")
 
 
-def _read_delimited(path: Path, delimiter: str) -> Rows:
-    # Python's limit of 131,072 characters is for a field; documents are longer
-    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
-    with open_bytes(path) as file:
-        reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    expected, found = len(reader.fieldnames or ()), sum(value is not None for value in row.values())
-                    raise InputError(f"{path}, line {reader.line_num}: {found} columns, the header has {expected}.")
-                yield reader.line_num, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}, after line {reader.line_num}: {error}.") from error
+def read_parquet(
+    path: Path,
+    start: int = 0,
+    count: int | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    extra: str = "eval",
+) -> Rows:
+    """Numbers (from 1) and rows of a Parquet file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    start, count
+        Read `count` rows after the first `start`; by default all.
+    columns
+        Read only those of these that there are.
+    extra
+        Which extra of this package pyarrow comes with.
+    """
+    number = start
+    batches = _parquet_batches(path, start, None if count is None else start + count, columns, extra)
+    while True:
+        with reading_parquet(path, number):
+            rows = next(batches, None)
+        if rows is None:
+            return
+        for row in rows:
+            number += 1
+            yield number, row
 
 
-def read_parquet(path: Path, start: int = 0, count: int | None = None) -> Rows:
-    """Numbers (from 1) and rows of a Parquet file: `count` of them after the first `start`; by default all."""
-    number, end = start, None if count is None else start + count
-    try:
-        with open_parquet(path) as file:
-            groups, before = _row_groups(file.metadata, start, end)
-            skip = start - before
-            for batch in file.iter_batches(batch_size=1_024, row_groups=groups):
-                for row in batch.slice(min(skip, len(batch))).to_pylist():
-                    if number == end:
-                        return
-                    number += 1
-                    yield number, row
-                skip = max(0, skip - len(batch))
-    except _arrow_errors() as error:
-        raise InputError(f"{path}, after row {number}: not readable as Parquet ({error}).") from error
+def _parquet_batches(
+    path: Path, start: int, end: int | None, columns: Sequence[str] | None, extra: str
+) -> Iterator[list[dict[str, Any]]]:
+    with open_parquet(path, extra) as file:
+        wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
+        groups, before = _row_groups(file.metadata, start, end)
+        skip, left = start - before, None if end is None else end - start
+        for batch in file.iter_batches(batch_size=1_024, row_groups=groups, columns=wanted):
+            rows = batch.slice(min(skip, len(batch)), left).to_pylist()
+            skip, left = max(0, skip - len(batch)), None if left is None else left - len(rows)
+            yield rows
+            if left == 0:
+                return
 
 
 def parquet_rows(path: Path) -> int:
     """Number of rows of a Parquet file."""
-    try:
-        with open_parquet(path) as file:
-            return int(file.metadata.num_rows)
-    except _arrow_errors() as error:
-        raise InputError(f"{path}: not readable as Parquet ({error}).") from error
+    with reading_parquet(path), open_parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
-def open_parquet(path: Path) -> Any:
-    """A pyarrow ParquetFile."""
+def reading_parquet(path: Path, number: int = 0) -> AbstractContextManager[None]:
+    """Name the file, and the row before, in whatever pyarrow throws."""
+    where = f"{path}, after row {number}: not readable as Parquet: it"
+    return reading(where, error=InputError, remedy=MEND)
+
+
+def open_parquet(path: Path, extra: str = "eval") -> Any:
+    """A pyarrow ParquetFile, within :func:`reading_parquet`; `extra` is what pyarrow is installed with.
+
+    Raises
+    ------
+    InputError
+        If two of its columns have one name: rows would hold the last.
+    """
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise missing_dependency("pyarrow", "eval") from error
-    return pq.ParquetFile(path)
-
-
-def _arrow_errors() -> tuple[type[Exception], ...]:
-    import pyarrow as pa
-
-    return pa.ArrowException, OSError
+        raise missing_dependency("pyarrow", extra) from error
+    file = pq.ParquetFile(path)
+    names = file.schema_arrow.names
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{path}: {names.count(double)} columns are named {double!r}; rename all but one.")
+    return file
 
 
 def _row_groups(metadata: Any, start: int, end: int | None) -> tuple[list[int], int]:

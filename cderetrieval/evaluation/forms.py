@@ -48,7 +48,8 @@ def as_run(run: Any) -> Run:
     Parameters
     ----------
     run
-        XX
+        Nested dictionary, data frame or tuples, as for :func:`as_qrels`, with scores; a
+        :class:`~cderetrieval.types.Hits`; or the path of a TREC run file.
 
     Raises
     ------

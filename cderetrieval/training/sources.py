@@ -8,19 +8,22 @@ lists files with weights: a batch comes from a file with probability weight / su
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..corpora.jsonl import read_lines
-from ..errors import InputError, missing_dependency
+import numpy as np
+
+from ..corpora.jsonl import MEND, read_json_lines
+from ..corpora.readers import read_parquet
+from ..errors import InputError
 from ..files import as_path, read_json
+from ..values import shown
 
 PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.parquet")
 CONFIG = "data_config.json"
+LARGEST = float(np.finfo(np.float32).max)
 Prompts = Mapping[str, Sequence[str]]
 
 
@@ -115,7 +118,7 @@ def _folder(path: Path) -> list[Source]:
 
 
 def _weighted(path: Path) -> list[Source]:
-    entries = read_json(path, object)
+    entries = read_json(path, object, error=InputError, remedy=MEND)
     if not isinstance(entries, list):
         raise InputError(f'{path}: expected a list of {{"name", "weight"}}.')
     sources = []
@@ -123,8 +126,8 @@ def _weighted(path: Path) -> list[Source]:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise InputError(f"{path}, entry {number}: no 'name' of a file.")
         weight = entry.get("weight", 1)
-        if not isinstance(weight, int | float) or isinstance(weight, bool) or weight < 0:
-            raise InputError(f"{path}, entry {number}: weight={weight!r} must be a number of at least 0.")
+        if not _is_number(weight) or weight < 0:
+            raise InputError(f"{path}, entry {number}: weight={shown(weight)} must be a number of at least 0.")
         if weight:
             sources.append(Source(str(path.parent / entry["name"]), _stem(Path(entry["name"])), float(weight)))
     return sources
@@ -144,35 +147,11 @@ def read_rows(source: Source) -> Iterator[tuple[int, Row]]:
     InputError
         If a row cannot be used; the message names file, line and field.
     """
-    rows = _parquet_rows(source) if source.path.endswith(".parquet") else _json_rows(source)
+    path = Path(source.path)
+    wanted = (source.query, source.document, source.negatives, source.domain, source.scores)
+    rows = read_parquet(path, columns=wanted, extra="train") if path.suffix == ".parquet" else read_json_lines(path)
     for number, values in rows:
         yield number, _row(source, values, f"{source.path}, line {number}")
-
-
-def _json_rows(source: Source) -> Iterator[tuple[int, Any]]:
-    for number, line in read_lines(Path(source.path)):
-        try:
-            yield number, json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{source.path}, line {number}: not JSON ({error}): {line[:60]!r}.") from error
-
-
-def _parquet_rows(source: Source) -> Iterator[tuple[int, Any]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise missing_dependency("pyarrow", "train") from error
-    try:
-        file = parquet.ParquetFile(source.path)
-    except (OSError, ArrowInvalid) as error:
-        raise InputError(f"{source.path} is no Parquet file ({error}).") from error
-    wanted = {source.query, source.document, source.negatives, source.domain, source.scores}
-    columns = [name for name in file.schema_arrow.names if name in wanted]
-    number = 0
-    for batch in file.iter_batches(columns=columns):
-        for values in batch.to_pylist():
-            number += 1
-            yield number, values
 
 
 def _row(source: Source, values: Any, where: str) -> Row:
@@ -183,7 +162,7 @@ def _row(source: Source, values: Any, where: str) -> Row:
             raise InputError(f"{where}: a list needs a query and a document, found {len(values)} texts.")
         values = {source.query: values[0], source.document: values[1], source.negatives: values[2:]}
     if not isinstance(values, dict):
-        raise InputError(f"{where}: expected an object or a list of texts, found {str(values)[:60]!r}.")
+        raise InputError(f"{where}: expected an object or a list of texts, found {shown(values)}.")
     negatives = _negatives(values.get(source.negatives), source.negatives, where)
     return Row(
         _text(values, source.query, where),
@@ -201,7 +180,7 @@ def _text(values: Mapping[str, Any], name: str, where: str) -> str:
     if isinstance(value, list) and value:
         value = value[0]  # "pos": [best, ...]
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where}: field {name!r} must be a text that is not empty, found {str(value)[:60]!r}.")
+        raise InputError(f"{where}: field {name!r} must be a text that is not empty, found {shown(value)}.")
     return value
 
 
@@ -215,15 +194,18 @@ def _negatives(value: Any, name: str, where: str) -> tuple[str, ...]:
 def _scores(value: Any, negatives: int, name: str, where: str) -> tuple[float, ...]:
     if value is None:
         return ()
-    numbers = isinstance(value, list) and all(
-        isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score) for score in value
-    )
+    numbers = isinstance(value, list) and all(map(_is_number, value))
     if not numbers or len(value) != 1 + negatives:
         raise InputError(
             f"{where}: field {name!r} must list the teacher's scores of the document and of its {negatives} negatives, "
-            f"{1 + negatives} numbers; found {str(value)[:60]}."
+            f"{1 + negatives} numbers; found {shown(value)}."
         )
     return tuple(map(float, value))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that float32, in which scores are kept, can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _domain(values: Mapping[str, Any], source: Source, where: str) -> str:
@@ -232,7 +214,7 @@ def _domain(values: Mapping[str, Any], source: Source, where: str) -> str:
         return source.name
     if not isinstance(value, str) or not value.strip():
         raise InputError(
-            f"{where}: an empty domain (field {source.domain!r}, {value!r}). Name it, or leave the field out: the "
+            f"{where}: an empty domain (field {source.domain!r}, {shown(value)}). Name it, or leave the field out: the "
             "domain is then the file's name."
         )
     return value

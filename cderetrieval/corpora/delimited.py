@@ -1,0 +1,136 @@
+"""CSV and TSV, in which a stray quote must not swallow the lines after it.
+
+A field in quotes may run over several lines. A quote that nobody closed does the same, up to the next quote that ends a
+field, and all rows between become one field. What tells them apart: lines that were swallowed are rows by themselves.
+In CSV that is an error that names the line. TSV has no quotes by its definition, and many files of it hold stray ones:
+there they stand for themselves, but in a field that is quoted from end to end.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .jsonl import decoded, open_bytes, reading_lines, refuse_controls
+
+Line = tuple[int, str]
+# A quoted field of a TSV that runs over more lines is taken for a stray quote.
+LONGEST = 1_000
+# Share of the lines within a quoted field that are rows by themselves, from which on it is taken for a stray quote.
+STRAY = 0.9
+QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+
+
+def read_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbers of the last lines of rows, and rows by the names in the first line.
+
+    Raises
+    ------
+    InputError
+        If a row has another number of columns than the first, two columns have one name, or quotes do not close.
+    """
+    # Python's limit of 131,072 characters is for a field; documents are longer
+    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
+    names: list[str] | None = None
+    with open_bytes(path) as file:
+        for number, fields in _records(path, _lines(path, file), delimiter):
+            if names is None:
+                names = _checked_names(path, fields)
+            elif len(fields) != len(names):
+                raise InputError(f"{path}, line {number}: {len(fields)} columns, the header has {len(names)}.")
+            else:
+                yield number, dict(zip(names, fields, strict=True))
+
+
+def _checked_names(path: Path, names: list[str]) -> list[str]:
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise InputError(f"{path}, line 1: {names.count(double)} columns are named {double!r}; rename all but one.")
+    return names
+
+
+def _lines(path: Path, file: Any) -> Iterator[Line]:
+    """Lines with their ends and numbers; a carriage return alone ends one too."""
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    number = 0
+    while True:
+        with reading_lines(path, number):
+            line = text.readline()
+        if not line:
+            return
+        number += 1
+        refuse_controls(path, number, line.rstrip("\r\n"))
+        yield number, line if line.isascii() else decoded(path, number, line.encode("utf-8", "surrogateescape"))
+
+
+def _records(path: Path, lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of the last line, and fields, of each record."""
+    columns = 0
+    while True:
+        line = next(lines, None)
+        if line is None:
+            return
+        if not line[1].strip("\r\n"):
+            continue
+        taken, fields, reason = _record(line, lines, delimiter)
+        if reason or (len(taken) > 1 and columns > 1 and _swallowed(taken, columns, delimiter)):
+            if delimiter != "\t":
+                raise InputError(_stray(path, taken, reason))
+            fields, lines, taken = _literal(line[1]), chain(taken[1:], lines), taken[:1]
+        columns = columns or len(fields)
+        yield taken[-1][0], fields
+
+
+def _record(first: Line, lines: Iterator[Line], delimiter: str) -> tuple[list[Line], list[str], str]:
+    """The lines of a record, its fields, and why it is none."""
+    taken = [first]
+
+    def more() -> Iterator[str]:
+        yield first[1]
+        for line in lines:
+            taken.append(line)
+            yield line[1]
+            if delimiter == "\t" and len(taken) > LONGEST:
+                return
+
+    try:
+        return taken, next(csv.reader(more(), delimiter=delimiter, strict=True), []), ""
+    except csv.Error as error:
+        return taken, [], str(error)
+
+
+def _swallowed(taken: list[Line], columns: int, delimiter: str) -> bool:
+    """Whether the lines after the first are rows by themselves, and not text that goes on."""
+    spaced = bool(re.search(r"\s", taken[0][1].split(delimiter)[0]))
+    alone = [_is_row(line, columns, delimiter, spaced) for _, line in taken[1:]]
+    return sum(alone) >= STRAY * len(alone)
+
+
+def _is_row(line: str, columns: int, delimiter: str, spaced: bool) -> bool:
+    """Prose has spaces after its commas, and more than one word before the first."""
+    fields = line.rstrip("\r\n").split(delimiter)
+    first = fields[0].strip()
+    if len(fields) != columns or not first or (not spaced and re.search(r"\s", first)):
+        return False
+    return not any(field.startswith(" ") for field in fields[1:])
+
+
+def _literal(line: str) -> list[str]:
+    fields = line.rstrip("\r\n").split("\t")
+    whole = (QUOTED.fullmatch(field) for field in fields)
+    return [match[1].replace('""', '"') if match else field for match, field in zip(whole, fields, strict=True)]
+
+
+def _stray(path: Path, taken: list[Line], reason: str) -> str:
+    first, last = taken[0][0], taken[-1][0]
+    if reason:
+        what = f"{path}, after line {max(1, last - 1)}: {reason}, in the row that begins in line {first}"
+    else:
+        what = f"{path}, line {first}: a quote opens here and swallows {last - first} lines that are rows by themselves"
+    return f'{what}. Where a quote belongs to the text, write it twice and put the field into quotes: "5"" disk".'
