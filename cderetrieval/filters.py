@@ -4,7 +4,7 @@
 
 A filter is a dictionary of field to condition, and all of them must hold. A condition is a value (equal), a list of
 values (equal to one of them), or a dictionary of comparisons (all of them hold). Values are text, numbers or booleans;
-text is ordered by code point. A field that is missing or null meets no condition, nor does one of another type: 1 is
+text is ordered by code point, and dates are their ISO text. A field that is missing or null meets no condition, nor does one of another type: 1 is
 not "1" and not True, and ``{"!=": 1}`` says "a number, but not 1".
 """
 
@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .errors import InputError
+from .values import scalar, shown, too_long
 
 Value = str | int | float | bool
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -85,8 +84,10 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
     conditions: list[Condition] = []
     for name, wanted in given.items():
         if not isinstance(name, str) or not name:
-            raise InputError(f"filter= names the field {name!r}; a field's name is text.")
+            raise InputError(f"filter= names the field {shown(name)}; a field's name is text.")
         if isinstance(wanted, Mapping):
+            if not wanted:
+                raise InputError(f"filter= on {name!r}: an empty dictionary asks nothing; use {' '.join(OPERATORS)}.")
             conditions += [_comparison(name, sign, value) for sign, value in wanted.items()]
         elif isinstance(wanted, list | tuple | set | frozenset):
             conditions.append(Condition(name, "==", tuple(_value(name, value) for value in wanted)))
@@ -99,19 +100,23 @@ def kind_of(value: Any) -> str | None:
     """``"boolean"``, ``"number"`` or ``"text"``; None for what no condition can meet."""
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, int | float):
+    if isinstance(value, int):
+        return "number"
+    if isinstance(value, float):
         return "number" if math.isfinite(value) else None
     return "text" if isinstance(value, str) else None
 
 
 def _comparison(name: str, sign: Any, value: Any) -> Condition:
     if sign not in OPERATORS:
-        raise InputError(f"filter= on {name!r}: {sign!r} is no comparison; use one of {' '.join(OPERATORS)}.")
+        raise InputError(f"filter= on {name!r}: {shown(sign)} is no comparison; use one of {' '.join(OPERATORS)}.")
     return Condition(name, sign, (_value(name, value),))
 
 
 def _value(name: str, value: Any) -> Value:
-    plain: Value = value.item() if isinstance(value, np.generic) else value
-    if kind_of(plain) is None:
-        raise InputError(f"filter= on {name!r}: {value!r} cannot be compared; use text, a finite number or a boolean.")
+    plain: Value = scalar(value)
+    if kind_of(plain) is None or (isinstance(plain, int) and too_long(plain)):
+        raise InputError(
+            f"filter= on {name!r}: {shown(value)} cannot be compared; use text, a finite number or a boolean."
+        )
     return plain

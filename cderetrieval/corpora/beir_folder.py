@@ -19,7 +19,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import as_path, atomic_write
-from .dataset import Dataset, Qrels, Revision
+from ..judgements import Qrels
+from ..values import id_name, scalar, shown
+from .dataset import Dataset, Revision
 from .jsonl import read_jsonl
 from .qrels import read_qrels
 
@@ -93,14 +95,23 @@ def write_beir(dataset: Dataset, folder: str | Path) -> Path:
     with atomic_write(folder / "corpus.jsonl") as temporary, open(temporary, "w", encoding="utf-8") as file:
         for document in dataset.corpus:
             row = {"_id": document["id"], "title": document["title"], "text": document["text"]}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(_line(row))
     with atomic_write(folder / "queries.jsonl") as temporary, open(temporary, "w", encoding="utf-8") as file:
         for query, text in dataset.queries.items():
-            file.write(json.dumps({"_id": query, "text": text}, ensure_ascii=False) + "\n")
+            file.write(_line({"_id": query, "text": text}))
     with atomic_write(folder / "qrels" / f"{dataset.split}.tsv") as temporary:
         lines = [f"{q}\t{d}\t{grade}\n" for q, grades in dataset.qrels.items() for d, grade in grades.items()]
         temporary.write_text("query-id\tcorpus-id\tscore\n" + "".join(lines), encoding="utf-8")
     return folder
+
+
+def _line(row: dict[str, str]) -> str:
+    text = json.dumps(row, ensure_ascii=False) + "\n"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(row) + "\n"
+    return text
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -125,10 +136,10 @@ def _documents(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _id(row: dict[str, Any], where: str) -> str:
-    value = row.get("_id", row.get("id"))
-    if value is None or isinstance(value, dict | list | bool) or str(value).strip() == "":
-        raise InputError(f"{where}: the row has no usable _id: {value!r}.")
-    return str(value)
+    value = scalar(row.get("_id", row.get("id")))
+    if value is None or isinstance(value, dict | list | bool) or id_name(value).strip() == "":
+        raise InputError(f"{where}: the row has no usable _id: {shown(value)}.")
+    return id_name(value)
 
 
 def _text(row: dict[str, Any], field: str, where: str) -> str:
@@ -146,7 +157,11 @@ def _check_corpus(path: Path, qrels: Qrels, revision: Revision) -> tuple[BeirCor
     unknown = {document for grades in qrels.values() for document in grades}
     empty: list[int] = []
     for number, document in _documents(path):
-        digests.append(int.from_bytes(hashlib.blake2b(document["id"].encode(), digest_size=8).digest(), "little"))
+        digests.append(
+            int.from_bytes(
+                hashlib.blake2b(document["id"].encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+            )
+        )
         unknown.discard(document["id"])
         revision.add(document)
         if not (document["title"].strip() or document["text"].strip()):

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, StoreError, missing_dependency
-from ..files import atomic_write
+from ..errors import InputError, missing_dependency
+from ..files import atomic_write, reading
 from ..store.blobs import LARGEST
 from ..types import TermEmbeddings, Vectors
 from ..vectors import DENSE, SPARSE, Layout, weights_of
 from .scan import INTEGER, JSON
 
 METADATA = b"cderetrieval"
+EMBED_AGAIN = "Delete it and run `cderetrieval embed` again."
 
 
 def arrow() -> Any:
@@ -82,26 +83,24 @@ def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashabl
         If the file is missing, cut short, damaged, or holds vectors of another layout.
     """
     pa = arrow()
-    try:
+    with reading(path, remedy=EMBED_AGAIN):
         with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
         metadata = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
-        ids = table["id"].to_pylist()
+        ids = _ids(table["id"], id_type)
         vectors = _vectors(table, layout)
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist.") from error
-    except (pa.ArrowException, OSError, KeyError, ValueError, InputError) as error:
-        raise StoreError(f"{path} is damaged ({error}). Delete it and run `cderetrieval embed` again.") from error
-    return [json.loads(name) for name in ids] if id_type == JSON else ids, vectors, metadata
+    return ids, vectors, metadata
 
 
 def read_ids(path: Path, id_type: str) -> list[Hashable]:
     """The ids alone."""
     pa = arrow()
-    try:
-        ids = pa.parquet.read_table(path, columns=["id"], page_checksum_verification=True)["id"].to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise StoreError(f"{path} is damaged ({error}). Delete it and run `cderetrieval embed` again.") from error
+    with reading(path, remedy=EMBED_AGAIN):
+        return _ids(pa.parquet.read_table(path, columns=["id"], page_checksum_verification=True)["id"], id_type)
+
+
+def _ids(column: Any, id_type: str) -> list[Hashable]:
+    ids = column.to_pylist()
     return [json.loads(name) for name in ids] if id_type == JSON else ids
 
 

@@ -26,7 +26,7 @@ from ..files import as_path, read_json, write_json
 from ..types import Vectors
 from ..vectors import Layout
 from .columns import read_ids, read_vectors, write_vectors
-from .scan import Scan, Scanned, rows_digest
+from .scan import Scan, Scanned, payloads_digest, rows_digest
 from .work import Fields, block_rows
 
 FORMAT = 1
@@ -92,15 +92,19 @@ class Plan:
                 [places[s.block.path], s.block.start, s.block.first, s.block.rows, s.documents, s.digest]
                 for s in self.scan.blocks
             ],
+            "payloads": [s.payloads for s in self.scan.blocks],
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """What :meth:`to_dict` gave."""
         files = tuple((str(path), int(size), int(changed)) for path, size, changed in values["files"])
+        blocks = values["blocks"]
         scanned = (
-            Scanned(Block(files[place][0], start, first, rows), documents, digest)
-            for place, start, first, rows, documents, digest in values["blocks"]
+            Scanned(Block(files[place][0], start, first, rows), documents, digest, payloads)
+            for (place, start, first, rows, documents, digest), payloads in zip(
+                blocks, values.get("payloads") or [None] * len(blocks), strict=True
+            )
         )
         on = values["fields"]["on"]
         return cls(
@@ -253,7 +257,7 @@ class VectorFolder:
         """
         scanned = self.plan.scan.blocks[number]
         rows = block_rows(scanned.block, self.plan.fields)
-        if rows_digest(rows) != scanned.digest:
+        if rows_digest(rows) != scanned.digest or scanned.payloads not in (None, payloads_digest(rows)):
             raise InputError(
                 f"{scanned.block}: these are not the documents that were read when {self.path} was begun. Put the "
                 "corpus back as it was, or embed it into another folder."

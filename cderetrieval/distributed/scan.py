@@ -18,7 +18,7 @@ from ..context.sample import Sampler
 from ..corpora.blocks import Block
 from ..documents import Row
 from ..errors import InputError
-from ..store.codec import encode_id
+from ..store.codec import encode_id, encode_json
 from .work import Fields, Result, block_rows
 
 # How a column of ids is stored: as itself where all are of one type, else as JSON text.
@@ -36,12 +36,15 @@ class Scanned:
     documents
         How many there are; without those that were left out.
     digest
-        Of their ids and texts, in order.
+        Of their ids and texts, in order: what vectors depend on.
+    payloads
+        Of all their fields; None in a folder that was written before these were compared.
     """
 
     block: Block
     documents: int
     digest: str
+    payloads: str | None = None
 
 
 class Scanner:
@@ -77,6 +80,7 @@ class Scanner:
             "block": number,
             "documents": len(rows),
             "digest": rows_digest(rows),
+            "payloads": payloads_digest(rows),
             "types": sorted({_type(row[0]) for row in rows}),
             "hashes": id_hashes(row[0] for row in rows).tobytes(),
             "sampled": sampled,
@@ -125,7 +129,7 @@ def gather(results: Iterable[Result], blocks: Sequence[Block], fields: Fields, s
     """
     scanned, hashes, types = [], [], set()
     for result in results:
-        scanned.append(Scanned(blocks[result["block"]], result["documents"], result["digest"]))
+        scanned.append(Scanned(blocks[result["block"]], result["documents"], result["digest"], result["payloads"]))
         hashes.append(np.frombuffer(result["hashes"], dtype=np.uint64))
         types.update(result["types"])
         if sampler is not None:
@@ -181,6 +185,14 @@ def rows_digest(rows: Iterable[Row]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for document_id, text, _ in rows:
         digest.update(json.dumps([encode_id(document_id), text]).encode())
+    return digest.hexdigest()
+
+
+def payloads_digest(rows: Iterable[Row]) -> str:
+    """Digest of all fields in order, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for *_, payload in rows:
+        digest.update(encode_json(payload).encode())
     return digest.hexdigest()
 
 

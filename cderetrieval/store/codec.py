@@ -14,9 +14,8 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 from zlib import crc32
 
-import numpy as np
-
 from ..errors import InputError, StoreError
+from ..values import scalar, shown, too_long
 
 
 def encode_id(document_id: Hashable) -> str:
@@ -25,24 +24,27 @@ def encode_id(document_id: Hashable) -> str:
     Raises
     ------
     InputError
-        If the id is not text, a number or a boolean, or would not come back equal.
+        If the id is not text, a number or a boolean, or would not come back equal. Dates and UUIDs are their text.
 
     Examples
     --------
     >>> [encode_id(value) for value in (1, 1.0, "1", True)]
     ['1', '1.0', '"1"', 'true']
     """
-    if isinstance(document_id, np.generic) and not isinstance(document_id, str):
-        document_id = document_id.item()
+    document_id = scalar(document_id)
     if isinstance(document_id, str):
         encoded = encode_basestring_ascii(document_id)
         # Two surrogates side by side come back from JSON as one character, and would then be another id.
         if document_id.isascii() or json.loads(encoded) == document_id:
             return encoded
         raise InputError(f"id {document_id!r} holds a broken surrogate pair; use another id.")
+    if isinstance(document_id, int) and too_long(document_id):
+        raise InputError("an id is a number of more than 4,300 digits; use another id.")
     if isinstance(document_id, int) or (isinstance(document_id, float) and math.isfinite(document_id)):
         return json.dumps(document_id)
-    raise InputError(f"id {document_id!r} is {type(document_id).__name__}; use text, a finite number or a boolean.")
+    raise InputError(
+        f"id {shown(document_id)} is {type(document_id).__name__}; use text, a finite number or a boolean."
+    )
 
 
 def encode_text(text: str) -> str:
