@@ -4,8 +4,8 @@
 
 A filter is a dictionary of field to condition, and all of them must hold. A condition is a value (equal), a list of
 values (equal to one of them), or a dictionary of comparisons (all of them hold). Values are text, numbers or booleans;
-text is ordered by code point, and dates are their ISO text. A field that is missing or null meets no condition, nor does one of another type: 1 is
-not "1" and not True, and ``{"!=": 1}`` says "a number, but not 1".
+text is ordered by code point, and dates are their ISO text. A field that is missing or null meets no condition, nor
+does one of another type: 1 is not "1" and not True, and ``{"!=": 1}`` says "a number, but not 1".
 """
 
 from __future__ import annotations

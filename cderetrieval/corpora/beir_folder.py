@@ -157,11 +157,8 @@ def _check_corpus(path: Path, qrels: Qrels, revision: Revision) -> tuple[BeirCor
     unknown = {document for grades in qrels.values() for document in grades}
     empty: list[int] = []
     for number, document in _documents(path):
-        digests.append(
-            int.from_bytes(
-                hashlib.blake2b(document["id"].encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
-            )
-        )
+        name = document["id"].encode("utf-8", "surrogatepass")
+        digests.append(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little"))
         unknown.discard(document["id"])
         revision.add(document)
         if not (document["title"].strip() or document["text"].strip()):

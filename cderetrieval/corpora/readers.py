@@ -124,13 +124,16 @@ def _parquet_batches(
     with open_parquet(path, extra) as file:
         wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
         groups, before = _row_groups(file.metadata, start, end)
-        skip, left = start - before, None if end is None else end - start
+        total = file.metadata.num_rows
+        skip, left = start - before, (total if end is None else min(end, total)) - start
         for batch in file.iter_batches(batch_size=1_024, row_groups=groups, columns=wanted):
             rows = batch.slice(min(skip, len(batch)), left).to_pylist()
-            skip, left = max(0, skip - len(batch)), None if left is None else left - len(rows)
+            skip, left = max(0, skip - len(batch)), left - len(rows)
             yield rows
-            if left == 0:
+            if left <= 0:
                 return
+        if left > 0:
+            raise ValueError(f"{left} rows are missing")
 
 
 def parquet_rows(path: Path) -> int:
@@ -157,7 +160,10 @@ def open_parquet(path: Path, extra: str = "eval") -> Any:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise missing_dependency("pyarrow", extra) from error
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, page_checksum_verification=True)
+    parts, total = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)), file.metadata.num_rows
+    if parts != total:
+        raise ValueError(f"its groups have {parts} rows, the file {total}")
     names = file.schema_arrow.names
     if double := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"{path}: {names.count(double)} columns are named {double!r}; rename all but one.")
