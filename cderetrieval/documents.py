@@ -235,7 +235,7 @@ def _payload(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
         try:
             payload[name] = plain(value)
         except InputError as error:
-            raise InputError(f"document {number}: field {name!r} {error}") from error
+            raise InputError(f"row {number}: field {name!r} {error}") from error
     return payload
 
 

@@ -39,6 +39,8 @@ def scalar(value: Any) -> Any:
         return value
     if kind.__name__ in ("NAType", "NaTType"):
         return None
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, np.generic) and not isinstance(value, str):
         value = _from_numpy(value)
     if isinstance(value, float):
@@ -53,14 +55,14 @@ def scalar(value: Any) -> Any:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value that JSON can hold, with all that is in it.
+    """A value as JSON can hold it, with all that is in it; what JSON has no form for is left as it is.
 
     Bytes become the text that they are, or base64 where they are none.
 
     Raises
     ------
     InputError
-        If it, or a part of it, has no such form; the message goes on after the name of the value.
+        If it is nested too deeply, or two keys of a mapping are one as text; the message goes on after a name.
 
     Examples
     --------
@@ -68,23 +70,19 @@ def plain(value: Any, depth: int = 0) -> Any:
     {'when': ['2024-02-29'], 'raw': 'owls', 'counts': [0, 1]}
     """
     value = scalar(value)
-    if value is None or isinstance(value, str | float | bool):
+    if value is None or isinstance(value, str | int | float):
         return value
-    if isinstance(value, int):
-        if too_long(value):
-            raise InputError("cannot be stored as JSON (a number of more than 4,300 digits); convert it first.")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(value))
+    if not isinstance(value, Mapping | list | tuple | np.ndarray):
         return value
     if depth >= DEPTH:
         raise InputError(f"cannot be stored as JSON (nested deeper than {DEPTH} levels); convert it first.")
-    if isinstance(value, Mapping):
-        return _plain_mapping(value, depth)
-    if isinstance(value, list | tuple):
+    if not isinstance(value, Mapping):
         return [plain(item, depth + 1) for item in value]
-    if isinstance(value, np.ndarray):
-        return [plain(item, depth + 1) for item in value]
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(value))
-    raise InputError(f"cannot be stored as JSON ({type(value).__name__} has no form there); convert it first.")
+    if len({str(key) for key in value}) < len(value):
+        raise InputError("cannot be stored as JSON (two keys of a mapping are one as text); convert it first.")
+    return {key: plain(item, depth + 1) for key, item in value.items()}
 
 
 def too_long(value: int) -> bool:
@@ -150,15 +148,3 @@ def _from_bytes(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return base64.b64encode(value).decode()
-
-
-def _plain_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-    found = {}
-    for key, item in value.items():
-        if not isinstance(key, str | int | float | bool | None):
-            raise InputError(f"cannot be stored as JSON (the key {shown(key)} is no text); convert it first.")
-        name = key if isinstance(key, str) else str(key)
-        if name in found:
-            raise InputError(f"cannot be stored as JSON (two keys are {name!r} as text); convert it first.")
-        found[name] = plain(item, depth + 1)
-    return found

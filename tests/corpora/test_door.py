@@ -269,7 +269,7 @@ def test_values_of_every_kind_are_stored():
         **{"stamp": pd.Timestamp(WHEN), "numpy": np.datetime64("2024-02-29T12:30"), "nat": pd.NaT, "na": pd.NA},
         **{"span": datetime.timedelta(hours=1), "price": decimal.Decimal("19.90"), "whole": decimal.Decimal("3")},
         **{"long": decimal.Decimal("0.1234567890123456789"), "raw": b"text", "bytes": b"\xff", "array": np.arange(2)},
-        **{"nested": {"when": [WHEN.date()], 1: (np.float32(0.5), NAN)}},
+        **{"one": np.array(3), "nested": {"when": [WHEN.date()], 1: (np.float32(0.5), NAN)}},
     }
     retriever = Retriever(HashEncoder()).add(pd.DataFrame([row]))
     [[hit]] = retriever("owls", documents=True)
@@ -278,7 +278,7 @@ def test_values_of_every_kind_are_stored():
         **{"id": str(NAME), "text": "owls", "when": "2024-02-29T12:30:00+00:00", "day": "2024-02-29"},
         **{"hour": "12:30:00", "stamp": "2024-02-29T12:30:00+00:00", "numpy": "2024-02-29T12:30:00", "nat": None},
         **{"na": None, "span": 3600.0, "price": 19.9, "whole": 3, "long": "0.1234567890123456789", "raw": "text"},
-        **{"bytes": "/w==", "array": [0, 1], "nested": {"when": ["2024-02-29"], "1": [0.5, None]}},
+        **{"bytes": "/w==", "array": [0, 1], "one": 3, "nested": {"when": ["2024-02-29"], "1": [0.5, None]}},
     }
     assert len(retriever("owls", filter={"day": datetime.date(2024, 2, 29)})[0]) == 1
     assert len(retriever("owls", filter={"when": {">": WHEN}})[0]) == 0
@@ -312,21 +312,15 @@ def test_parquet_of_every_kind_is_indexed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ({1, 2}, "document 0: field 'x' cannot be stored as JSON .set has no form"),
-        (1j, "document 0: field 'x' cannot be stored as JSON .complex"),
-        (HUGE, "document 0: field 'x' cannot be stored as JSON .a number of more than 4,300 digits"),
-        ({"a": [HUGE]}, "document 0: field 'x' cannot be stored as JSON"),
-        ({(1, 2): 3}, "the key .1, 2. is no text"),
-        ({1: "a", "1": "b"}, "two keys are '1' as text"),
-        (object(), "object has no form"),
-    ],
-    ids=lambda value: None if isinstance(value, str) else "",
+    "value",
+    [{1, 2}, 1j, HUGE, {"a": [HUGE]}, {(1, 2): 3}, {1: "a", "1": "b"}, object(), [[[set()]]]],
+    ids=lambda value: "",
 )
-def test_values_that_json_has_no_form_for(value, message):
-    with pytest.raises(InputError, match=message):
-        list(document_rows([{"id": 1, "text": "a", "x": value}], "id", None))
+def test_values_that_json_has_no_form_for(value):
+    retriever = Retriever(HashEncoder()).add(DOCUMENTS)
+    with pytest.raises(InputError, match="row 1: field 'x' cannot be stored as JSON"):
+        retriever.add([{"id": 0, "text": "a"}, {"id": 1, "text": "a", "x": value}])
+    assert len(retriever) == 2
 
 
 def test_deep_and_circular_values():

@@ -1,6 +1,8 @@
 """An index from ready vectors answers as one that embedded its documents itself."""
 
 import filecmp
+import hashlib
+import json
 import random
 
 import numpy as np
@@ -109,6 +111,45 @@ def test_a_corpus_that_changed_is_refused(vectors, tmp_path, write_corpus, docum
     assert len(index(VectorFolder(vectors.path, [moved]), tmp_path / "index")) == 100
     with pytest.raises(InputError, match="of 1 files, and the corpus has 2"):
         VectorFolder(vectors.path, [moved, write_corpus(tmp_path / "n.jsonl", documents)])
+
+
+def test_a_payload_that_changed_is_refused(tmp_path, write_corpus):
+    rows = [{"id": i, "text": f"text {i}", "year": 1990 + i} for i in range(5)]
+    corpus = write_corpus(tmp_path / "corpus.jsonl", rows)
+    vectors = embed_corpus(corpus, tmp_path / "v", HashEncoder())
+    whole = corpus.read_bytes()
+    corpus.write_bytes(whole.replace(b"1993", b"1983"))
+    with pytest.raises(InputError, match="not the documents that were read when"):
+        index(vectors, tmp_path / "index")
+    corpus.write_bytes(whole)
+    assert index(vectors, tmp_path / "other")("text 3", k=1, documents=True)[0][0]["document"] == rows[3]
+
+
+def test_a_folder_without_digests_of_payloads_is_read(vectors, tmp_path):
+    manifest = vectors.path / "vectors.json"
+    values = json.loads(manifest.read_text())
+    assert len(values.pop("payloads")) == len(values["blocks"])
+    del values["sha256"]
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    manifest.write_text(json.dumps({**values, "sha256": digest}))
+    assert len(index(VectorFolder(vectors.path), tmp_path / "index")) == 100
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_vectors_are_named(vectors, seed):
+    draw, file = random.Random(seed), vectors.file(0)
+    whole = file.read_bytes()
+    for _ in range(40):
+        place = draw.randrange(len(whole))
+        damaged = whole[:place] + bytes([whole[place] ^ (1 << draw.randrange(8))]) + whole[place + 1 :]
+        file.write_bytes(draw.choice([damaged, whole[:place], damaged[:place]]))
+        for call in (vectors.read, vectors.ids):
+            try:
+                call(0)
+            except StoreError as error:
+                assert str(file) in str(error)
+    file.write_bytes(whole)
+    vectors.read(0)
 
 
 def test_it_goes_on_where_it_was_killed(vectors, tmp_path, monkeypatch):
