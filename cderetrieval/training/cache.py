@@ -104,7 +104,8 @@ def _build(directory: Path, key: Mapping[str, Any], build: Callable[[Path], Info
     try:
         info = build(temporary)
         files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in temporary.iterdir()}
-        write_json(temporary / MANIFEST, {"format": FORMAT, "key": dict(key), "files": files, "info": info})
+        manifest = json.loads(json.dumps({"format": FORMAT, "key": dict(key), "files": files, "info": info}))
+        write_json(temporary / MANIFEST, {**manifest, "sha256": digest_of(manifest)})
         os.replace(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -114,11 +115,21 @@ def is_whole(directory: Path) -> bool:
     """Whether a directory holds every file of its manifest, undamaged."""
     if not (directory / MANIFEST).is_file():
         return False
-    for name, expected in read_json(directory / MANIFEST)["files"].items():
-        file = directory / name
+    try:
+        manifest = read_json(directory / MANIFEST)
+        digest = manifest.pop("sha256", None)  # manifests of earlier versions have none
+        if digest is not None and digest != digest_of(manifest):
+            raise StoreError("it does not match its digest")
+        files = {
+            directory / name: (expected["bytes"], expected["sha256"]) for name, expected in manifest["files"].items()
+        }
+        _ = manifest["info"]
+    except (StoreError, KeyError, AttributeError, RecursionError) as error:
+        logger.warning("%s is damaged (%s) and is computed again.", directory / MANIFEST, error)
+        return False
+    for file, (expected, digest) in files.items():
         size = file.stat().st_size if file.is_file() else -1
-        whole = size == expected["bytes"]
-        if not whole or (size <= VERIFIED_BYTES and sha256_file(file) != expected["sha256"]):
+        if size != expected or (size <= VERIFIED_BYTES and sha256_file(file) != digest):
             logger.warning("%s is damaged and is computed again.", file)
             return False
     return True

@@ -51,6 +51,21 @@ def test_damaged_columns_are_made_again(pairs, folder, tmp_path, damage, caplog,
     assert again[41]["document"] == example(1, "a")["document"]
 
 
+@pytest.mark.parametrize("damage", ["cut", "flip", "older"])
+def test_a_damaged_manifest_is_made_again(pairs, folder, tmp_path, damage, caplog):
+    file = pairs.directory / "manifest.json"
+    text = file.read_text()
+    older = json.loads(text)
+    del older["sha256"]
+    made = {"cut": text[:90], "flip": text.replace(f'"rows": {len(pairs)}', '"rows": 3'), "older": json.dumps(older)}
+    assert made[damage] != text
+    file.write_text(made[damage])
+    with caplog.at_level(logging.WARNING):
+        again = load_pairs([folder], tmp_path / "cache")
+    assert len(again) == len(pairs)
+    assert ("damaged" in caplog.text) == (damage != "older")
+
+
 def test_lists_and_data_config_of_older_models_are_read(tmp_path, write_jsonl):
     write_jsonl(tmp_path / "a" / "one.jsonl.gz", [["q1", "d1"], ["q2", "d2", "n2"]])
     write_jsonl(tmp_path / "two.jsonl", [{"texts": ["q3", "d3"]}])
