@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import InputError
-from .values import id_name, plain, scalar, shown, too_long
+from .values import SIMPLE, id_name, plain, scalar, shown, too_long
 from .vectors import is_vectors
 
 logger = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ def _payload(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
     payload = {}
     for name, value in fields.items():
         try:
-            payload[name] = plain(value)
+            payload[name] = value if type(value) in SIMPLE else plain(value)
         except InputError as error:
             raise InputError(f"row {number}: field {name!r} {error}") from error
     return payload

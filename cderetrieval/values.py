@@ -23,6 +23,8 @@ DEPTH = 200
 # Digits that Python turns into text, and back, by default: 4,300. Fewer bits than these are always fewer digits.
 SURE_BITS = 14_000
 SHOWN = 80
+# Types of values that are plain as they are.
+SIMPLE = frozenset({str, int, bool, type(None)})
 
 
 def scalar(value: Any) -> Any:
@@ -35,16 +37,16 @@ def scalar(value: Any) -> Any:
     (3, '2024-02-29', None, 0.1)
     """
     kind = type(value)
-    if kind is str or value is None:
+    if kind in SIMPLE:
         return value
+    if kind is float:
+        return None if math.isnan(value) else value
     if kind.__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, np.generic) and not isinstance(value, str):
-        value = _from_numpy(value)
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(value)
+        return scalar(_from_numpy(value))
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
@@ -69,6 +71,8 @@ def plain(value: Any, depth: int = 0) -> Any:
     >>> plain({"when": [datetime.date(2024, 2, 29)], "raw": b"owls", "counts": np.arange(2)})
     {'when': ['2024-02-29'], 'raw': 'owls', 'counts': [0, 1]}
     """
+    if type(value) in SIMPLE:
+        return value
     value = scalar(value)
     if value is None or isinstance(value, str | int | float):
         return value
@@ -128,7 +132,7 @@ def _from_numpy(value: np.generic) -> Any:
         return None if np.isnat(value) else str(value)  # `item` gives whole numbers for nanoseconds
     if isinstance(value, np.timedelta64):
         return None if np.isnat(value) else float(value / np.timedelta64(1, "s"))
-    return value.item()
+    return float(value) if isinstance(value, np.floating) else value.item()
 
 
 def _from_decimal(value: decimal.Decimal) -> Any:

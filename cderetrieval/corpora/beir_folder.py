@@ -92,6 +92,11 @@ def read_beir(folder: str | Path, split: str = "test", missing: str = "error") -
 def write_beir(dataset: Dataset, folder: str | Path) -> Path:
     """Write a BEIR folder; each file is whole or absent, and the qrels, which make it a task, come last."""
     folder = as_path(folder)
+    for name in [*dataset.queries, *(name for grades in dataset.qrels.values() for name in grades)]:
+        if name != name.strip() or name.startswith('"') or not {*"\t\n\r\0"}.isdisjoint(name):
+            raise InputError(
+                f"id {name!r} does not fit into the columns of a BEIR folder's judgements; use another id."
+            )
     with atomic_write(folder / "corpus.jsonl") as temporary, open(temporary, "w", encoding="utf-8") as file:
         for document in dataset.corpus:
             row = {"_id": document["id"], "title": document["title"], "text": document["text"]}
@@ -122,7 +127,11 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:
-    files = {path.stem: path for path in sorted((folder / "qrels").glob("*")) if path.suffix in _ENDINGS}
+    files: dict[str, Path] = {}
+    for path in sorted((folder / "qrels").glob("*")):
+        if path.suffix in _ENDINGS and files.setdefault(path.stem, path) != path:
+            other = files[path.stem].name
+            raise InputError(f"{folder / 'qrels'} has {other} and {path.name} for one split; remove or rename one.")
     if not files:
         raise InputError(f"{folder} has no judgements; put them into qrels/<split>.tsv.")
     return files

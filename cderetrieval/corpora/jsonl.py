@@ -6,15 +6,16 @@ import contextlib
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from ..errors import InputError
 from ..files import reading
 from ..values import shown
 
+T = TypeVar("T", str, bytes)
 MEND = "Mend or remove the file."
 # Lines that are read at once.
 RUN = 256
@@ -37,8 +38,8 @@ def reading_lines(path: Path, number: int = 0) -> contextlib.AbstractContextMana
     return reading(f"{where}, after line {number}: it", error=InputError, remedy=MEND)
 
 
-def _runs(path: Path, file: IO[bytes], lines: int, count: int | None, number: int) -> Iterator[list[bytes]]:
-    """Runs of lines, `count` in all, of an open file."""
+def runs(path: Path, file: Iterable[T], lines: int, count: int | None = None, number: int = 0) -> Iterator[list[T]]:
+    """Runs of lines of an open file, `count` in all, after line `number`; what reading throws names the file."""
     source = islice(file, count)
     while True:
         with reading_lines(path, number):
@@ -62,7 +63,7 @@ def line_spans(path: Path, lines: int) -> Iterator[tuple[int, int, int]]:
     """
     with open_bytes(path) as file:
         offset, number = 0, 1
-        for run in _runs(path, file, lines, None, 0):
+        for run in runs(path, file, lines):
             yield offset, number, len(run)
             offset += sum(map(len, run))
             number += len(run)
@@ -83,8 +84,8 @@ def read_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = 
     with open_bytes(path) as file:
         with reading_lines(path, first - 1):
             file.seek(offset)
-        runs = _runs(path, file, RUN, count, first - 1)
-        for number, raw in enumerate(chain.from_iterable(runs), start=first):
+        raw_lines = chain.from_iterable(runs(path, file, RUN, count, first - 1))
+        for number, raw in enumerate(raw_lines, start=first):
             line = decoded(path, number, raw).rstrip("\r\n")
             if line.strip():
                 yield number, line
@@ -100,9 +101,9 @@ def decoded(path: Path, number: int, raw: bytes) -> str:
 
 def refuse_controls(path: Path, number: int, line: str) -> None:
     """Refuse a row of a table with a NUL, as UTF-16 has, or a carriage return, at which other programs cut it."""
-    for control, name in (("\0", "a NUL byte (is it UTF-16?)"), ("\r", "a carriage return within")):
-        if control in line:
-            raise InputError(f"{path}, line {number}: {name}. Convert the file to UTF-8 with newlines.")
+    if "\0" in line or "\r" in line:
+        name = "a NUL byte (is it UTF-16?)" if "\0" in line else "a carriage return within"
+        raise InputError(f"{path}, line {number}: {name}. Convert the file to UTF-8 with newlines.")
 
 
 def read_jsonl(

@@ -6,6 +6,7 @@ The ending decides the format. Rows keep all their fields, as read: text from CS
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -45,9 +46,9 @@ def read_documents(path: str | Path, key: str = "id") -> Iterator[dict[str, Any]
     [{'id': '7', 'text': 'tides'}]
     """
     path = as_path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = next((p for p in (path / "corpus.jsonl", path / "corpus.jsonl.gz") if p.exists()), path / "corpus.jsonl")
-    if not path.exists():
+    if not os.path.exists(path):  # unlike pathlib's, also where a name is too long to be one
         raise InputError(f"{path} does not exist.")
     ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     reader = _READERS.get(ending.lower())

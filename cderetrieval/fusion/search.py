@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -153,12 +153,13 @@ def judged_queries(queries: Any, qrels: Any) -> tuple[dict[str, str], Qrels]:
     InputError
         If queries have no ids, one or a judgement cannot be used, or no query has a judgement.
     """
-    if qrels is None or isinstance(qrels, str | Path) or not isinstance(queries, Mapping | Iterable):
+    if qrels is None or isinstance(qrels, str | Path) or not isinstance(queries, Iterable):
         raise InputError(_NEEDED)
-    grades, asked = as_qrels(qrels), {}
+    grades = as_qrels(qrels)
+    queries = list(queries) if isinstance(queries, Iterator) else queries
     if isinstance(queries, Mapping):  # those that nobody judged are not asked, and may be anything
         queries = {query: text for query, text in queries.items() if grades.get(id_name(query))}
-    elif isinstance(queries, str) or query_texts(queries)[0] is None:
+    elif query_texts(queries)[0] is None:
         raise InputError(_NEEDED)
     asked = {query: text for query, text in named_queries(queries).items() if grades.get(query)}
     if not asked:

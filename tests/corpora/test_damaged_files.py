@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cderetrieval.corpora.beir_folder import read_beir
+from cderetrieval.corpora.beir_folder import read_beir, write_beir
 from cderetrieval.corpora.blocks import cut, read_block
+from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.corpora.qrels import read_qrels
 from cderetrieval.corpora.readers import read_documents
 from cderetrieval.documents import document_rows
@@ -239,6 +240,31 @@ def test_what_is_no_file(tmp_path):
             call(tmp_path / "folder.jsonl")
     (tmp_path / "empty.csv").write_bytes(b"")
     assert list(read_documents(tmp_path / "empty.csv")) == []
+
+
+def test_names_that_are_no_paths():
+    for name in ("x" * 5_000 + ".csv", "a\0.csv"):
+        with pytest.raises(InputError, match="does not exist"):
+            read_documents(name)
+
+
+def test_judgements_of_one_split_twice(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    for name in ("test.tsv", "test.txt"):
+        (tmp_path / "qrels" / name).write_text("q\td\t1\n")
+    with pytest.raises(InputError, match=r"has test\.tsv and test\.txt for one split"):
+        read_beir(tmp_path)
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    documents = [{"id": "a\ud800", "text": "lone \ud800"}, {"id": '5" disk', "text": "b\0\r\n"}]
+    made = make_dataset("x", documents, {"q": "what\n"}, {"q": {'5" disk': -1}})
+    again = read_beir(write_beir(made, tmp_path / "x"))
+    assert (list(again.corpus), again.queries, again.qrels) == (list(made.corpus), made.queries, made.qrels)
+    assert again.revision == made.revision
+    for name in ("a\tb", "a\nb", " a", '"a"'):
+        with pytest.raises(InputError, match="does not fit into the columns"):
+            write_beir(make_dataset("x", [{"id": name, "text": "a"}], {"q": "a"}, {"q": [name]}), tmp_path / "y")
 
 
 def test_the_errors_of_others_pass(tmp_path):

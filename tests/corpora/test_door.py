@@ -202,11 +202,14 @@ def test_queries_that_cannot_be_used(door, queries, message):
         {7.0: "bees make honey"},
         [{"_id": 7, "text": "bees make honey"}],
         pd.DataFrame({"query_id": [7], "query": ["bees make honey"]}),
+        iter,
         pd.DataFrame({"_id": ["7"], "text": ["bees make honey"], "metadata": [{}]}),
     ],
     ids=str,
 )
 def test_queries_in_every_form(door, queries):
+    if queries is iter:
+        queries = iter([{"_id": 7, "text": "bees make honey"}])
     assert door(DOCUMENTS, queries, {7: {18: 1}}) == 1.0
 
 
