@@ -22,7 +22,7 @@ from .recognition import has_made, may_be
 from .runtime import progress
 from .store import Store
 from .types import ContextualModel, Encoder, Vectors
-from .vectors import DENSE, Layout, checked, is_vectors, weights_of
+from .vectors import DENSE, Layout, as_vectors, checked, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -317,7 +317,7 @@ class CorpusEmbedder:
         if self.encoder.kind == LEXICAL:
             raise InputError(f"{type(self.encoder).__name__} has no vectors: leave out vectors=.")
         layout = Layout.of_encoder(self.encoder)
-        given = vectors if is_vectors(vectors) else np.asarray(vectors)
+        given = as_vectors(vectors, "document")
         expected = (count, layout.dimension)
         if given.shape[:1] != expected[:1] or (layout.kind == DENSE and given.shape != expected):
             raise InputError(f"vectors have shape {given.shape}; {count} documents of this encoder need {expected}.")

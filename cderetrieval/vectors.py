@@ -19,6 +19,8 @@ from .types import Encoder, TermEmbeddings, Vectors
 DENSE, SPARSE, SPARSE_EMBED = KINDS = ("dense", "sparse", "sparse-embed")
 # Rows whose numbers are checked at once.
 CHECKED = 4_096
+# Kinds of numpy's types that are real numbers: booleans, integers, floats.
+REAL = "biuf"
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ def is_vectors(value: Any) -> bool:
     (True, False)
     """
     if isinstance(value, np.ndarray):
-        return value.dtype.kind in "fiu"
-    return isinstance(value, TermEmbeddings) or hasattr(value, "tocsr")
+        return value.dtype.kind not in "OSUT"  # others may be no good as vectors, and are no texts either
+    return isinstance(value, TermEmbeddings) or hasattr(value, "tocsr") or hasattr(value, "detach")
 
 
 def kind_of(vectors: Vectors) -> str:
@@ -134,31 +136,70 @@ def checked(vectors: Any, layout: Layout, what: str, first: int = 0) -> Vectors:
     _check_kind(vectors, layout.kind, what)
     if layout.kind == SPARSE:
         return _sparse_rows(vectors, layout, what, first)
-    if not (vectors.weights.has_canonical_format and vectors.weights.data.all()):
-        raise InputError(
-            f"the weights of {what} vectors must have ascending terms, each once, and no zeros stored: their "
-            "embeddings stand in that order."
-        )
     weights = _sparse_rows(vectors.weights, layout, what, first)
-    size = vectors.embeddings.shape[1]
+    if getattr(vectors.weights, "format", "") != "csr" or not np.array_equal(vectors.weights.indices, weights.indices):
+        raise InputError(
+            f"the weights of {what} vectors must have ascending terms, each once, and no zeros stored, in a csr_array: "
+            "their embeddings stand in that order."
+        )
+    embeddings = as_vectors(vectors.embeddings, what)
+    size = embeddings.shape[1]
     if size != layout.embedding_size:
         raise MismatchError(
             f"the terms of {what} vectors have embeddings of {size} dimensions, not {layout.embedding_size}. Make "
             "them with the model that built the index."
         )
-    _check_finite(weights, vectors.embeddings.sum(axis=1, dtype=np.float64), what, first)
-    return TermEmbeddings(weights, vectors.embeddings)
+    _check_finite(weights, embeddings.sum(axis=1, dtype=np.float64), what, first, embeddings)
+    return TermEmbeddings(weights, embeddings)
+
+
+def as_vectors(vectors: Any, what: str) -> Any:
+    """Vectors of any kind that have a shape: sparse ones and term embeddings as they are, all else an array of numbers.
+
+    Raises
+    ------
+    InputError
+        If they are no real numbers, or some are missing; the message says what they are.
+    """
+    if isinstance(vectors, TermEmbeddings) or hasattr(vectors, "tocsr"):
+        return vectors
+    try:
+        array = np.asarray(_in_memory(vectors) if hasattr(vectors, "detach") else vectors)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{what} vectors, a {type(vectors).__name__}, are no matrix of numbers ({error}); pass rows of one length."
+        ) from error
+    if np.ma.is_masked(vectors):
+        raise InputError(f"{what} vectors are a masked array, and {int(np.sum(vectors.mask))} numbers are masked out.")
+    _check_real(array.dtype, what)
+    return array
+
+
+def _in_memory(tensor: Any) -> np.ndarray:
+    """A torch tensor as an array; numpy has no bfloat16."""
+    found = tensor.detach().cpu()
+    array: np.ndarray = (found.float() if found.is_floating_point() else found).resolve_conj().numpy()
+    return array
+
+
+def _check_real(dtype: np.dtype[Any], what: str) -> None:
+    if dtype.kind not in REAL:
+        names = {"c": "complex numbers", "O": "objects", "U": "text", "S": "bytes", "M": "dates", "m": "durations"}
+        raise InputError(f"{what} vectors hold {names.get(dtype.kind, dtype.name)}; pass real numbers.")
 
 
 def dense_rows(vectors: Any, dimension: int, what: str, first: int = 0) -> np.ndarray:
     """Dense vectors as contiguous float32, shape (n, dimension); otherwise as :func:`checked`."""
     _check_kind(vectors, DENSE, what)
-    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
-    if matrix.ndim != 2 or matrix.shape[1] != dimension:
-        raise InputError(f"{what} vectors have shape {matrix.shape}; (n, {dimension}) is expected.")
+    given = as_vectors(vectors, what)
+    if given.ndim != 2 or given.shape[1] != dimension:
+        raise InputError(f"{what} vectors have shape {given.shape}; (n, {dimension}) is expected.")
+    with np.errstate(over="ignore"):
+        matrix = np.ascontiguousarray(given, dtype=np.float32)
     finite = _finite_rows(matrix)
     if not finite.all():
-        raise InputError(_not_finite(what, first + int(finite.argmin()), int((~finite).sum())))
+        row = int(finite.argmin())
+        raise InputError(_not_finite(what, first + row, int((~finite).sum()), given[row]))
     return matrix
 
 
@@ -171,16 +212,73 @@ def _finite_rows(matrix: np.ndarray) -> np.ndarray:
     return finite
 
 
-def canonical(matrix: Any) -> Any:
-    """A sparse matrix of any format as csr_array, float32, terms ascending, each once, no zeros stored."""
+def canonical(matrix: Any, what: str = "sparse") -> Any:
+    """A sparse matrix of any format as csr_array, float32, terms ascending, each once, no zeros stored.
+
+    Raises
+    ------
+    InputError
+        If it holds no real numbers, or its arrays contradict each other or its shape.
+    """
     from scipy.sparse import csr_array
 
-    rows = csr_array(matrix, dtype=np.float32)
+    _check_real(matrix.dtype, what)
+    try:
+        found = matrix if matrix.format == "csr" and matrix.ndim == 2 else csr_array(_inside(matrix))
+        indices, starts = _places(found)
+        _check_rows(found, indices, starts)
+        with np.errstate(over="ignore"):
+            data = found.data[: starts[-1]].astype(np.float32, copy=False)
+        # Built anew from its arrays: what the caller's matrix believes of its own order may be long wrong.
+        rows = csr_array((data, indices[: starts[-1]], starts), shape=found.shape)
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"{what} vectors are a sparse matrix of shape {matrix.shape} that contradicts itself: {error}. A term is "
+            "a column, counted from 0."
+        ) from error
     if not rows.has_canonical_format or not rows.data.all():
         rows = rows.copy()  # the caller's may share its memory
         rows.sum_duplicates()
         rows.eliminate_zeros()
     return rows
+
+
+def _inside(matrix: Any) -> Any:
+    """A sparse matrix whose entries lie inside it: scipy does not look where it writes when it converts others."""
+    if matrix.ndim != 2:
+        raise ValueError("it must have rows and columns")
+    if hasattr(matrix, "indptr"):
+        matrix = type(matrix)((matrix.data, *_places(matrix)), shape=matrix.shape)
+        matrix.check_format(full_check=True)
+        return matrix
+    for places, size in zip(_places(matrix), matrix.shape, strict=False):
+        if len(places) != matrix.nnz or (len(places) and not 0 <= places.min() <= places.max() < size):
+            raise ValueError(f"not all of its entries lie in {size} rows or columns")
+    return matrix
+
+
+def _check_rows(matrix: Any, indices: np.ndarray, starts: np.ndarray) -> None:
+    """As scipy's `check_format`, which takes ten times as long for one query, and names no row."""
+    rows, columns = matrix.shape
+    if len(starts) != rows + 1 or starts[0] != 0 or (starts[1:] < starts[:-1]).any():
+        raise ValueError(f"its rows begin at no {rows + 1} ascending places")
+    if len(matrix.data) != len(indices) or starts[-1] > len(indices):
+        raise ValueError(f"its rows end at {starts[-1]}, its columns at {len(indices)}, its data at {len(matrix.data)}")
+    indices = indices[: starts[-1]]
+    if len(indices) and not 0 <= indices.min() <= indices.max() < columns:
+        entry = int(np.flatnonzero((indices < 0) | (indices >= columns))[0])
+        row = int(np.searchsorted(starts, entry, side="right")) - 1
+        raise ValueError(f"row {row} has an entry in column {indices[entry]}")
+
+
+def _places(matrix: Any) -> list[np.ndarray]:
+    """Where the entries lie, as signed numbers."""
+    names = ["indices", "indptr"] if hasattr(matrix, "indptr") else ["coords"]
+    found = [getattr(matrix, name, ()) for name in names]
+    places = [np.asarray(some) for some in (found if len(found) == 2 else found[0])]
+    if any(some.dtype.kind not in "iu" for some in places):
+        raise ValueError("its indices are no whole numbers")
+    return [some.astype(np.int64) if some.dtype.kind == "u" else some for some in places]
 
 
 def weights_of(vectors: Any) -> Any:
@@ -195,26 +293,29 @@ def _check_kind(vectors: Any, kind: str, what: str) -> None:
 
 
 def _sparse_rows(vectors: Any, layout: Layout, what: str, first: int) -> Any:
-    rows = canonical(vectors)
+    rows = canonical(vectors, what)
     if rows.ndim != 2 or rows.shape[1] != layout.dimension:
         raise MismatchError(
             f"{what} vectors have shape {rows.shape}, and this index a vocabulary of {layout.dimension} terms. Make "
             "them with the model that built the index."
         )
-    _check_finite(rows, rows.data, what, first)
+    _check_finite(rows, rows.data, what, first, getattr(vectors, "data", rows.data))
     return rows
 
 
-def _check_finite(rows: Any, values: np.ndarray, what: str, first: int) -> None:
-    """Refuse sparse rows with a value, one for each stored weight, that is not finite."""
+def _check_finite(rows: Any, values: np.ndarray, what: str, first: int, given: Any) -> None:
+    """Refuse sparse rows with a value, one for each weight, that is not finite; `given` is what they were made from."""
     finite = np.isfinite(values)
     if not finite.all():
         bad = np.unique(np.searchsorted(rows.indptr, np.flatnonzero(~finite), side="right") - 1)
-        raise InputError(_not_finite(what, first + int(bad[0]), len(bad)))
+        raise InputError(_not_finite(what, first + int(bad[0]), len(bad), given))
 
 
-def _not_finite(what: str, row: int, count: int) -> str:
-    return f"the vector of {what} {row} is not finite ({count} such vectors)."
+def _not_finite(what: str, row: int, count: int, given: Any) -> str:
+    numbers = np.asarray(given)
+    beyond = numbers.dtype.kind in REAL and bool(np.isfinite(numbers).all())
+    reason = "has numbers too large to be stored" if beyond else "is not finite"
+    return f"the vector of {what} {row} {reason} ({count} such vectors)."
 
 
 def _described(kind: str) -> str:

@@ -27,7 +27,7 @@ from ..index.milvus.schema import VECTOR
 from ..store.codec import encode_id, encode_json
 from ..store.documents import Row as Document
 from ..types import Vectors
-from ..vectors import DENSE, Layout, checked, is_vectors
+from ..vectors import DENSE, Layout, as_vectors, checked
 from .guard import Guard
 from .spool import Spool
 
@@ -182,7 +182,7 @@ class Sender:
 def write(sender: Sender, rows: Sequence[Row], vectors: Vectors, probe: Probe | None) -> None:
     """Write rows and their vectors, in requests of a size that servers take."""
     layout = sender.collection.layout
-    given: Any = checked(vectors if is_vectors(vectors) else np.asarray(vectors), layout, "document")
+    given: Any = checked(as_vectors(vectors, "document"), layout, "document")
     if layout.kind == DENSE and probe is not None:
         probe.offer([row["id"] for row in rows], given)
     if layout.kind != DENSE and given.nnz and given.data.min() < 0:

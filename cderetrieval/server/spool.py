@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InputError
 from ..index.milvus.collection import Row
 from ..types import Vectors
-from ..vectors import DENSE, Layout, checked, is_vectors
+from ..vectors import DENSE, Layout, as_vectors, checked
 
 # Bytes that stay in memory, for documents and for vectors: 40,000 vectors of 384 dimensions.
 IN_MEMORY = 64 * 2**20
@@ -92,7 +92,7 @@ class Spool:
             If they are not those of the next documents, or not sound.
         """
         expected = np.arange(self._embedded + 1, self._embedded + 1 + len(numbers))
-        given = vectors if is_vectors(vectors) else np.asarray(vectors, dtype=np.float32)
+        given = as_vectors(vectors, "document")
         if not np.array_equal(numbers, expected) or given.shape[0] != len(numbers):
             raise InputError(f"{given.shape[0]} vectors for documents {numbers}: those of {expected} come next.")
         layout = self.layout or Layout.of(given)

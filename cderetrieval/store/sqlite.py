@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InputError, StoreError
 from ..files import as_path, atomic_write, open_own, private_mode
 from ..types import Vectors
-from ..vectors import DENSE, Layout, checked, is_vectors
+from ..vectors import DENSE, Layout, as_vectors, checked
 from .access import beside
 from .blobs import decode as decode_vectors
 from .blobs import encode as encode_vectors
@@ -90,7 +90,7 @@ class Store(Documents):
             If a vector is not finite, the shape is wrong, a document is not there or has its vector already.
         """
         numbers = _numbers(seqs)
-        given = vectors if is_vectors(vectors) else np.asarray(vectors, dtype=np.float32)
+        given = as_vectors(vectors, "document")
         if len(given.shape) != 2 or given.shape[0] != len(numbers):
             raise InputError(f"vectors have shape {given.shape}; {len(numbers)} rows of one length are expected.")
         if not numbers:
