@@ -19,6 +19,7 @@ from .errors import ConfigError, InputError
 from .filters import Filter, parse_filter
 from .index.engine import Index, load_index, new_index, open_lexical, save_index
 from .index.manifest import DamagedIndexError
+from .index.scores import shown
 from .selection import passing, search_among
 from .store import Store
 from .types import Encoder
@@ -232,8 +233,7 @@ class IndexView:
         found = seqs >= 0
         numbers = seqs[found]
         ids = self._ids[self._positions(numbers)].tolist()
-        # Rounded in float64: float32 would print 0.83 as 0.8299999833106995.
-        similarities = np.round(scores[found].astype(np.float64), 6).tolist()
+        similarities = shown(scores[found]).tolist()
         records = [{"id": i, "similarity": s} for i, s in zip(ids, similarities, strict=True)]
         ends = found.sum(axis=1).cumsum().tolist()
         return [records[start:end] for start, end in pairwise([0, *ends])], numbers

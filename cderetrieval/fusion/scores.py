@@ -27,11 +27,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
+from ..index.scores import settled, shown
 
 METHODS = ("rrf", "weighted")
 NORMALIZATIONS = ("min-max", "z-score")
-# Fused scores are rounded like all others here, so that float noise decides no ranking.
-DECIMALS = 6
+# Sums of a few float64 are known to so small a share of their scale that settling leaves twelve digits.
+KNOWN = 1e-6
 
 
 @dataclass(frozen=True)
@@ -183,28 +184,34 @@ def fuse(rankings: Sequence[Ranking], fusion: Fusion, k: int) -> list[tuple[np.n
     fused = []
     for query, (every, matrix, found) in enumerate(candidates(rankings, fusion)):
         counted = found[:, weights > 0].any(axis=1)
-        rows, scores = every[counted], np.round(matrix[counted] @ weights, DECIMALS)
-        best = np.lexsort((rows, -scores))[:k]
+        rows, scores = every[counted], matrix[counted] @ weights
+        best = np.lexsort((rows, -ranked(scores, fusion, weights)))[:k]
         if len(best) < k:
             below, more = _below(rankings, query, fusion, weights / weights.sum(), rows)
             rows, scores = np.concatenate([rows[best], below]), np.concatenate([scores[best], more])
             best = np.arange(min(k, len(rows)))
-        fused.append((scores[best], rows[best]))
+        fused.append((shown(scores[best]), rows[best]))
     return fused
+
+
+def ranked(scores: np.ndarray, fusion: Fusion, weights: np.ndarray) -> np.ndarray:
+    """What fused scores are ranked by; `weights` of the parts, or several lots of them for as many columns."""
+    most = weights.sum(axis=-1) / (fusion.rrf_k + 1 if fusion.method == "rrf" else 1)
+    return settled(scores, KNOWN * most)
 
 
 def _below(
     rankings: Sequence[Ranking], query: int, fusion: Fusion, weights: np.ndarray, known: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Documents that come after those that count: rows and scores below 0, best first."""
-    hits, gains = [], []
+    hits, own_gains = [], []
     for ranking, weight in zip(rankings, weights, strict=True):
         own = ranking.rows[query, fusion.depth :] if weight > 0 else np.empty(0, dtype=np.int64)
         hits.append(own)
-        gains.append(weight / (fusion.rrf_k + fusion.depth + np.arange(1, len(own) + 1)))
-    rows, gain = np.concatenate(hits), np.concatenate(gains)
+        own_gains.append(weight / (fusion.rrf_k + fusion.depth + np.arange(1, len(own) + 1)))
+    rows, gain = np.concatenate(hits), np.concatenate(own_gains)
     new = (rows >= 0) & ~np.isin(rows, known)
     rows, places = np.unique(rows[new], return_inverse=True)
-    scores = np.round(np.bincount(places, gain[new], len(rows)) - 1, DECIMALS)
-    order = np.lexsort((rows, -scores))
-    return rows[order], scores[order]
+    gains = np.bincount(places, gain[new], len(rows))
+    order = np.lexsort((rows, -ranked(gains, fusion, weights)))
+    return rows[order], gains[order] - 1

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .scores import DECIMALS, Fusion, Ranking, candidates
+from ..index.scores import settled
+from .scores import Fusion, Ranking, candidates, ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,13 +111,13 @@ def search_weights(
     tried = np.vstack([grid, np.eye(len(names)), fusion.vector(len(names))])
     total = np.zeros(len(tried))
     for (rows, matrix, found), judged in zip(candidates(rankings, fusion), grades, strict=True):
-        fused = np.round(matrix @ tried.T, DECIMALS)
+        fused = ranked(matrix @ tried.T, fusion, tried)
         total += ndcg(rows, np.where(found @ (tried > 0).T, fused, -np.inf), judged, k)
     scores = total / len(grades)
     on_grid, alone = scores[: len(grid)], scores[len(grid) : -1]
     # Of equal scores the most even weights.
     spread = np.abs(grid - 1 / len(names)).sum(axis=1)
-    best = int(np.lexsort((spread, -np.round(on_grid, DECIMALS)))[0])
+    best = int(np.lexsort((spread, -settled(on_grid, 1.0)))[0])
     return Tuned(
         dict(zip(names, grid[best].tolist(), strict=True)),
         f"ndcg@{k}",

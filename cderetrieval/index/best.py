@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .exact import DECIMALS
+from .scores import settled
 
 LARGEST_BLOCK = 256
 SMALLEST_BLOCK = 16
-# Scores that differ by less may be equal once rounded: absolute, and for very large ones relative.
-MARGIN = 10.0**-DECIMALS
+# Sums of positive terms that differ by a smaller share may be equal once settled: the grid is at most 3.2e-6 of them.
+MARGIN = 4e-6
+# The smallest score above zero.
+LEAST = 5e-324
 
 
 def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +31,7 @@ def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     tuple of numpy.ndarray
-        Scores rounded to six decimals, and their positions; best first, equal ones by position.
+        Settled scores (:mod:`.scores`), and their positions; best first, equal ones by position.
 
     Examples
     --------
@@ -37,13 +39,13 @@ def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     (array([2. , 0.5]), array([2, 0]))
     """
     positions = _candidates(scores, k)
-    rounded = np.round(scores[positions], DECIMALS)
-    order = sort(rounded, positions, k)
-    return rounded[order], positions[order]
+    clean = settled(scores[positions])
+    order = sort(clean, positions, k)
+    return clean[order], positions[order]
 
 
 def sort(scores: np.ndarray, numbers: np.ndarray, k: int) -> np.ndarray:
-    """Order of the k best of rounded scores that are above zero: best first, equal ones by number."""
+    """Order of the k best of settled scores that are above zero: best first, equal ones by number."""
     order = np.lexsort((numbers, -scores))[:k]
     return order[scores[order] > 0]
 
@@ -56,7 +58,7 @@ def _candidates(scores: np.ndarray, k: int) -> np.ndarray:
         return np.flatnonzero(scores > 0)
     maxima = scores[: whole * block].reshape(whole, block).max(axis=1)
     least = np.partition(maxima, whole - k)[whole - k]
-    threshold = max(least - MARGIN * (1 + least), MARGIN / 4)
+    threshold = max(least * (1 - MARGIN), LEAST)
     blocks = np.flatnonzero(maxima >= threshold)
     near = (blocks[:, None] * block + np.arange(block)).ravel()
     rest = np.arange(whole * block, len(scores))

@@ -21,6 +21,7 @@ from faiss.contrib.clustering import two_level_clustering
 from ..vectors import dense_rows
 from .assign import add
 from .exact import best_first, exact_stream
+from .scores import lengths
 from .stream import Chunks, select
 from .tune import DEPTH, SAMPLE, Breadth, parts, tune
 
@@ -184,7 +185,7 @@ def lists(index: Any) -> int:
 
 def longest(matrix: np.ndarray) -> float:
     """Norm of the longest row."""
-    return float(np.sqrt(np.einsum("nd,nd->n", matrix, matrix).max(initial=0.0)))
+    return float(lengths(matrix).max(initial=0.0))
 
 
 def _check(index: Any) -> Callable[[Any], np.ndarray]:

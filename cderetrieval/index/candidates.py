@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from .best import best, sort
-from .exact import DECIMALS
+from .scores import settled
 from .segment import Segment
 
 
@@ -102,7 +102,7 @@ def rescored(
         own = found.owners == number
         assert part.segment.forward is not None
         scores[own] = part.segment.forward.similarities(found.rows[own], place, embeddings)
-    again = Candidates(np.round(scores, DECIMALS), found.seqs, found.owners, found.rows)
+    again = Candidates(settled(scores), found.seqs, found.owners, found.rows)
     return again.take(sort(again.scores, again.seqs, k))
 
 

@@ -1,9 +1,9 @@
 """Exact nearest neighbours with numpy: the oracle that every index is tested and tuned against.
 
 The corpus is walked in chunks and a running top k is merged, so a stream of any length needs the memory of one chunk.
-A score is larger for a nearer vector: the inner product, or minus the squared Euclidean distance. Scores are rounded to
-six decimals and equal ones stand in order of number, which is order of insertion: float noise (about 1e-7 in a matrix
-product of unit vectors) then never decides a ranking. In float64, its own noise (1e-16) is far below the rounding.
+A score is larger for a nearer vector: the inner product, or minus the squared Euclidean distance. Scores are settled
+(:mod:`.scores`) and equal ones stand in order of number, which is order of insertion: float noise then never decides a
+ranking. In float64, its own noise (1e-16) is far below what settling takes off.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, InputError
+from .scores import lengths, narrow, scale_of, settled
 
-DECIMALS = 6
 CHUNK = 8_192
 METRICS = ("ip", "l2")
 
@@ -41,7 +41,8 @@ def exact_search(
     Returns
     -------
     tuple of numpy.ndarray
-        Scores, float32, and row numbers, int64, both of shape (q, min(k, live rows)), best first.
+        Scores, float32 (float64 where that does not hold them), and row numbers, int64, both of shape
+        (q, min(k, live rows)), best first.
 
     Examples
     --------
@@ -67,10 +68,12 @@ def exact_stream(
     if metric not in METRICS:
         raise ConfigError(f"metric={metric!r} is unknown; use 'ip' or 'l2'.")
     wanted = np.asarray(queries, dtype=dtype)
+    long = lengths(wanted)[:, None]
     best_scores = np.empty((len(wanted), 0), dtype=np.float64)
     best_seqs = np.empty((len(wanted), 0), dtype=np.int64)
     for seqs, matrix in chunks:
-        scores = np.round(similarities(wanted, np.asarray(matrix, dtype=dtype), metric), DECIMALS)
+        rows = np.asarray(matrix, dtype=dtype)
+        scores = settled(similarities(wanted, rows, metric), scale_of(long, lengths(rows), metric))
         seqs = np.asarray(seqs, dtype=np.int64)
         if best_scores.shape[1] == k:
             # Only columns that reach some query's top k: after a few chunks about one in forty, and the sort is free.
@@ -80,7 +83,7 @@ def exact_stream(
         best_scores, best_seqs = best_first(
             np.concatenate([best_scores, scores], axis=1), np.concatenate([best_seqs, numbers], axis=1), k
         )
-    return best_scores.astype(np.float32), best_seqs
+    return narrow(best_scores), best_seqs
 
 
 def similarities(queries: np.ndarray, matrix: np.ndarray, metric: str) -> np.ndarray:

@@ -4,8 +4,8 @@ An index knows no documents, only numbers (``seq``, which grow with insertion). 
 added, so a number is found by bisection and no id map is needed. Removal is one mechanism for every FAISS type:
 tombstones, kept out of the answers by an IDSelector, and a rebuild from the store once more than a fifth is dead.
 
-A score is larger for a nearer vector: the inner product, or minus the squared distance. Scores are rounded to six
-decimals, equal ones stand in order of insertion; a flat index guarantees this whatever the float noise
+A score is larger for a nearer vector: the inner product, or minus the squared distance. Scores are settled
+(:mod:`.scores`), equal ones stand in order of insertion; a flat index guarantees this whatever the float noise
 (:mod:`.flat`), an approximate one among the candidates that it finds. Many threads may search; only one may change it.
 """
 
@@ -24,9 +24,10 @@ from ..vectors import dense_rows
 from .assign import add
 from .build import Built, fill, longest, training_needed
 from .choice import choose_factory
-from .exact import DECIMALS, METRICS, best_first
-from .flat import flat_search
+from .exact import METRICS, best_first
+from .flat import flat_search, probes_of
 from .gpu import LARGEST_K, to_gpu, use_gpu
+from .scores import narrow, settled
 from .stream import Chunks, rising, select
 from .tune import Breadth, search_parameters, widest
 
@@ -267,8 +268,8 @@ class FaissIndex:
         Returns
         -------
         tuple of numpy.ndarray
-            Scores, float32, and numbers, int64, of shape (q, min(k, count)), best first. Where an approximate index
-            finds fewer, the row ends in -inf and -1.
+            Scores, float32 (float64 where that does not hold them), and numbers, int64, of shape (q, min(k, count)),
+            best first. Where an approximate index finds fewer, the row ends in -inf and -1.
 
         Raises
         ------
@@ -284,7 +285,7 @@ class FaissIndex:
         exact = isinstance(self._index, faiss.IndexFlat)
         scores, positions = self._search_flat(matrix, k) if exact else self._search_tuned(matrix, k)
         # Position -1 (nothing found) reads the last number; it is put back below.
-        return scores, np.where(positions < 0, -1, self._seqs[positions])
+        return narrow(scores), np.where(positions < 0, -1, self._seqs[positions])
 
     def _search_flat(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         return flat_search(
@@ -302,19 +303,19 @@ class FaissIndex:
         engine = (None if self._dead else self._gpu_copy(k)) or self._index
         width, limit = self._breadth.width, widest(self._index) or 0
         rows = np.arange(len(queries))
+        probes, powers = probes_of(queries, self._largest_norm, self.metric)
         scores = np.full((len(queries), k), -np.inf)
         found = np.full((len(queries), k), -1, dtype=np.int64)
         while len(rows):
             breadth = Breadth(width, self._breadth.k_factor)
             parameters = search_parameters(self._index, breadth, self._selector(), k)
-            raw, positions = engine.search(queries[rows], k, params=parameters)
-            similar = np.where(positions < 0, -np.inf, raw if self.metric == "ip" else -raw)
-            scores[rows], found[rows] = np.round(similar.astype(np.float64), DECIMALS), positions
+            raw, positions = engine.search(probes[rows], k, params=parameters)
+            similar = np.ldexp((raw if self.metric == "ip" else -raw).astype(np.float64), powers[rows, None])
+            scores[rows], found[rows] = np.where(positions < 0, -np.inf, settled(similar)), positions
             # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.
             rows = rows[found[rows, k - 1] < 0] if width < limit else rows[:0]
             width = min(2 * width, limit)
-        scores, found = best_first(scores, found, k)
-        return scores.astype(np.float32), found
+        return best_first(scores, found, k)
 
     def _install(
         self,

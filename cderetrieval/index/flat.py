@@ -1,8 +1,8 @@
 """Exact search with FAISS whose answer does not depend on float noise, batch size or removed rows.
 
-FAISS finds candidates in float32, a few more than k. Their scores are computed again in float64, rounded to six
-decimals, and equal ones put in order of insertion. If a row beyond the last candidate could still tie with the k-th
-answer, or removed rows took places, that query looks again: wider, then through all rows.
+FAISS finds candidates in float32, a few more than k. Their scores are computed again in float64, settled
+(:mod:`.scores`), and equal ones put in order of insertion. If a row beyond the last candidate could still tie with the
+k-th answer, or removed rows took places, that query looks again: wider, then through all rows.
 
 Removed rows: an IDSelector keeps FAISS from its matrix product, and 1,000 queries on 100,000 rows then take 8.7 s in
 place of 2.3 s (one thread). Batches therefore search all rows, drop the removed ones, and use the selector only for
@@ -17,15 +17,20 @@ from typing import Any
 import faiss
 import numpy as np
 
-from .exact import CHUNK, DECIMALS, best_first, exact_stream
+from .exact import CHUNK, best_first, exact_stream
+from .scores import grid, lengths, scale_of, settled
 
 EXTRA = 4
 WIDER = 8
 CANDIDATES = 256
 # FAISS computes a batch of this many queries as a matrix product (distance_compute_blas_threshold).
 BLAS_BATCH = 20
-# Float32 error of a product of two unit vectors, with a wide margin (seen: 1e-7).
+# Float32 error of a score, in units of its scale, with a wide margin (seen: 1e-7).
 NOISE = 1e-6
+# Powers of two that no score of float32 overflows by.
+ORDINARY = 24
+# Lengths whose squares float32 holds, and the squares of their parts.
+SHORT, LONG = 1e-14, 1e17
 
 
 def flat_search(
@@ -39,7 +44,7 @@ def flat_search(
     largest_norm: float,
     searcher: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, float32, and positions, int64, of the k nearest rows, both of shape (q, k); k is at most the live rows.
+    """Scores, float64, and positions, int64, of the k nearest rows, both of shape (q, k); k is at most the live rows.
 
     Parameters
     ----------
@@ -62,8 +67,10 @@ def flat_search(
     """
     metric = "ip" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2"
     vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    margin = _margin(queries, largest_norm, metric)
-    scores = np.empty((len(queries), k), dtype=np.float32)
+    scale = scale_of(lengths(queries), largest_norm, metric)
+    margin = NOISE * scale + grid(scale)
+    probes, powers = probes_of(queries, largest_norm, metric)
+    scores = np.empty((len(queries), k))
     found = np.empty((len(queries), k), dtype=np.int64)
     rows = np.arange(len(queries))
     batch = searcher is not None or len(queries) >= BLAS_BATCH
@@ -71,11 +78,13 @@ def flat_search(
         (searcher or index, k + EXTRA + (k // 4 if dead else 0), None if batch else selector),
         (index, WIDER * (k + EXTRA), selector),
     ]
+    if metric == "l2" and not all(SHORT < long < LONG for long in (largest_norm, float(np.sqrt(scale.max())))):
+        attempts = []  # squares would leave float32
     for engine, wanted, chosen in attempts:
         fetch = min(wanted, index.ntotal if chosen is None else index.ntotal - dead)
         parameters = None if chosen is None else faiss.SearchParameters(sel=chosen)
-        raw, candidates = engine.search(queries[rows], fetch, params=parameters)
-        last = (raw if metric == "ip" else -raw)[:, -1]
+        raw, candidates = engine.search(probes[rows], fetch, params=parameters)
+        last = np.ldexp((raw if metric == "ip" else -raw)[:, -1].astype(np.float64), powers[rows])
         best, positions = _exact_order(vectors, queries[rows], candidates, alive if dead else None, k, metric)
         everything = fetch == (index.ntotal if chosen is None else index.ntotal - dead)
         done = np.isfinite(best[:, k - 1]) & (everything | (best[:, k - 1] > last + margin[rows]))
@@ -87,10 +96,18 @@ def flat_search(
     return scores, found
 
 
-def _margin(queries: np.ndarray, largest_norm: float, metric: str) -> np.ndarray:
-    norms = np.sqrt(np.einsum("qd,qd->q", queries, queries))
-    scale = norms * largest_norm if metric == "ip" else (norms + largest_norm) ** 2
-    return 10.0**-DECIMALS + NOISE * np.maximum(scale, 1.0)
+def probes_of(queries: np.ndarray, largest_norm: float, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Queries whose products with the vectors stay within float32, and the power of two that each was divided by.
+
+    Such a division is exact, and changes nothing of what is near. Queries of ordinary length stay as they are.
+    """
+    powers = np.frexp(lengths(queries))[1]
+    if metric == "l2":
+        return queries, np.zeros_like(powers)
+    if 0 < largest_norm < np.inf:
+        powers = powers + np.frexp(largest_norm)[1] // 2
+    powers = np.where(abs(powers) < ORDINARY, 0, powers)
+    return np.ldexp(queries, -powers[:, None]), powers
 
 
 def _exact_order(
@@ -109,10 +126,10 @@ def _exact_order(
         shape = (*candidates[block].shape, vectors.shape[1])
         near = np.take(stored, candidates[block].ravel(), axis=0).view(np.float32).astype(np.float64).reshape(shape)
         product = np.matmul(near, wanted)[:, :, 0]
+        squares, own = np.einsum("qkd,qkd->qk", near, near), (wanted**2).sum(axis=1)
         if metric == "l2":
-            product = 2 * product - np.einsum("qkd,qkd->qk", near, near) - (wanted**2).sum(axis=1)
-        scores[block] = product
-    scores = np.round(scores, DECIMALS)
+            product = 2 * product - squares - own
+        scores[block] = settled(product, scale_of(np.sqrt(own), np.sqrt(squares), metric))
     hidden = candidates < 0 if alive is None else (candidates < 0) | ~alive[candidates]
     scores[hidden] = -np.inf
     return best_first(scores, candidates, k)

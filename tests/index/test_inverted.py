@@ -15,6 +15,7 @@ from cderetrieval.index import inverted
 from cderetrieval.index import kernel as kernel_module
 from cderetrieval.index.best import best
 from cderetrieval.index.inverted import InvertedIndex
+from cderetrieval.index.scores import settled
 from cderetrieval.types import TermEmbeddings
 from cderetrieval.vectors import join, take, weights_of
 
@@ -51,10 +52,10 @@ def inner_products(vectors, query):
 
 
 def oracle(seqs, vectors, queries, k):
-    """Answers by brute force: for each query numbers and rounded scores above zero, best first, ties by number."""
+    """Answers by brute force: for each query numbers and settled scores above zero, best first, ties by number."""
     answers = []
     for row in range(queries.shape[0]):
-        scores = np.round(inner_products(vectors, take(queries, [row])), 6)
+        scores = settled(inner_products(vectors, take(queries, [row])))
         order = np.lexsort((seqs, -scores))[:k]
         order = order[scores[order] > 0]
         answers.append((seqs[order].tolist(), scores[order].tolist()))
@@ -160,11 +161,11 @@ def test_numba_is_loaded_once_it_pays(monkeypatch):
 @settings(deadline=None, max_examples=80)
 def test_the_best_of_many_scores(scores, k):
     values = np.array(scores, dtype=np.float64)
-    rounded = np.round(values, 6)
-    expected = [i for i in sorted(range(len(values)), key=lambda i: (-rounded[i], i)) if rounded[i] > 0][:k]
+    clean = settled(values)
+    expected = [i for i in sorted(range(len(values)), key=lambda i: (-clean[i], i)) if clean[i] > 0][:k]
     top, positions = best(values, k)
     assert positions.tolist() == expected
-    assert top.tolist() == rounded[expected].tolist()
+    assert top.tolist() == clean[expected].tolist()
 
 
 def test_equal_scores_stand_in_order_of_insertion_across_segments():
@@ -183,7 +184,14 @@ def test_what_scores_nothing_is_no_answer():
     assert answers(index, csr_array(np.ones((2, 4))), 3) == [([], []), ([], [])]
     index.add([1, 2, 3], csr_array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 2, 0, 0]]))
     queries = csr_array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 5, 0], [1, 1, 0, 0], [0, -1, 0, 0], [0, 1e-9, 0, 0]])
-    assert answers(index, queries, 10) == [([1], [1.0]), ([], []), ([], []), ([3, 1], [2.0, 1.0]), ([], []), ([], [])]
+    assert answers(index, queries, 10) == [
+        ([1], [1.0]),
+        ([], []),
+        ([], []),
+        ([3, 1], [2.0, 1.0]),
+        ([], []),
+        ([3], [2e-9]),
+    ]
     assert index.count == 3
     scores, seqs = index.search(queries[:0], 10)
     assert scores.shape == seqs.shape == (0, 0)

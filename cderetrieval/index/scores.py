@@ -1,0 +1,100 @@
+"""What a score is once float noise is taken off it: the one rule by which everything here ranks.
+
+A score is known to about a millionth of its scale. The scale of an inner product is the product of both lengths, since
+its rounding errors grow with that, also where the terms of the sum cancel; the scale of a sum of positive terms, as
+sparse vectors and words give, is the sum itself. So a score is rounded to six decimals, and where its scale is below
+one to six decimals of the power of ten nearest to it. Large scores keep their six decimals as long as float64 knows
+them: up to a scale of a million, of positive sums a hundred million, and as many digits from there on.
+
+Settled scores that are equal are ties and stand in order of insertion. What a score settles to follows from the query
+and that document alone: no other document, no index, chunk, batch or k has a say, so the order is transitive and the
+same everywhere. Vectors and queries of any length are ranked as those of length 1 are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+DECIMALS = 6
+# The power of ten from which on a score has digits in place of decimals: of products, and of positive sums.
+LARGE, LARGE_SUM = 6, 8
+# Scores below are shown with digits in place of decimals.
+SMALL = 1e-3
+FLOAT32 = np.finfo(np.float32)
+# Powers of ten that float64 holds whatever it is multiplied with here.
+_FEWEST, _MOST = -300, 300
+_POWERS = np.array([float(f"1e{power}") for power in range(_FEWEST, _MOST + 1)])
+
+
+def settled(scores: np.ndarray, scale: np.ndarray | float | None = None) -> np.ndarray:
+    """Scores without their noise, float64; equal ones are ties.
+
+    Parameters
+    ----------
+    scores
+        Any shape; infinite ones stay.
+    scale
+        Of each of them, broadcast to the same shape; None: each is its own, as of sums of positive terms.
+
+    Examples
+    --------
+    >>> settled(np.array([0.12345678, 12.345678912, 3e-9]), 1.0)
+    array([ 0.123457, 12.345679,  0.      ])
+    >>> settled(np.array([3.00000004e-9, 3e-9]))
+    array([3.e-09, 3.e-09])
+    """
+    wide = np.asarray(scores, dtype=np.float64)
+    factor = _factor(np.abs(wide), LARGE_SUM) if scale is None else _factor(np.asarray(scale, dtype=np.float64))
+    return np.asarray(np.rint(wide * factor) / factor + 0.0)
+
+
+def shown(scores: np.ndarray) -> np.ndarray:
+    """Scores as users see them, float64: six decimals, those below a thousandth to about six digits.
+
+    >>> shown(np.array([0.83, 12.3456789, 0.0, -3.123456789e-9], dtype=np.float32)).tolist()
+    [0.83, 12.345679, 0.0, -3.123457e-09]
+    """
+    wide = np.asarray(scores, dtype=np.float64)  # float32 would print 0.83 as 0.8299999833106995
+    return np.where(np.abs(wide) < SMALL, settled(wide), np.round(wide, DECIMALS))
+
+
+def narrow(scores: np.ndarray) -> np.ndarray:
+    """The same as float32, where that holds them all."""
+    sizes = np.abs(scores[np.isfinite(scores)])
+    fits = (sizes <= FLOAT32.max) & ((sizes >= FLOAT32.tiny) | (sizes == 0))
+    return scores.astype(np.float32) if fits.all() else scores
+
+
+def grid(scale: np.ndarray) -> np.ndarray:
+    """The least by which two settled scores of a scale differ."""
+    return 1 / np.asarray(_factor(np.asarray(scale, dtype=np.float64)))
+
+
+def lengths(matrix: np.ndarray) -> np.ndarray:
+    """Euclidean length of each row, float64, shape (n,)."""
+    return np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
+
+
+def scale_of(queries: np.ndarray, rows: np.ndarray, metric: str) -> np.ndarray:
+    """Scale of products, or of squared distances, from lengths of queries and of rows, which are broadcast."""
+    return queries * rows if metric == "ip" else (queries + rows) ** 2
+
+
+def _factor(scale: np.ndarray, large: int = LARGE) -> np.ndarray | float:
+    """Power of ten that turns scores into whole numbers of the grid."""
+    least, most = scale.min(initial=np.inf), scale.max(initial=0.0)
+    # As a rule all scales want the same, and a number is multiplied faster than a matrix is looked up.
+    if 0 < least <= most < np.inf:
+        ends = _places(np.log10([least, most]), large)
+        if ends[0] == ends[1]:
+            return float(_POWERS[ends[0]])
+    powers = np.zeros(scale.shape)
+    np.log10(scale, out=powers, where=(scale > 0) & (scale < np.inf))
+    return np.take(_POWERS, _places(powers, large))
+
+
+def _places(powers: np.ndarray, large: int) -> np.ndarray:
+    """Where in _POWERS the factor of scores is whose scale is that power of ten."""
+    nearest = np.rint(powers)
+    kept = DECIMALS - np.minimum(nearest, 0) - np.maximum(nearest - large, 0)
+    return np.clip(kept, _FEWEST, _MOST).astype(np.int64) - _FEWEST
