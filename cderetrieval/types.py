@@ -225,9 +225,15 @@ class Hits(list[list[dict[str, Any]]]):
                 f"id {broken!r} is empty or holds white space, which a TREC run cannot hold; use to_frame()."
             )
         lines = [
-            f"{query_id} Q0 {hit['id']} {rank} {hit['similarity']:.6f} {tag}\n"
+            f"{query_id} Q0 {hit['id']} {rank} {_score(hit['similarity'])} {tag}\n"
             for query_id, ranking in zip(self.query_ids, self, strict=True)
             for rank, hit in enumerate(ranking, start=1)
         ]
         with atomic_write(path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _score(similarity: float) -> str:
+    """Six decimals, and all digits where they would lose some."""
+    text = f"{similarity:.6f}"
+    return text if float(text) == similarity else repr(float(similarity))

@@ -17,6 +17,7 @@ import numpy as np
 from ..embedding import LEXICAL, Model, is_contextual
 from ..errors import InputError
 from ..fusion.model import AnyModel, HybridModel, takes_context
+from ..index.scores import lengths, settled
 from ..types import Encoder
 from ..vectors import DENSE, SPARSE_EMBED
 from .forms import Run
@@ -132,7 +133,8 @@ def _searched(
             for query, text in queries.items():  # one by one: each ranks the whole corpus
                 chosen = list(dict.fromkeys(candidates.get(query, ())))
                 hits = next(search_blocks(retriever, {query: text}, len(retriever)))[query] if chosen else {}
-                least = min(hits.values(), default=0.0) - 1.0
+                lowest = min(hits.values(), default=0.0)
+                least = lowest - max(1.0, abs(lowest))
                 yield {query: {document: hits.get(document, least) for document in chosen}}
 
     return blocks(), retriever.context
@@ -165,9 +167,13 @@ def _scored(
         if not chosen:
             yield {query: {}}
             continue
-        product = vectors[[place[document] for document in chosen]] @ asked[i : i + 1].T
-        scores = product.toarray() if hasattr(product, "toarray") else np.asarray(product)
-        yield {query: dict(zip(chosen, scores.ravel().tolist(), strict=True))}
+        rows, one = (some.astype(np.float64) for some in (vectors[[place[name] for name in chosen]], asked[i : i + 1]))
+        product = rows @ one.T
+        if hasattr(product, "toarray"):
+            scores = settled(product.toarray().ravel())
+        else:
+            scores = settled(product.ravel(), lengths(rows) * lengths(one))
+        yield {query: dict(zip(chosen, scores.tolist(), strict=True))}
 
 
 def first_stage(model: AnyModel, dataset: Dataset, depth: int = PAPER_DEPTH, *, dtype: str = "auto") -> Candidates:

@@ -25,9 +25,9 @@ from .assign import add
 from .build import Built, fill, longest, training_needed
 from .choice import choose_factory
 from .exact import METRICS, best_first
-from .flat import flat_search, probes_of
+from .flat import flat_search
 from .gpu import LARGEST_K, to_gpu, use_gpu
-from .scores import narrow, settled
+from .scores import narrow, probes_of, settled
 from .stream import Chunks, rising, select
 from .tune import Breadth, search_parameters, widest
 

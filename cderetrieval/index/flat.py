@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 from .exact import CHUNK, best_first, exact_stream
-from .scores import grid, lengths, scale_of, settled
+from .scores import grid, lengths, probes_of, scale_of, settled
 
 EXTRA = 4
 WIDER = 8
@@ -27,8 +27,6 @@ CANDIDATES = 256
 BLAS_BATCH = 20
 # Float32 error of a score, in units of its scale, with a wide margin (seen: 1e-7).
 NOISE = 1e-6
-# Powers of two that no score of float32 overflows by.
-ORDINARY = 24
 # Lengths whose squares float32 holds, and the squares of their parts.
 SHORT, LONG = 1e-14, 1e17
 
@@ -94,20 +92,6 @@ def flat_search(
             return scores, found
     scores[rows], found[rows] = exact_stream(_live_chunks(vectors, alive), queries[rows], k, metric=metric)
     return scores, found
-
-
-def probes_of(queries: np.ndarray, largest_norm: float, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Queries whose products with the vectors stay within float32, and the power of two that each was divided by.
-
-    Such a division is exact, and changes nothing of what is near. Queries of ordinary length stay as they are.
-    """
-    powers = np.frexp(lengths(queries))[1]
-    if metric == "l2":
-        return queries, np.zeros_like(powers)
-    if 0 < largest_norm < np.inf:
-        powers = powers + np.frexp(largest_norm)[1] // 2
-    powers = np.where(abs(powers) < ORDINARY, 0, powers)
-    return np.ldexp(queries, -powers[:, None]), powers
 
 
 def _exact_order(
