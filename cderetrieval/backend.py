@@ -145,6 +145,10 @@ def create(settings: Settings, path: str | Path | None, context: ContextSpec) ->
         if path is not None:
             raise ConfigError("with index= on a server nothing is kept here: leave out path=.")
         return _join(settings, context)
+    if settings.index != "auto":
+        from .index.kinds import check_factory
+
+        check_factory(settings.index)
     if path is None:
         return Opened(Store(), settings, None)
     directory = make_directory(as_path(path))

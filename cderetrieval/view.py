@@ -17,7 +17,7 @@ import numpy as np
 
 from .errors import ConfigError, InputError
 from .filters import Filter, parse_filter
-from .index.engine import Index, load_index, new_index, open_lexical, save_index
+from .index.engine import Index, load_index, new_index, open_lexical, save_index, usable
 from .index.manifest import DamagedIndexError
 from .index.scores import shown
 from .selection import passing, search_among
@@ -178,6 +178,7 @@ class IndexView:
         if layout is None:
             assert self._encoder is not None, "a store with documents has vectors"
             return open_lexical(self._directory, cast("Any", self._encoder()), **owner)
+        self._factory = usable(layout, self._factory)
         if self._directory is not None:
             cached = load_index(self._directory, layout, self._factory, **owner)
             if cached is not None:

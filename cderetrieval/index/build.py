@@ -21,6 +21,7 @@ from faiss.contrib.clustering import two_level_clustering
 from ..vectors import dense_rows
 from .assign import add
 from .exact import best_first, exact_stream
+from .kinds import centres, widths
 from .scores import lengths
 from .stream import Chunks, select
 from .tune import DEPTH, SAMPLE, Breadth, parts, tune
@@ -35,6 +36,8 @@ TRAIN_CODES = 16_384
 # at for the recall that three gave.
 TWO_LEVELS = 4_096
 ITERATIONS = 10
+# Lengths of vectors whose squares, and those of their parts, float32 holds.
+SHORT, LONG = 1e-14, 1e17
 
 logger = logging.getLogger(__name__)
 
@@ -104,10 +107,17 @@ def train(index: Any, seqs: np.ndarray, vectors: Callable[[], Chunks], seed: int
     own = _sample(len(seqs), SAMPLE, (seed, 0))
     size = 0 if index.is_trained else max(TRAIN_CODES, TRAIN_PER_LIST * lists(index))
     training, queries = _rows(select(vectors(), seqs, _check(index)), _sample(len(seqs), size, (seed, 1)), own)
+    _check_lengths(longest(queries))
     if size:
         _place_lists(index, training, seed)
         index.train(training)
     return own, queries
+
+
+def _check_lengths(longest_seen: float) -> None:
+    """Refuse vectors of lengths whose products leave float32, in which FAISS builds lists and graphs."""
+    if not SHORT < longest_seen < LONG:
+        raise RuntimeError(f"their lengths go up to {longest_seen:g}")
 
 
 def _place_lists(index: Any, training: np.ndarray, seed: int) -> None:
@@ -150,6 +160,7 @@ def settle(index: Any, own: np.ndarray, queries: np.ndarray, filled: Filled, rec
     """Tune a filled index."""
     if not len(queries):
         return Built(Breadth(), 1.0, filled.largest_norm)
+    _check_lengths(filled.largest_norm)
     truth = np.array([row[row != position][:DEPTH] for row, position in zip(filled.near, own, strict=True)])
     breadth, recall = tune(index, queries, own, truth, recall_target)
     return Built(breadth, recall, filled.largest_norm)
@@ -173,8 +184,10 @@ def merge(index: Any, shard: Any) -> None:
 
 
 def training_needed(index: Any) -> int:
-    """Vectors below which this type of index is not worth training, or cannot be."""
-    return 0 if index.is_trained else max(LEAST_TRAINING, LEAST_PER_LIST * lists(index))
+    """Vectors below which this type of index is not worth it, or cannot be trained."""
+    if isinstance(index, faiss.IndexFlat):
+        return 0
+    return max(LEAST_TRAINING, LEAST_PER_LIST * lists(index), centres(index), *(after for *_, after in widths(index)))
 
 
 def lists(index: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ import numpy as np
 from ..errors import ConfigError
 from ..vectors import DENSE, Layout
 from .stream import Chunks
+
+logger = logging.getLogger(__name__)
 
 
 class Index(Protocol):
@@ -50,6 +53,18 @@ def new_index(layout: Layout, factory: str) -> Index:
     from .inverted import InvertedIndex
 
     return InvertedIndex(layout.dimension, layout.embedding_size)
+
+
+def usable(layout: Layout, factory: str) -> str:
+    """The factory string of a store that holds vectors, or ``"auto"`` where it was taken before it was tried."""
+    if factory == "auto":
+        return factory
+    try:
+        new_index(layout, factory)
+    except ConfigError as error:
+        logger.warning("index='auto' is used for this index: %s", error)
+        return "auto"
+    return factory
 
 
 def load_index(

@@ -65,8 +65,7 @@ def exact_stream(
     """Nearest vectors of a stream of (seqs, matrix), as :func:`exact_search`; float32 is twice as fast."""
     if k <= 0:
         raise InputError(f"k={k} must be 1 or more.")
-    if metric not in METRICS:
-        raise ConfigError(f"metric={metric!r} is unknown; use 'ip' or 'l2'.")
+    check_metric(metric)
     wanted = np.asarray(queries, dtype=dtype)
     long = lengths(wanted)[:, None]
     best_scores = np.empty((len(wanted), 0), dtype=np.float64)
@@ -84,6 +83,12 @@ def exact_stream(
             np.concatenate([best_scores, scores], axis=1), np.concatenate([best_seqs, numbers], axis=1), k
         )
     return narrow(best_scores), best_seqs
+
+
+def check_metric(metric: str) -> None:
+    """Refuse what is neither inner product nor squared distance."""
+    if metric not in METRICS:
+        raise ConfigError(f"metric={metric!r} is unknown; use 'ip' or 'l2'.")
 
 
 def similarities(queries: np.ndarray, matrix: np.ndarray, metric: str) -> np.ndarray:

@@ -13,20 +13,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
 import faiss
 import numpy as np
 
-from ..errors import ConfigError, InputError
+from ..errors import CDEError, ConfigError, InputError
 from ..vectors import dense_rows
 from .assign import add
-from .build import Built, fill, longest, training_needed
+from .build import LONG, Built, fill, longest, training_needed
 from .choice import choose_factory
-from .exact import METRICS, best_first
+from .exact import best_first, check_metric
 from .flat import flat_search
 from .gpu import LARGEST_K, to_gpu, use_gpu
+from .kinds import make
 from .scores import narrow, probes_of, settled
 from .stream import Chunks, rising, select
 from .tune import Breadth, search_parameters, widest
@@ -46,8 +48,8 @@ class FaissIndex:
     dimension
         Length of the vectors.
     factory
-        ``"auto"`` (see :mod:`.choice`) or a FAISS factory string. A type that must be trained is used from 39 vectors
-        a list (256 without lists) on; below that the search is exact.
+        ``"auto"`` (see :mod:`.choice`) or a FAISS factory string (:mod:`.kinds`). An approximate type is used from 39
+        vectors a list (256 without lists) on; below that the search is exact.
     metric
         ``"ip"`` (the cosine of unit vectors) or ``"l2"``.
     recall_target
@@ -81,16 +83,16 @@ class FaissIndex:
         device: str = "auto",
         seed: int = 0,
     ) -> None:
-        if metric not in METRICS:
-            raise ConfigError(f"metric={metric!r} is unknown; use 'ip' or 'l2'.")
+        check_metric(metric)
         if dimension < 1 or not 0 < recall_target <= 1:
             raise ConfigError(f"dimension={dimension} must be positive and recall_target={recall_target} in (0, 1].")
         self.dimension, self.requested, self.metric = dimension, factory, metric
         self.recall_target, self.seed = recall_target, seed
-        self._vectors = vectors
+        # Unfit are vectors that turned out to be none for an approximate index.
+        self._vectors, self._unfit = vectors, False
         self._gpu = use_gpu(device)
-        self._needed = 0 if factory == "auto" else training_needed(self._make(factory))
-        self._install(self._make("Flat"), "Flat", np.empty(0, dtype=np.int64), None, Breadth(), 1.0)
+        self._needed = 0 if factory == "auto" else training_needed(make(dimension, factory, metric))
+        self._install(make(dimension, "Flat", metric), "Flat", np.empty(0, dtype=np.int64), None, Breadth(), 1.0)
 
     @classmethod
     def from_state(
@@ -112,8 +114,8 @@ class FaissIndex:
             device=device,
             seed=settings["seed"],
         )
-        kept = {name: settings[name] for name in ("built", "largest_norm")}
-        new._install(index, settings["factory"], seqs, dead, breadth, settings["recall"], mapped=True, **kept)
+        kept = {name: settings[name] for name in ("recall", "built", "largest_norm")}
+        new._install(index, settings["factory"], seqs, dead, breadth, mapped=True, **kept)
         return new
 
     def state(self) -> dict[str, Any]:
@@ -220,12 +222,21 @@ class FaissIndex:
             Trains, fills and tunes an index, in place of :func:`~cderetrieval.index.build.fill`.
         """
         factory = self._plan(len(seqs))
-        index = self._make(factory)
-        built = (filler or fill)(
-            index, seqs, vectors, metric=self.metric, recall_target=self.recall_target, seed=self.seed
-        )
+        try:
+            index, built = self._filled(factory, seqs, vectors, filler or fill)
+        except (RuntimeError, MemoryError) as error:
+            if factory == "Flat" or isinstance(error, CDEError):
+                raise
+            logger.warning("These vectors are searched exactly: FAISS cannot hold them in %s (%s).", factory, error)
+            self._unfit, factory = True, "Flat"
+            index, built = self._filled(factory, seqs, vectors, fill)
         self._install(index, factory, seqs, None, built.breadth, built.recall, largest_norm=built.largest_norm)
         logger.info("Built %s of %d vectors: recall %.3f with %s.", factory, len(seqs), built.recall, built.breadth)
+
+    def _filled(self, factory: str, seqs: np.ndarray, vectors: Any, filler: Any) -> tuple[Any, Built]:
+        index = make(self.dimension, factory, self.metric)
+        asked: dict[str, Any] = {"recall_target": self.recall_target, "seed": self.seed}
+        return index, filler(index, seqs, vectors, metric=self.metric, **asked)
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible.
@@ -254,6 +265,8 @@ class FaissIndex:
         check = partial(dense_rows, dimension=self.dimension, what="document")
         for numbers, matrix in select(vectors_after(last), fresh, check) if len(fresh) else ():
             self._append(numbers, matrix)
+        if self._factory != "Flat" and self._largest_norm > LONG:
+            self.build(live, self._vectors)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Nearest vectors of each query.
@@ -282,8 +295,8 @@ class FaissIndex:
         k = min(k, self.count)
         if not k or not len(matrix):
             return np.empty((len(matrix), k), dtype=np.float32), np.empty((len(matrix), k), dtype=np.int64)
-        exact = isinstance(self._index, faiss.IndexFlat)
-        scores, positions = self._search_flat(matrix, k) if exact else self._search_tuned(matrix, k)
+        search = self._search_flat if isinstance(self._index, faiss.IndexFlat) else self._search_tuned
+        scores, positions = search(matrix, k)
         # Position -1 (nothing found) reads the last number; it is put back below.
         return narrow(scores), np.where(positions < 0, -1, self._seqs[positions])
 
@@ -307,8 +320,7 @@ class FaissIndex:
         scores = np.full((len(queries), k), -np.inf)
         found = np.full((len(queries), k), -1, dtype=np.int64)
         while len(rows):
-            breadth = Breadth(width, self._breadth.k_factor)
-            parameters = search_parameters(self._index, breadth, self._selector(), k)
+            parameters = search_parameters(self._index, replace(self._breadth, width=width), self._selector(), k)
             raw, positions = engine.search(probes[rows], k, params=parameters)
             similar = np.ldexp((raw if self.metric == "ip" else -raw).astype(np.float64), powers[rows, None])
             scores[rows], found[rows] = np.where(positions < 0, -np.inf, settled(similar)), positions
@@ -341,8 +353,8 @@ class FaissIndex:
 
     def _plan(self, n: int) -> str:
         if self.requested == "auto":
-            return choose_factory(n, self.dimension, gpu=self._gpu)
-        return self.requested if n >= self._needed else "Flat"
+            return "Flat" if self._unfit else choose_factory(n, self.dimension, gpu=self._gpu)
+        return self.requested if n >= self._needed and not self._unfit else "Flat"
 
     def _must_rebuild(self, live: np.ndarray) -> bool:
         if not len(self._seqs):
@@ -386,12 +398,3 @@ class FaissIndex:
             self._copy = to_gpu(self._index)
             self._gpu = self._copy is not None
         return self._copy
-
-    def _make(self, factory: str) -> Any:
-        metric = faiss.METRIC_INNER_PRODUCT if self.metric == "ip" else faiss.METRIC_L2
-        try:
-            return faiss.index_factory(self.dimension, factory, metric)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"factory={factory!r} is no FAISS index of {self.dimension} dimensions ({error}); use 'auto'."
-            ) from error

@@ -17,6 +17,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from .build import LONG, SHORT
 from .exact import CHUNK, best_first, exact_stream
 from .scores import grid, lengths, probes_of, scale_of, settled
 
@@ -27,8 +28,6 @@ CANDIDATES = 256
 BLAS_BATCH = 20
 # Float32 error of a score, in units of its scale, with a wide margin (seen: 1e-7).
 NOISE = 1e-6
-# Lengths whose squares float32 holds, and the squares of their parts.
-SHORT, LONG = 1e-14, 1e17
 
 
 def flat_search(
