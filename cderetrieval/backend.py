@@ -141,7 +141,7 @@ def create(settings: Settings, path: str | Path | None, context: ContextSpec) ->
     """
     if settings.model is not None:
         _check_model_name(settings.model)
-    if is_location(settings.index):
+    if isinstance(settings.index, str | os.PathLike) and is_location(settings.index):
         if path is not None:
             raise ConfigError("with index= on a server nothing is kept here: leave out path=.")
         return _join(settings, context)

@@ -9,7 +9,7 @@ cores of its machine already, so this helps on several machines. HNSW cannot be 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import StoreError
 from ..files import atomic_write
-from ..index.stream import Chunks
+from ..index.stream import Chunks, Scaled
 from ..vectors import DENSE, dense_rows
 from .folder import VectorFolder
 from .work import Engine, Result, in_order
@@ -63,6 +63,8 @@ class ShardBuilder:
         Position of each shard's first vector in the whole.
     queries, metric
         Rows to tune on, and how they are compared.
+    factor
+        What vectors are multiplied with (:class:`~cderetrieval.index.stream.Scaled`); `queries` are so already.
     directory
         Where shards are written.
     """
@@ -76,10 +78,12 @@ class ShardBuilder:
         starts: Sequence[int],
         queries: np.ndarray,
         metric: str,
+        factor: float,
         directory: Path,
     ) -> None:
         self._trained, self._shards, self._starts = trained, shards, starts
         self._queries, self._metric, self._directory = queries, metric, directory
+        self._factor = factor
         self._folders: dict[Path, VectorFolder] = {}
 
     def __call__(self, number: int) -> Result:
@@ -103,7 +107,7 @@ class ShardBuilder:
                 self._folders[part.folder] = VectorFolder(part.folder)
             _, vectors = self._folders[part.folder].read(part.number)
             matrix = dense_rows(vectors, dimension, "document")
-            yield np.arange(len(matrix)), matrix
+            yield np.arange(len(matrix)), Scaled.by(matrix, self._factor)
 
 
 def shard_file(directory: Path, number: int) -> Path:
@@ -146,7 +150,7 @@ def build_on(engine: Engine, retriever: Any, blocks: Sequence[Ready], directory:
 def _fill(
     index: Any,
     seqs: np.ndarray,
-    vectors: Callable[[], Chunks],
+    vectors: Scaled,
     *,
     metric: str,
     recall_target: float,
@@ -174,6 +178,7 @@ def _fill(
         "starts": [0, *ends[:-1]],
         "queries": queries,
         "metric": metric,
+        "factor": vectors.factor,
         "directory": folder,
     }
     found = []

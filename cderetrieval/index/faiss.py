@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -22,16 +21,17 @@ import numpy as np
 
 from ..errors import CDEError, ConfigError, InputError
 from ..vectors import dense_rows
+from .approximate import approximate_search
 from .assign import add
 from .build import LONG, Built, fill, longest, training_needed
 from .choice import choose_factory
-from .exact import best_first, check_metric
+from .exact import check_metric
 from .flat import flat_search
 from .gpu import LARGEST_K, to_gpu, use_gpu
 from .kinds import make
-from .scores import narrow, probes_of, settled
-from .stream import Chunks, rising, select
-from .tune import Breadth, search_parameters, widest
+from .scores import narrow
+from .stream import Chunks, Scaled, rising, select
+from .tune import Breadth
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class FaissIndex:
             raise ConfigError(f"dimension={dimension} must be positive and recall_target={recall_target} in (0, 1].")
         self.dimension, self.requested, self.metric = dimension, factory, metric
         self.recall_target, self.seed = recall_target, seed
-        # Unfit are vectors that turned out to be none for an approximate index.
+        # Unfit are vectors that no approximate index can hold.
         self._vectors, self._unfit = vectors, False
         self._gpu = use_gpu(device)
         self._needed = 0 if factory == "auto" else training_needed(make(dimension, factory, metric))
@@ -115,6 +115,7 @@ class FaissIndex:
             seed=settings["seed"],
         )
         kept = {name: settings[name] for name in ("recall", "built", "largest_norm")}
+        new._power = settings.get("factor", 1.0)
         new._install(index, settings["factory"], seqs, dead, breadth, mapped=True, **kept)
         return new
 
@@ -134,6 +135,7 @@ class FaissIndex:
             "recall": self._recall,
             "built": self._built,
             "largest_norm": self._largest_norm,
+            "scale": self._scale,
         }
 
     @property
@@ -181,8 +183,8 @@ class FaissIndex:
         numbers = rising(seqs, len(matrix), int(self._seqs[-1]) if len(self._seqs) else -1)
         if not len(self._seqs):
             self.build(numbers, lambda: iter([(numbers, matrix)]))
-        elif len(numbers):
-            self._append(numbers, matrix)
+        elif len(numbers) and not self._append(numbers, matrix):
+            raise InputError(f"a vector is too long to be held in {self._factory}; use 'Flat'.")
 
     def remove(self, seqs: Sequence[int] | np.ndarray) -> int:
         """Hide vectors from all further searches; numbers that are not there are ignored.
@@ -223,20 +225,21 @@ class FaissIndex:
         """
         factory = self._plan(len(seqs))
         try:
-            index, built = self._filled(factory, seqs, vectors, filler or fill)
+            index, built, scale = self._filled(factory, seqs, vectors, filler or fill)
         except (RuntimeError, MemoryError) as error:
             if factory == "Flat" or isinstance(error, CDEError):
                 raise
             logger.warning("These vectors are searched exactly: FAISS cannot hold them in %s (%s).", factory, error)
             self._unfit, factory = True, "Flat"
-            index, built = self._filled(factory, seqs, vectors, fill)
-        self._install(index, factory, seqs, None, built.breadth, built.recall, largest_norm=built.largest_norm)
+            index, built, scale = self._filled(factory, seqs, vectors, fill)
+        self._install(index, factory, seqs, None, built.breadth, built.recall, scale, largest_norm=built.largest_norm)
         logger.info("Built %s of %d vectors: recall %.3f with %s.", factory, len(seqs), built.recall, built.breadth)
 
-    def _filled(self, factory: str, seqs: np.ndarray, vectors: Any, filler: Any) -> tuple[Any, Built]:
+    def _filled(self, factory: str, seqs: np.ndarray, vectors: Any, filler: Any) -> tuple[Any, Built, float]:
         index = make(self.dimension, factory, self.metric)
-        asked: dict[str, Any] = {"recall_target": self.recall_target, "seed": self.seed}
-        return index, filler(index, seqs, vectors, metric=self.metric, **asked)
+        scaled = Scaled(vectors, 1.0 if factory == "Flat" else Scaled.factor_for(vectors))
+        target, seed = self.recall_target, self.seed
+        return index, filler(index, seqs, scaled, metric=self.metric, recall_target=target, seed=seed), scaled.factor
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible.
@@ -264,9 +267,9 @@ class FaissIndex:
         fresh = live[live > last]
         check = partial(dense_rows, dimension=self.dimension, what="document")
         for numbers, matrix in select(vectors_after(last), fresh, check) if len(fresh) else ():
-            self._append(numbers, matrix)
-        if self._factory != "Flat" and self._largest_norm > LONG:
-            self.build(live, self._vectors)
+            if not self._append(numbers, matrix):
+                self._unfit = True
+                return self.build(live, self._vectors)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Nearest vectors of each query.
@@ -295,7 +298,7 @@ class FaissIndex:
         k = min(k, self.count)
         if not k or not len(matrix):
             return np.empty((len(matrix), k), dtype=np.float32), np.empty((len(matrix), k), dtype=np.int64)
-        search = self._search_flat if isinstance(self._index, faiss.IndexFlat) else self._search_tuned
+        search = self._search_flat if isinstance(self._index, faiss.IndexFlat) else self._search_approximate
         scores, positions = search(matrix, k)
         # Position -1 (nothing found) reads the last number; it is put back below.
         return narrow(scores), np.where(positions < 0, -1, self._seqs[positions])
@@ -312,22 +315,10 @@ class FaissIndex:
             searcher=self._gpu_copy(k),
         )
 
-    def _search_tuned(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _search_approximate(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         engine = (None if self._dead else self._gpu_copy(k)) or self._index
-        width, limit = self._breadth.width, widest(self._index) or 0
-        rows = np.arange(len(queries))
-        probes, powers = probes_of(queries, self._largest_norm, self.metric)
-        scores = np.full((len(queries), k), -np.inf)
-        found = np.full((len(queries), k), -1, dtype=np.int64)
-        while len(rows):
-            parameters = search_parameters(self._index, replace(self._breadth, width=width), self._selector(), k)
-            raw, positions = engine.search(probes[rows], k, params=parameters)
-            similar = np.ldexp((raw if self.metric == "ip" else -raw).astype(np.float64), powers[rows, None])
-            scores[rows], found[rows] = np.where(positions < 0, -np.inf, settled(similar)), positions
-            # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.
-            rows = rows[found[rows, k - 1] < 0] if width < limit else rows[:0]
-            width = min(2 * width, limit)
-        return best_first(scores, found, k)
+        settings: dict[str, Any] = {"engine": engine, "factor": self._scale}
+        return approximate_search(self._index, queries, k, self._breadth, self._selector(), **settings)
 
     def _install(
         self,
@@ -337,18 +328,19 @@ class FaissIndex:
         dead: np.ndarray | None,
         breadth: Breadth,
         recall: float,
+        scale: float = 1.0,
         *,
         built: int | None = None,
         largest_norm: float = 0.0,
         mapped: bool = False,
     ) -> None:
-        """Take over a filled FAISS index and what belongs to it; `mapped` says that its memory is a file's."""
+        """Take over a filled FAISS index of vectors times `scale`; `mapped` says that its memory is a file's."""
         self._index, self._factory = index, factory
         self._seqs = seqs
         self._alive = np.ones(len(seqs), dtype=bool) if dead is None else ~np.isin(seqs, dead)
         self._dead = int(len(seqs) - self._alive.sum())
         self._breadth, self._recall, self._built = breadth, recall, len(seqs) if built is None else built
-        self._largest_norm, self._mapped = largest_norm, mapped
+        self._largest_norm, self._scale, self._mapped = largest_norm, scale, mapped
         self._cached_selector = self._copy = None
 
     def _plan(self, n: int) -> str:
@@ -369,7 +361,12 @@ class FaissIndex:
         trained = self._factory != "Flat"
         return grown and (self._plan(len(live)) != self._factory or (trained and len(live) > GROWTH * self._built))
 
-    def _append(self, numbers: np.ndarray, matrix: np.ndarray) -> None:
+    def _append(self, numbers: np.ndarray, matrix: np.ndarray) -> bool:
+        """Add vectors; False where they are too long for an approximate index."""
+        matrix = Scaled.by(matrix, self._scale)
+        largest = max(self._largest_norm, longest(matrix))
+        if largest > LONG and self._factory != "Flat":
+            return False
         if self._mapped:
             # FAISS ends the whole process when a vector is added to an index that lies in a mapped file.
             self._index = faiss.deserialize_index(faiss.serialize_index(self._index))
@@ -377,8 +374,9 @@ class FaissIndex:
         add(self._index, matrix)
         self._seqs = np.concatenate([self._seqs, numbers])
         self._alive = np.concatenate([self._alive, np.ones(len(numbers), dtype=bool)])
-        self._largest_norm = max(self._largest_norm, longest(matrix))
+        self._largest_norm = largest
         self._cached_selector = self._copy = None
+        return True
 
     def _bury(self, gone: np.ndarray) -> None:
         self._alive = self._alive & ~gone

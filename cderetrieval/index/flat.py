@@ -66,7 +66,7 @@ def flat_search(
     vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
     scale = scale_of(lengths(queries), largest_norm, metric)
     margin = NOISE * scale + grid(scale)
-    probes, powers = probes_of(queries, largest_norm, metric)
+    probes, powers = probes_of(queries, largest_norm) if metric == "ip" else (queries, np.zeros(len(queries), int))
     scores = np.empty((len(queries), k))
     found = np.empty((len(queries), k), dtype=np.int64)
     rows = np.arange(len(queries))

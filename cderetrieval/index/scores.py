@@ -22,6 +22,8 @@ LARGE, LARGE_SUM = 6, 8
 SMALL = 1e-3
 # A query that many powers of two from length 1 is brought there for engines that compute in float32.
 ORDINARY = 24
+# Lengths that are 1 for all that approximate indexes care.
+ABOUT = (0.8, 1.25)
 FLOAT32 = np.finfo(np.float32)
 # Powers of ten that float64 holds whatever it is multiplied with here.
 _FEWEST, _MOST = -300, 300
@@ -82,18 +84,21 @@ def scale_of(queries: np.ndarray, rows: np.ndarray, metric: str) -> np.ndarray:
     return queries * rows if metric == "ip" else (queries + rows) ** 2
 
 
-def probes_of(queries: np.ndarray, largest_norm: float = 1.0, metric: str = "ip") -> tuple[np.ndarray, np.ndarray]:
+def probes_of(queries: np.ndarray, largest_norm: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Queries whose products with the vectors stay within float32, and the power of two that each was divided by.
 
     Such a division is exact, and changes nothing of what is near. Queries of ordinary length stay as they are.
     """
     powers = np.frexp(lengths(queries))[1]
-    if metric == "l2":
-        return queries, np.zeros_like(powers)
     if 0 < largest_norm < np.inf:
         powers = powers + np.frexp(largest_norm)[1] // 2
     powers = np.where(abs(powers) < ORDINARY, 0, powers)
     return np.ldexp(queries, -powers[:, None]), powers
+
+
+def near_one(found: np.ndarray) -> np.ndarray:
+    """What to divide vectors of these lengths by to give them length 1: 1 where they are empty, or have nearly that."""
+    return np.where((found == 0) | ((found > ABOUT[0]) & (found < ABOUT[1])), 1.0, found)
 
 
 def _factor(scale: np.ndarray, large: int = LARGE) -> np.ndarray | float:

@@ -1,0 +1,63 @@
+"""Search of an approximate FAISS index: its own scores, settled, equal ones in order of insertion.
+
+FAISS says how far codes are, not how long the vectors were, so a score is its own scale here. The index holds vectors
+of about length 1 (:class:`~.stream.Scaled`) and is asked with queries of that length; scores are put back to scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import faiss
+import numpy as np
+
+from .exact import best_first
+from .scores import lengths, near_one, settled
+from .tune import Breadth, search_parameters, widest
+
+
+def approximate_search(
+    index: Any,
+    queries: np.ndarray,
+    k: int,
+    breadth: Breadth,
+    selector: Any,
+    *,
+    engine: Any,
+    factor: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, float64, and positions, int64, both of shape (q, k), best first; short rows end in -inf and -1.
+
+    Parameters
+    ----------
+    index
+        A trained and filled FAISS index; `engine` is the same, or its copy on a GPU.
+    queries
+        Shape (q, dimension), float32.
+    k
+        Answers for each query.
+    breadth
+        How widely to look; more widely where that finds fewer than k.
+    selector
+        A FAISS IDSelector of the live rows, or `None` where none is removed.
+    factor
+        What the vectors of the index were multiplied with.
+    """
+    ip = index.metric_type == faiss.METRIC_INNER_PRODUCT
+    long = near_one(lengths(queries)) if ip else np.full(len(queries), 1 / factor)
+    probes = (queries / long[:, None]).astype(np.float32)
+    back = long / factor if ip else long**2
+    width, limit = breadth.width, widest(index) or 0
+    rows = np.arange(len(queries))
+    scores = np.full((len(queries), k), -np.inf)
+    found = np.full((len(queries), k), -1, dtype=np.int64)
+    while len(rows):
+        parameters = search_parameters(index, replace(breadth, width=width), selector, k)
+        raw, positions = engine.search(probes[rows], k, params=parameters)
+        similar = (raw if ip else -raw).astype(np.float64) * back[rows, None]
+        scores[rows], found[rows] = np.where(positions < 0, -np.inf, settled(similar)), positions
+        # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.
+        rows = rows[found[rows, k - 1] < 0] if width < limit else rows[:0]
+        width = min(2 * width, limit)
+    return best_first(scores, found, k)
