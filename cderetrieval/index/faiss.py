@@ -115,7 +115,7 @@ class FaissIndex:
             seed=settings["seed"],
         )
         kept = {name: settings[name] for name in ("recall", "built", "largest_norm")}
-        new._power = settings.get("factor", 1.0)
+        kept["scale"] = settings.get("scale", 1.0)  # indexes of earlier versions say nothing of it
         new._install(index, settings["factory"], seqs, dead, breadth, mapped=True, **kept)
         return new
 

@@ -13,6 +13,8 @@ same everywhere. Vectors and queries of any length are ranked as those of length
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 DECIMALS = 6
@@ -26,8 +28,8 @@ ORDINARY = 24
 ABOUT = (0.8, 1.25)
 FLOAT32 = np.finfo(np.float32)
 # Powers of ten that float64 holds whatever it is multiplied with here.
-_FEWEST, _MOST = -300, 300
-_POWERS = np.array([float(f"1e{power}") for power in range(_FEWEST, _MOST + 1)])
+_MOST = 300
+_POWERS = [float(f"1e{power}") for power in range(-_MOST, _MOST + 1)]
 
 
 def settled(scores: np.ndarray, scale: np.ndarray | float | None = None) -> np.ndarray:
@@ -49,7 +51,7 @@ def settled(scores: np.ndarray, scale: np.ndarray | float | None = None) -> np.n
     """
     wide = np.asarray(scores, dtype=np.float64)
     factor = _factor(np.abs(wide), LARGE_SUM) if scale is None else _factor(np.asarray(scale, dtype=np.float64))
-    return np.asarray(np.rint(wide * factor) / factor + 0.0)
+    return np.asarray(np.rint(wide * factor) / factor)
 
 
 def shown(scores: np.ndarray) -> np.ndarray:
@@ -79,7 +81,7 @@ def lengths(matrix: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
 
 
-def scale_of(queries: np.ndarray, rows: np.ndarray, metric: str) -> np.ndarray:
+def scale_of(queries: np.ndarray, rows: np.ndarray | float, metric: str) -> np.ndarray:
     """Scale of products, or of squared distances, from lengths of queries and of rows, which are broadcast."""
     return queries * rows if metric == "ip" else (queries + rows) ** 2
 
@@ -103,19 +105,25 @@ def near_one(found: np.ndarray) -> np.ndarray:
 
 def _factor(scale: np.ndarray, large: int = LARGE) -> np.ndarray | float:
     """Power of ten that turns scores into whole numbers of the grid."""
-    least, most = scale.min(initial=np.inf), scale.max(initial=0.0)
+    least, most = float(scale.min(initial=np.inf)), float(scale.max(initial=0.0))
     # As a rule all scales want the same, and a number is multiplied faster than a matrix is looked up.
     if 0 < least <= most < np.inf:
-        ends = _places(np.log10([least, most]), large)
+        ends = [_kept(round(math.log10(end)), large) for end in (least, most)]
         if ends[0] == ends[1]:
-            return float(_POWERS[ends[0]])
+            return _POWERS[ends[0] + _MOST]
     powers = np.zeros(scale.shape)
     np.log10(scale, out=powers, where=(scale > 0) & (scale < np.inf))
-    return np.take(_POWERS, _places(powers, large))
+    return np.take(_KEPT[large], np.rint(powers).astype(np.int64) + _FAR)
 
 
-def _places(powers: np.ndarray, large: int) -> np.ndarray:
-    """Where in _POWERS the factor of scores is whose scale is that power of ten."""
-    nearest = np.rint(powers)
-    kept = DECIMALS - np.minimum(nearest, 0) - np.maximum(nearest - large, 0)
-    return np.clip(kept, _FEWEST, _MOST).astype(np.int64) - _FEWEST
+def _kept(power: int, large: int) -> int:
+    """Decimals to keep of scores whose scale is that power of ten."""
+    return max(-_MOST, min(_MOST, DECIMALS - min(power, 0) - max(power - large, 0)))
+
+
+# The factor for each power of ten that a float64 can have.
+_FAR = 400
+_KEPT = {
+    large: np.array([_POWERS[_kept(power, large) + _MOST] for power in range(-_FAR, _FAR + 1)])
+    for large in (LARGE, LARGE_SUM)
+}

@@ -61,7 +61,7 @@ class Scaled:
                 break
         found = lengths(np.concatenate(first)) if first else np.zeros(0)
         found = found[found > 0]
-        return float(np.clip(1 / near_one(np.median(found)), *FACTORS)) if len(found) else 1.0
+        return float(np.clip(1 / near_one(np.median(found, keepdims=True))[0], *FACTORS)) if len(found) else 1.0
 
 
 def select(chunks: Chunks, seqs: np.ndarray, check: Callable[[Any], Any]) -> Chunks:

@@ -98,6 +98,32 @@ def test_copies_stand_in_order_of_insertion_at_any_length_k_and_batch(length, me
             np.testing.assert_array_equal(found, exact_search(matrix, queries, k, metric=metric)[1])
 
 
+@pytest.mark.parametrize("kind", ["HNSW16", "IVF4,SQ8"])
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_an_index_of_long_vectors_is_opened_and_grows_as_it_was_saved(kind, metric, tmp_path):
+    matrix, queries = 50 * drawn(400), 50 * drawn(5, seed=1)
+    index = filled(kind, matrix[:390], metric)
+    assert index.factory == kind
+    digest = cache.save(index, tmp_path, epoch=0, generation=1, fingerprint="a")
+    opened = cache.load(tmp_path, dimension=16, factory=kind, metric=metric, epoch=0, fingerprint="a", digest=digest)
+    opened.add(np.arange(390, 400), matrix[390:])
+    scores, found = opened.search(queries, 400)
+    truth, _ = exact_search(matrix, queries, 400, metric=metric)
+    np.testing.assert_allclose(scores[:, :100], truth[:, :100], atol=150)
+    assert np.mean(np.sort(found, axis=1) == np.arange(400)) > 0.95
+
+
+def test_vectors_too_long_for_an_approximate_index_turn_it_into_an_exact_one(caplog):
+    matrix, queries = drawn(400), drawn(5, seed=1)
+    grown = np.concatenate([matrix, np.float32(1e25) * matrix[:3]])
+    numbers = np.arange(403)
+    index = FaissIndex(16, "HNSW16")
+    for count in (400, 403, 403):
+        index.sync(numbers[:count], lambda seq: iter([(numbers[numbers > seq], grown[numbers > seq])]))
+    assert index.factory == "Flat"
+    np.testing.assert_array_equal(index.search(queries, 9)[1], exact_search(grown, queries, 9)[1])
+
+
 def test_float_noise_ties_and_what_is_more_than_noise_does_not():
     one = np.array([[0.6, 0.8, 0], [0.8, 0.6, 0]], dtype=np.float32)
     noisy = np.concatenate([one, np.nextafter(one, np.float32(2))])
