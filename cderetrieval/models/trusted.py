@@ -291,7 +291,7 @@ def words_config(values: Values, where: str) -> Values:
     """wordembedding_config.json: a tokenizer of sentence-transformers."""
     asked = values.get("tokenizer_class")
     name = asked.rpartition(".")[2] if isinstance(asked, str) else ""
-    if name not in _WORD_TOKENIZERS or not asked.startswith("sentence_transformers."):
+    if name not in _WORD_TOKENIZERS or not str(asked).startswith("sentence_transformers."):
         raise refuse(where, f"tokenizer_class={asked!r}")
     return {**values, "tokenizer_class": f"{_DENSE}.tokenizer.{name}"}
 
