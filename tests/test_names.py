@@ -56,7 +56,7 @@ def test_a_directory_with_a_model_still_comes_first(here):
 def test_a_path_without_a_model_says_so(here, name, monkeypatch):
     monkeypatch.setenv("HOME", str(here))
     results_of("mine", here)
-    with pytest.raises(ModelError, match="mine holds no model"):
+    with pytest.raises(ModelError, match="mine cannot be loaded: it holds no model"):
         load(name)
     with pytest.raises(ModelError, match="there is no directory"):
         load(name.replace("mine", "yours"))

@@ -179,7 +179,7 @@ def find(name: str, revision: str | None = None) -> Path:
         refuse_index(local)
     if looks_like_path(name):
         raise ModelError(
-            f"{local} holds no model: there is neither config.json nor modules.json in it."
+            f"{local} cannot be loaded: it holds no model, neither config.json nor modules.json is there."
             if local.is_dir()
             else f"there is no directory {name!r}. Give an existing directory, or a model name."
         )
