@@ -242,8 +242,8 @@ def fetch(repository: str, revision: str | None = None, *, local: bool = False) 
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(repository, revision=revision, local_files_only=local, allow_patterns=HUB_FILES)
-        return Path(found)
+        more: dict[str, Any] = {"local_files_only": True} if local else {}
+        return Path(snapshot_download(repository, revision=revision, **more, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
