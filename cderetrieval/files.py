@@ -53,7 +53,7 @@ def make_directory(path: Path) -> Path:
     Raises
     ------
     StoreError
-        If there is a file, or nothing can be written there.
+        If it cannot be made, or a file stands there.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -127,8 +127,10 @@ def _is_locked(path: Path) -> bool:
         return False
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:  # another user's
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

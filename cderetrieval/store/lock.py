@@ -99,28 +99,24 @@ class WriterLock:
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise LockedError(_refusal(_owner(file), path.parent)) from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be locked ({error}). Keep the index where files can be locked.") from error
+    """Lock the file, or say who has it locked, which stands in it a moment after that process has locked it."""
+    for left in range(20, -1, -1):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            owner = os.pread(file.fileno(), OWNER_SIZE, 0).decode("ascii", "replace").strip(" \0\n")
+            if owner or not left:
+                raise LockedError(_refusal(owner or "unknown", path.parent)) from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be locked ({error}). Keep the index where files can be locked.") from error
+        time.sleep(0.01)
 
 
 def _write_owner(file: IO[bytes], owner: str) -> None:
     """Write a process id in one piece and always as long, so that nobody reads half of one."""
     with contextlib.suppress(OSError):  # it only serves a message, and the disk may be full
         os.pwrite(file.fileno(), owner.ljust(OWNER_SIZE).encode(), 0)
-
-
-def _owner(file: IO[bytes]) -> str:
-    """The process id in the file; a writer puts it there as soon as it has the lock."""
-    for _ in range(20):
-        owner = os.pread(file.fileno(), OWNER_SIZE, 0).decode("ascii", "replace").strip(" \0\n")
-        if owner:
-            return owner
-        time.sleep(0.01)
-    return "unknown"
 
 
 def _refusal(owner: str, directory: Path) -> str:
