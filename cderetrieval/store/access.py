@@ -24,7 +24,8 @@ def location(path: Path) -> str:
     """
     file = path.resolve()
     uri, log = file.as_uri(), beside(file, "-wal")
-    if not path.is_symlink() and os.access(path.parent, os.W_OK):
+    # Who may not write to the file must not make a log either: it would be theirs, and in its owner's way.
+    if not path.is_symlink() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         _check_beside(path)
         return f"{uri}?mode=rw"
     if not log.exists() or log.stat().st_size == 0:

@@ -86,6 +86,15 @@ def test_a_closed_index_answers_and_stays_as_it_is(index):
     assert {path.name: path.read_bytes() for path in index.iterdir()} == before
 
 
+def test_who_may_not_write_to_the_file_leaves_nothing_beside_it(index):
+    before = sorted(os.listdir(index))
+    index.chmod(0o777)
+    for path in index.iterdir():
+        path.chmod(0o444)
+    assert elsewhere(search, index) == "7"
+    assert sorted(os.listdir(index)) == before
+
+
 def test_an_index_without_a_cache_answers_too(index):
     for path in index.glob("index.*"):
         path.unlink()
