@@ -32,6 +32,11 @@ def claim(directory: Path, n_parts: int) -> Path:
         If it holds an index.
     """
     taken = any(begun(part_directory(directory, number)) for number in range(n_parts))
+    if taken and not os.path.exists(directory / MANIFEST):
+        raise StoreError(
+            f"{directory} holds parts of a hybrid that was never saved whole ({MANIFEST} is missing). Choose another "
+            "directory."
+        )
     if taken or os.path.exists(directory / STORE_FILE):
         raise StoreError(f"{directory} holds an index already. Open it with load, or choose another directory.")
     return make_directory(directory)

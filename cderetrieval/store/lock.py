@@ -104,7 +104,7 @@ def _lock(file: IO[bytes], path: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        except BlockingIOError as error:
+        except (BlockingIOError, PermissionError) as error:  # which of them depends on the file system
             owner = os.pread(file.fileno(), OWNER_SIZE, 0).decode("ascii", "replace").strip(" \0\n")
             if owner or not left:
                 raise LockedError(_refusal(owner or "unknown", path.parent)) from error

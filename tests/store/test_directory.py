@@ -111,6 +111,13 @@ def test_a_part_that_is_a_link_is_refused(index, tmp_path):
         Hybrid.load(tmp_path / "hybrid", models={"a": HashEncoder(), "b": HashEncoder()})
 
 
+def test_a_hybrid_that_was_never_saved_whole_is_named(tmp_path):
+    with Hybrid({"a": HashEncoder(), "b": HashEncoder()}, on="text") as hybrid:
+        hybrid.add(DOCUMENTS, show_progress=False).parts["a"].save(tmp_path / "hybrid" / "part-0")
+        with pytest.raises(StoreError, match=r"never saved whole \(hybrid\.json is missing\)\. Choose another"):
+            hybrid.save(tmp_path / "hybrid")
+
+
 def test_the_directory_itself_may_be_a_link(index, tmp_path):
     (tmp_path / "link").symlink_to(index)
     with Retriever.load(tmp_path / "link", model=HashEncoder()) as retriever:
