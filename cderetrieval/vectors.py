@@ -200,6 +200,10 @@ def dense_rows(vectors: Any, dimension: int, what: str, first: int = 0) -> np.nd
     if not finite.all():
         row = int(finite.argmin())
         raise InputError(_not_finite(what, first + row, int((~finite).sum()), given[row]))
+    if given.dtype.itemsize > matrix.dtype.itemsize:
+        empty = np.flatnonzero(~matrix.any(axis=1))
+        if len(lost := empty[given[empty].any(axis=1)]):
+            raise InputError(f"the vector of {what} {first + lost[0]} has numbers too small to be stored: scale it up.")
     return matrix
 
 
