@@ -219,13 +219,13 @@ class Hits(list[list[dict[str, Any]]]):
         InputError
             If an id holds white space, which separates the fields of that format.
         """
-        names = {str(name) for name in self.query_ids} | {str(hit["id"]) for ranking in self for hit in ranking}
+        names = {id_name(name) for name in self.query_ids} | {id_name(hit["id"]) for ranking in self for hit in ranking}
         if broken := next((name for name in sorted(names) if name.split() != [name]), None):
             raise InputError(
                 f"id {broken!r} is empty or holds white space, which a TREC run cannot hold; use to_frame()."
             )
         lines = [
-            f"{query_id} Q0 {hit['id']} {rank} {_score(hit['similarity'])} {tag}\n"
+            f"{id_name(query_id)} Q0 {id_name(hit['id'])} {rank} {_score(hit['similarity'])} {tag}\n"
             for query_id, ranking in zip(self.query_ids, self, strict=True)
             for rank, hit in enumerate(ranking, start=1)
         ]

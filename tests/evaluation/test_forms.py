@@ -82,3 +82,11 @@ def test_bad_grades_and_files_are_named(tmp_path):
         as_run(tmp_path / "run.txt")
     with pytest.raises(InputError, match="does not exist"):
         as_run(tmp_path / "none.txt")
+
+
+def test_numbers_of_a_frame_are_one_id(tmp_path):
+    hits = Hits([[{"id": 17.0, "similarity": 0.5}, {"id": 1.5, "similarity": 0.25}]], query_ids=[7.0])
+    assert hits.to_run() == {"7": {"17": 0.5, "1.5": 0.25}}
+    hits.to_trec(tmp_path / "run.txt")
+    assert as_run(hits) == as_run(tmp_path / "run.txt") == as_run({7: {17: 0.5, 1.5: 0.25}})
+    assert as_qrels(pd.DataFrame({"qid": [7.0], "docid": [17.0], "rel": [1.0]})) == {"7": {"17": 1}}
