@@ -103,19 +103,22 @@ def _record(first: Line, lines: Iterator[Line], delimiter: str) -> tuple[list[Li
 
 
 def _swallowed(taken: list[Line], columns: int, delimiter: str) -> bool:
-    """Whether the lines after the first are rows by themselves, and not text that goes on."""
-    spaced = bool(re.search(r"\s", taken[0][1].split(delimiter)[0]))
-    alone = [_is_row(line, columns, delimiter, spaced) for _, line in taken[1:]]
-    return sum(alone) >= STRAY * len(alone)
+    """Whether the lines of a record are rows by themselves, and not text that goes on."""
+    opening, *inner = (_columns(line, delimiter) for _, line in taken)
+    alone = [_is_row(fields, opening) for fields in inner]
+    return len(opening) == columns and _is_row(opening, opening) and sum(alone) >= STRAY * len(alone)
 
 
-def _is_row(line: str, columns: int, delimiter: str, spaced: bool) -> bool:
-    """Prose has spaces after its commas, and more than one word before the first."""
-    fields = line.rstrip("\r\n").split(delimiter)
-    first = fields[0].strip()
-    if len(fields) != columns or not first or (not spaced and re.search(r"\s", first)):
-        return False
-    return not any(field.startswith(" ") for field in fields[1:])
+def _columns(line: str, delimiter: str) -> list[str]:
+    """Fields of a line in which a quote that does not close stands for itself."""
+    return QUOTED.sub("quoted", line.rstrip("\r\n")).split(delimiter)
+
+
+def _is_row(fields: list[str], other: list[str]) -> bool:
+    """Whether fields are a row as `other` is; prose has spaces after commas, and words where others have numbers."""
+    first, own = fields[0].strip(), other[0].strip()
+    alike = first.isdigit() == own.isdigit() and bool(re.search(r"\s", first)) <= bool(re.search(r"\s", own))
+    return len(fields) == len(other) and first != "" and alike and not any(field[:1] == " " for field in fields[1:])
 
 
 def _literal(line: str) -> list[str]:
@@ -130,4 +133,7 @@ def _stray(path: Path, taken: list[Line], reason: str) -> str:
         what = f"{path}, after line {max(1, last - 1)}: {reason}, in the row that begins in line {first}"
     else:
         what = f"{path}, line {first}: a quote opens here and swallows {last - first} lines that are rows by themselves"
-    return f'{what}. Where a quote belongs to the text, write it twice and put the field into quotes: "5"" disk".'
+    return (
+        f'{what}. Where a quote belongs to the text, write it twice and put the field into quotes: "5"" disk". Where '
+        "the lines are one text, give the documents as JSON lines."
+    )

@@ -339,6 +339,11 @@ def test_a_stray_quote_of_a_tsv_stands_for_itself(tmp_path):
         (b'id,text\n1,"owls hunt\n2,bees\n3,cats\n', "after line 3: .*the row that begins in line 2"),
         (b'id,text\n1,"owls hunt\n2,"bees"\n3,cats\n', "after line 2: .*the row that begins in line 2"),
         (b'id,text\n1,"owls" hunt\n2,bees\n', "after line 1: "),
+        (b'text,id\n"owls hunt,1\nbees hum,2\na 5",3\n', "line 2: a quote opens here and swallows 2 lines"),
+        (
+            b'id,title,text\na,"one, two","owls\nb,three,bees\nc,four,a 5"\n',
+            "line 2: a quote opens here and swallows 2",
+        ),
     ],
 )
 def test_a_stray_quote_of_a_csv_is_named(tmp_path, data, message):
@@ -353,5 +358,11 @@ def test_fields_of_several_lines_stay(tmp_path):
     assert rows == [("1", text), ("2", "a\nb"), ("3", "x, y\nz, w")]
     assert documents(tmp_path / "b.csv", b"id,text\r1,a\r2,b\r") == [("1", "a"), ("2", "b")]
     assert documents(tmp_path / "c.csv", b'\xef\xbb\xbf"id","text"\r\n1,5" disk\r\n') == [("1", '5" disk')]
+    for row in ('"line one\nline two",1', '"one, or two\nthree",1', '"one\ntwo\nthree",1', '"a, b\nc, d",1'):
+        [found] = documents(tmp_path / "e.csv", f"text,id\n{row}\n".encode())
+        assert found == (row[1:-3], "1")
+    for text in ("one\ntwo", "a, b\nc, d", "a\n\nb", "x=f(a,b)\ny=g(a,b)"):
+        [found] = documents(tmp_path / "f.csv", f'id,text,label\n1,"{text}",x\n'.encode())
+        assert found == ("1", text, "x")
     pandas = documents(tmp_path / "d.csv", b",id,text\n0,1,a\n")  # the index of a frame has no name
     assert pandas == [("0", "1", "a")]
