@@ -105,8 +105,11 @@ def _record(first: Line, lines: Iterator[Line], delimiter: str) -> tuple[list[Li
 def _swallowed(taken: list[Line], columns: int, delimiter: str) -> bool:
     """Whether the lines of a record are rows by themselves, and not text that goes on."""
     opening, *inner = (_columns(line, delimiter) for _, line in taken)
-    alone = [_is_row(fields, opening) for fields in inner]
-    return len(opening) == columns and _is_row(opening, opening) and sum(alone) >= STRAY * len(alone)
+    if delimiter == "\t":  # which prose does not hold
+        alone = [len(fields) == columns for fields in inner]
+    else:
+        alone = [_is_row(fields, opening) for fields in inner if _is_row(opening, opening)]
+    return len(opening) == columns and alone != [] and sum(alone) >= STRAY * len(alone)
 
 
 def _columns(line: str, delimiter: str) -> list[str]:

@@ -321,6 +321,8 @@ def test_a_stray_quote_of_a_tsv_stands_for_itself(tmp_path):
     ]
     rows = documents(tmp_path / "b.tsv", b'id\ttext\n1\t"owls\n2\tbees"\n3\tants\n')
     assert rows == [("1", '"owls'), ("2", 'bees"'), ("3", "ants")]
+    rows = documents(tmp_path / "e.tsv", b'id\ttext\n1\t"owls\na b\t bees\n3\tants"\n')
+    assert rows == [("1", '"owls'), ("a b", " bees"), ("3", 'ants"')]
     assert documents(tmp_path / "c.tsv", b'id\ttext\n1\ta\n2\t"last') == [("1", "a"), ("2", '"last')]
     assert documents(tmp_path / "d.tsv", b'id\ttext\n1\t"one\ntwo\n\nthree"\n2\tb\n') == [
         ("1", "one\ntwo\n\nthree"),
