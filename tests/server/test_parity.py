@@ -74,6 +74,24 @@ def test_equal_similarities_stand_in_order_of_insertion(place, at):
     assert [hit["id"] for hit in remote("the same", k=60, documents=True)[0]] == [*names[:3], *names[4:], "copy 3"]
 
 
+@pytest.mark.parametrize("length", [1e-4, 1e4])
+def test_short_and_long_vectors_are_ranked_as_here(place, at, length):
+    rng = np.random.default_rng(0)
+    vectors = (length * rng.standard_normal((40, 16))).astype(np.float32)
+    vectors[30:] = vectors[5]
+    documents = [{"id": f"d{i}", "text": f"text {i}"} for i in range(40)]
+    local, remote = (one.add(documents, vectors=vectors) for one in (Retriever(HashEncoder()), at(place)))
+    for asked in (vectors[:6], np.float32(1e-6) * vectors[:6], np.float32(1e20) * vectors[:6]):
+        here, there = local(asked, k=40), remote(asked, k=40)
+        for ours, theirs in zip(there, here, strict=True):
+            assert [hit["id"] for hit in ours] == [hit["id"] for hit in theirs]
+            expected = [hit["similarity"] for hit in theirs]
+            np.testing.assert_allclose(
+                [hit["similarity"] for hit in ours], expected, rtol=1e-4, atol=1e-6 * expected[0]
+            )
+            assert expected[0] > 0
+
+
 def test_strings_and_their_numbers(place, at):
     remote = at(place).add(["zero", " one "]).add([{"id": 7, "text": "seven"}]).add(["eight"])
     assert [remote(text, k=1)[0][0]["id"] for text in ("zero", " one ", "seven", "eight")] == [0, 1, 7, 8]
