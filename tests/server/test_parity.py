@@ -87,7 +87,7 @@ def test_short_and_long_vectors_are_ranked_as_here(place, at, length):
             assert [hit["id"] for hit in ours] == [hit["id"] for hit in theirs]
             expected = [hit["similarity"] for hit in theirs]
             np.testing.assert_allclose(
-                [hit["similarity"] for hit in ours], expected, rtol=1e-4, atol=1e-6 * expected[0]
+                [hit["similarity"] for hit in ours], expected, rtol=1e-5, atol=1e-5 * expected[0]
             )
             assert expected[0] > 0
 
