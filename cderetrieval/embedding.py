@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -21,6 +22,7 @@ from .errors import ConfigError, ContextError, InputError, MismatchError, ModelE
 from .recognition import has_made, may_be
 from .runtime import progress
 from .store import Store
+from .store.turns import Turns
 from .types import ContextualModel, Encoder, Vectors
 from .vectors import DENSE, Layout, as_vectors, checked, weights_of
 
@@ -127,6 +129,15 @@ def _mismatch(name: str | None, stored: str, given: str, why: str = UNLIKE) -> s
     )
 
 
+@dataclass(frozen=True)
+class Made:
+    """What was made for the context of a digest: replaced as a whole, so that threads never see a half of two."""
+
+    digest: str | None = None
+    context: Context | None = None
+    encoder: Encoder | None = None
+
+
 class CorpusEmbedder:
     """The model of an index, its context, and the encoder that the two make.
 
@@ -159,8 +170,8 @@ class CorpusEmbedder:
         self._spec = spec
         self._device, self._dtype = device, dtype
         self._model: Model | None = None
-        self._context: Context | None = None
-        self._encoder: Encoder | None = None
+        self._made = Made()
+        self._turns = Turns()
 
     @property
     def name(self) -> str:
@@ -169,7 +180,13 @@ class CorpusEmbedder:
 
     @property
     def model(self) -> Model:
-        """The model, loaded when first asked for."""
+        """The model, loaded when first asked for, by one thread: transformers loads one model at a time."""
+        if self._model is None:
+            with self._turns.turn("model"):
+                return self._load()
+        return self._model
+
+    def _load(self) -> Model:
         if self._model is None:
             if self._given is None:
                 raise MismatchError(
@@ -187,14 +204,15 @@ class CorpusEmbedder:
     @property
     def context(self) -> Context | None:
         """The context of all stored vectors; None before it is decided, and for models that take none."""
-        digest = self._store.get_setting("context")
-        if digest is None:
-            return None
-        if self._context is None or self._context.digest != digest:
-            # Decided in another process, or refreshed there since it was last read here.
-            self._context = Context.restore(*self._store.get_context(digest))
-            self._encoder = None
-        return self._context
+        return self._now().context
+
+    def _now(self) -> Made:
+        digest, made = self._store.get_setting("context"), self._made
+        if made.digest != digest:
+            # Decided in another process, or refreshed there since it was last read here; or a change was undone.
+            made = Made(digest, None if digest is None else Context.restore(*self._store.get_context(digest)))
+            self._made = made
+        return made
 
     @property
     def encoder(self) -> Encoder:
@@ -207,16 +225,15 @@ class CorpusEmbedder:
         MismatchError
             If the stored vectors were made by another encoder.
         """
-        context = self.context
-        if self._encoder is None:
-            encoder = self._build(context)
-            stored = self._store.get_setting("fingerprint")
-            if stored is not None and not has_made(encoder, self._store, stored):
-                raise MismatchError(
-                    _mismatch(self._settings.model, stored, encoder.fingerprint, self._difference(encoder))
-                )
-            self._encoder = encoder
-        return self._encoder
+        made = self._now()
+        if made.encoder is not None:
+            return made.encoder
+        encoder = self._build(made.context)
+        stored = self._store.get_setting("fingerprint")
+        if stored is not None and not has_made(encoder, self._store, stored):
+            raise MismatchError(_mismatch(self._settings.model, stored, encoder.fingerprint, self._difference(encoder)))
+        self._made = replace(made, encoder=encoder)
+        return encoder
 
     def _build(self, context: Context | None) -> Encoder:
         model = self.model
@@ -239,13 +256,13 @@ class CorpusEmbedder:
     def forget(self, spec: ContextSpec = "own") -> None:
         """Drop what is held in memory; the store says what is true. `spec` is for the next :meth:`decide`."""
         self._spec = spec
-        self._context = None
-        self._encoder = None
+        self._made = Made()
 
-    @property
-    def spec(self) -> ContextSpec:
-        """What the user said of the context."""
-        return self._spec
+    def told(self, spec: ContextSpec) -> CorpusEmbedder:
+        """One like this with something else said of the context; this one stays as it is."""
+        other = copy(self)
+        other.forget(spec)
+        return other
 
     def sampler(self) -> Sampler | None:
         """What must watch the documents go by, where the context is to be sampled from them."""
@@ -292,13 +309,14 @@ class CorpusEmbedder:
 
     def embed(self, chunks: Iterable[tuple[np.ndarray, list[str]]], total: int, show_progress: bool) -> None:
         """Embed stored texts, chunk by chunk, and store their vectors; a lexical model has none."""
-        if self.encoder.kind == LEXICAL:
+        encoder = self.encoder
+        if encoder.kind == LEXICAL:
             return
         done = 0
         with progress(range(total), "embedding documents", show=show_progress) as bar:
             for seqs, texts in self._portions(chunks):
                 try:
-                    vectors = self.encoder.encode_document(texts)
+                    vectors = encoder.encode_document(texts)
                 except ModelError as error:
                     raise ModelError(f"documents {done} to {done + len(texts) - 1}: {error}") from error
                 self._store.put_vectors(seqs, self.checked(vectors, len(texts), done))

@@ -48,6 +48,10 @@ class ServerError(StoreError):
     """A search server cannot be reached, did not answer in time, or refused a request; the message says which."""
 
 
+class CopyError(CDEError, TypeError):
+    """An object that holds open files was to be pickled or copied."""
+
+
 class TrainingError(CDEError, RuntimeError):
     """Training cannot go on: the loss is not finite, for one. The last checkpoint stays as it is."""
 

@@ -36,6 +36,7 @@ except ImportError:  # Windows
 # Permissions of the files of a new index.
 PRIVATE = 0o600
 REBUILD = "Restore it from a copy, or build it again."
+ROOM = "Check free space, quota and permissions; what was stored before is as it was."
 # Characters of a library's own message that ours repeats.
 REASON = 300
 # What is no damage of a file: the user's wish to stop, and the end of a generator.
@@ -210,6 +211,33 @@ def reading(
     except BaseException as cause:  # tokenizers' panics are no `Exception`
         reason = " ".join(str(cause).split())[:REASON]
         raise error(f"{path} is damaged ({type(cause).__name__}: {reason}). {remedy}") from cause
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], *, error: type[CDEError] = StoreError, remedy: str = ROOM) -> Iterator[None]:
+    """Turn what the system or a library throws while files are written into a named error.
+
+    Parameters
+    ----------
+    path
+        The file or directory, named by the error.
+    error
+        Class of the error.
+    remedy
+        What the user can do, a sentence.
+
+    Raises
+    ------
+    CDEError
+        An `error` that names the file. Errors of this package pass through.
+    """
+    try:
+        yield
+    except (CDEError, MemoryError):
+        raise
+    except Exception as cause:  # of the system, FAISS, safetensors
+        reason = " ".join(str(cause).split())[:REASON]
+        raise error(f"{path} cannot be written ({type(cause).__name__}: {reason}). {remedy}") from cause
 
 
 def _flush(path: Path) -> None:

@@ -12,8 +12,7 @@ index is a cache that can be rebuilt from it at any time. With ``index="milvus:/
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from .context.context import Context
 from .documents import Row, document_rows, query_texts
 from .embedding import ContextSpec, CorpusEmbedder, Model, Settings, is_contextual, with_statistics
 from .errors import ContextError, InputError
+from .runtime import Here
 from .types import Encoder, Hits, Vectors
 from .view import check_k
 
@@ -33,7 +33,7 @@ from .view import check_k
 CHUNK = 10_000
 
 
-class Retriever:
+class Retriever(Here):
     """Contextual, dense or sparse retrieval over a collection of documents.
 
     Parameters
@@ -100,8 +100,8 @@ class Retriever:
     ) -> None:
         self._opened = opened
         self._store, self._settings, self.path, _ = opened
-        embedder = self._embedder = CorpusEmbedder(self._store, self._settings, given, context, device, dtype)
-        self._view = view_of(opened, lambda: embedder.encoder)
+        self._embedder = CorpusEmbedder(self._store, self._settings, given, context, device, dtype)
+        self._view = view_of(opened, lambda: self._embedder.encoder)
 
     @classmethod
     def load(
@@ -197,17 +197,21 @@ class Retriever:
         InputError
             If a document lacks a field, has an empty text, or shares its id with another of this call.
         """
-        with self._changing():
-            settings = self._settings
+        settings = self._settings
+
+        def put() -> None:
             next_id = self._store.get_setting("next_id", 0)
             rows = document_rows(documents, settings.key, settings.on, next_id, skip_empty=skip_empty)
             self._put(rows, vectors, show_progress)
+
+        self._change(put)
         return self
 
     def _put(self, rows: Iterable[Row], vectors: Any = None, show_progress: bool = False) -> None:
-        """Store checked documents and their vectors, inside :meth:`_changing`."""
+        """Store checked documents and their vectors, inside :meth:`_change`."""
         embedder = self._embedder
-        rows = self._numbered(rows, self._store.get_setting("next_id", 0))
+        numbers = [self._store.get_setting("next_id", 0)]
+        rows = _numbered(rows, numbers)
         sampler = embedder.sampler()
         if sampler is not None and vectors is not None:
             raise ContextError(
@@ -215,20 +219,13 @@ class Retriever:
                 "Retriever(context=...)."
             )
         first, count = self._store.put_documents(rows if sampler is None else sampler.watch(rows))
+        self._store.set_setting("next_id", numbers[-1])
         embedder.decide(sampler, show_progress)
         self._view.check(self.encoder)
         if vectors is None:
             embedder.embed(self._store.pending(CHUNK, after_seq=first - 1), count, show_progress)
         else:
             self._store.put_vectors(np.arange(first, first + count), embedder.checked(vectors, count))
-
-    def _numbered(self, rows: Iterable[Row], next_id: int) -> Iterator[Row]:
-        """Pass rows through; the next string gets a number above all whole-number ids, or it would replace one."""
-        for row in rows:
-            if isinstance(row[0], int) and row[0] >= next_id:
-                next_id = row[0] + 1
-            yield row
-        self._store.set_setting("next_id", next_id)
 
     def remove(self, ids: Hashable | Iterable[Hashable]) -> Retriever:
         """Remove documents by id. All of them or, after an error, none.
@@ -287,13 +284,20 @@ class Retriever:
         k = check_k(k)
         query_ids, texts = query_texts(queries)
 
-        def ask() -> list[list[dict[str, Any]]]:
+        while True:
             self._view.check_filled()
-            # Part of one reading: another process may refresh the context between the queries and the search.
-            vectors = queries if texts is None else self.encoder.encode_query(texts, show_progress=show_progress)
-            return self._view.answer(vectors, k, documents=documents, filter=filter)
+            encoder = None if texts is None else self.encoder
+            vectors = queries if encoder is None else encoder.encode_query(texts or [], show_progress=show_progress)
 
-        return Hits(self._view.reading(ask), query_ids)
+            def ask(encoder: Encoder | None = encoder, vectors: Any = vectors) -> list[list[dict[str, Any]]] | None:
+                # Another thread or process may have refreshed the context since the queries were embedded.
+                if encoder is not None and self.encoder is not encoder:
+                    return None
+                return self._view.answer(vectors, k, documents=documents, filter=filter)
+
+            hits = self._view.reading(ask)
+            if hits is not None:
+                return Hits(hits, query_ids)
 
     def context_report(self, *, seed: int = 1) -> dict[str, Any]:
         """What the context is, what it costs, and whether the corpus has moved away from it.
@@ -325,17 +329,21 @@ class Retriever:
             raise ContextError("this retriever's model takes no context; there is none to refresh.")
         if len(self) == 0:
             raise InputError("the index is empty: add documents first.")
-        with self._changing():
-            self._embedder.forget(context)
+        embedder = self._embedder.told(context)
+
+        def embed() -> None:
             self._store.set_setting("context", None)
             self._store.set_setting("fingerprint", None)
-            sampler = self._embedder.sampler()
+            sampler = embedder.sampler()
             if sampler is not None:
                 for document_id, text, _ in self._store.rows():
                     sampler.offer(document_id, text)
-            self._embedder.decide(sampler, show_progress)
+            embedder.decide(sampler, show_progress)
             self._store.clear_vectors()
-            self._embedder.embed(self._store.pending(CHUNK), len(self), show_progress)
+            embedder.embed(self._store.pending(CHUNK), len(self), show_progress)
+
+        self._change(embed, embedder)
+        self._embedder = embedder
         return self
 
     def save(self, path: str | Path) -> Retriever:
@@ -354,15 +362,17 @@ class Retriever:
         finally:
             self._store.close()
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        """One transaction that ends with the settings; after an error memory is as the store is."""
-        spec = self._embedder.spec
-        try:
-            with self._store.transaction():
-                yield
-                self._store.set_setting("retriever", asdict(self._settings))
-                self._store.set_setting("fingerprint", self.encoder.fingerprint)
-        except BaseException:
-            self._embedder.forget(spec)
-            raise
+    def _change(self, body: Callable[[], None], embedder: CorpusEmbedder | None = None) -> None:
+        """One transaction that ends with the settings. What is held in memory follows the store, after errors too."""
+        with self._store.transaction():
+            body()
+            self._store.set_setting("retriever", asdict(self._settings))
+            self._store.set_setting("fingerprint", (embedder or self._embedder).encoder.fingerprint)
+
+
+def _numbered(rows: Iterable[Row], numbers: list[int]) -> Iterator[Row]:
+    """Pass rows through; the next string gets a number above all whole-number ids, or it would replace one."""
+    for row in rows:
+        if isinstance(row[0], int) and row[0] >= numbers[-1]:
+            numbers[-1] = row[0] + 1
+        yield row

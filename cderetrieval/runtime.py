@@ -11,9 +11,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import ConfigError, InputError
+from .errors import ConfigError, CopyError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,19 @@ T = TypeVar("T")
 # for cuda and mps are reasoned, not measured.
 TOKEN_BUDGET = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 MAX_BATCH = 1_024
+
+
+class Here:
+    """An index that is open in this process, and goes to no other by pickle or copy."""
+
+    path: Path | None
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        name = type(self).__name__
+        first = "save it with save(path)" if self.path is None else f"pass its path, {str(self.path)!r},"
+        raise CopyError(
+            f"a {name} holds open files and cannot be pickled or copied: {first} and open it there with {name}.load."
+        )
 
 
 def progress(items: Iterable[T], description: str, *, total: int | None = None, show: bool = True) -> tqdm[T]:
@@ -153,3 +167,15 @@ def length_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[i
 def token_budget_for(device: torch.device) -> int:
     """Tokens a batch may hold on this device."""
     return TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
+
+
+def _after_fork() -> None:
+    """Compute with one thread in a forked child: it would wait for those of OpenMP's pools, which it has not."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

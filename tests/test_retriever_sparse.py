@@ -7,6 +7,7 @@ import pytest
 from scipy.sparse import coo_array
 
 from cderetrieval import Retriever
+from cderetrieval.embedding import Made
 from cderetrieval.errors import ConfigError, InputError, MismatchError
 from cderetrieval.index.inverted import InvertedIndex
 from cderetrieval.testing import HashEncoder, WordEncoder
@@ -35,7 +36,7 @@ def ids(hits):
 def test_it_is_an_encoder_and_gets_the_inverted_index(encoder, retriever):
     assert isinstance(encoder, Encoder)
     assert ids(retriever(["deer", "wolves bite"], k=1)) == [["deer"], ["wolves"]]
-    assert isinstance(retriever._view._index, InvertedIndex)
+    assert isinstance(retriever._view._held.index, InvertedIndex)
     assert repr(retriever) == "Retriever(6 documents, model='WordEncoder', index='auto')"
 
 
@@ -101,7 +102,7 @@ def test_save_load_and_an_index_that_is_older(encoder, tmp_path, retriever):
     retriever.save(tmp_path / "i")
     opened = Retriever.load(tmp_path / "i", model=encoder)
     assert list(opened(queries)) == list(retriever(queries))
-    assert opened._view._index.segments[0].postings.guard is not None, "from the cache"
+    assert opened._view._held.index.segments[0].postings.guard is not None, "from the cache"
     opened.remove("owls").add([{"id": "eels", "text": "about eels"}])
     opened._store.close()  # as a kill would: the cache is older than the store
     retriever.remove("owls").add([{"id": "eels", "text": "about eels"}])
@@ -196,7 +197,7 @@ def test_a_vector_that_is_not_finite_leaves_all_as_it_was(encoder, retriever):
             return vectors
 
     other = Retriever(encoder).add(DOCUMENTS)
-    other._embedder._encoder = Broken(encoder.kind)
+    other._embedder._made = Made(encoder=Broken(encoder.kind))
     with pytest.raises(InputError, match="the vector of document 1 is not finite"):
         other.add([{"id": "x", "text": "fine"}, {"id": "y", "text": "broken"}])
     assert list(other("about")) == list(retriever("about"))

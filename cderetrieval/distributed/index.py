@@ -243,8 +243,7 @@ def _settings(folder: VectorFolder) -> dict[str, Any]:
 def _begin(retriever: Retriever, folder: VectorFolder, building: Path) -> None:
     """Store the context, and refuse another model than the one that made the vectors; then nothing is left behind."""
     try:
-        with retriever._changing():
-            retriever._embedder.decide(None, show_progress=False)
+        retriever._change(lambda: retriever._embedder.decide(None, show_progress=False))
         _check_encoder(retriever.encoder.fingerprint, folder)
     except CDEError as error:
         if not len(retriever):

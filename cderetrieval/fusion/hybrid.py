@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,19 @@ from ..embedding import ContextSpec, Model, is_contextual
 from ..errors import ContextError, InputError
 from ..files import as_path
 from ..retriever import STORE_FILE, Retriever
+from ..runtime import Here
 from ..store import Store
 from ..types import Hits
 from ..view import check_k
 from .manifest import Manifest, claim, part_directory
 from .parts import Part, fill, give_context, make_parts, manifest_of, named_parts, open_parts
 from .scores import Fusion
-from .search import Search, grades_by_row, judged_queries
+from .search import Search, judged_queries
 from .together import STAMP, Together, next_number
 from .tuning import Tuned, search_weights
 
 
-class Hybrid:
+class Hybrid(Here):
     """Retrieval by several models at once, their rankings fused.
 
     Parameters
@@ -193,9 +195,9 @@ class Hybrid:
     @fusion.setter
     def fusion(self, fusion: Fusion) -> None:
         fusion.vector(len(self._parts))
-        self._fusion = fusion
         if self.path is not None:
-            manifest_of(self._retrievers, self._fusion).write(self.path)
+            manifest_of(self._retrievers, fusion).write(self.path)
+        self._fusion = fusion
 
     @property
     def contexts(self) -> dict[str, Context]:
@@ -239,15 +241,16 @@ class Hybrid:
         if unknown:
             names = ", ".join(map(repr, self._retrievers))
             raise InputError(f"vectors= names part {unknown[0]!r}; the parts are {names}.")
-        first, *_ = self._parts
-        with self._together.change():
+        (first_name, first), *others = self._retrievers.items()
+
+        def put() -> None:
             after = next_number(first) - 1
-            for name, part in self._retrievers.items():
-                if part is first:
-                    part.add(documents, vectors=ready.get(name), skip_empty=skip_empty, show_progress=show_progress)
-                    continue
-                with part._changing():
-                    part._put(first._store.rows(after), vectors=ready.get(name), show_progress=show_progress)
+            first.add(documents, vectors=ready.get(first_name), skip_empty=skip_empty, show_progress=show_progress)
+            for name, part in others:
+                rows, given = first._store.rows(after), ready.get(name)
+                part._change(partial(part._put, rows, vectors=given, show_progress=show_progress))
+
+        self._together.change(put)
         return self
 
     def remove(self, ids: Hashable | Iterable[Hashable]) -> Hybrid:
@@ -259,9 +262,12 @@ class Hybrid:
             If an id is not there.
         """
         wanted = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
-        with self._together.change():
+
+        def remove() -> None:
             for part in self._parts:
                 part.remove(wanted)
+
+        self._together.change(remove)
         return self
 
     def __call__(
@@ -303,12 +309,8 @@ class Hybrid:
         query_ids, texts = query_texts(queries)
         if texts is None:
             raise InputError("a hybrid has no vectors of its own: pass queries as texts, or search one of its parts.")
-        with self._together.snapshot():
-            if len(self) == 0:
-                raise InputError("the index is empty: add documents first.")
-            hits = self._search.fused(
-                texts, self._fusion, k, filter=filter, documents=documents, show_progress=show_progress
-            )
+        options: dict[str, Any] = {"filter": filter, "documents": documents, "show_progress": show_progress}
+        hits = self._together.reading(partial(self._search.fused, texts, self._fusion, k, **options))
         return Hits(hits, query_ids)
 
     def tune(
@@ -345,9 +347,9 @@ class Hybrid:
         """
         k = check_k(k)
         asked, judged = judged_queries(queries, qrels)
-        with self._together.snapshot():
-            rankings = self._search.rankings(list(asked.values()), self._fusion, k, show_progress=show_progress)
-            grades = grades_by_row(judged, list(asked), self._search.ids)
+        texts, ids = list(asked.values()), list(asked)
+        graded = partial(self._search.graded, texts, self._fusion, k, judged, ids, show_progress=show_progress)
+        rankings, grades = self._together.reading(graded)
         tuned = search_weights(list(self._retrievers), rankings, grades, self._fusion, k)
         self.fusion = replace(self._fusion, weights=tuple(tuned.weights.values()))
         return tuned
@@ -375,9 +377,12 @@ class Hybrid:
                 part.save(part.path or target)
             return self
         claim(target, len(self._parts))
-        with self._together.snapshot():
+
+        def save() -> None:
             for number, part in enumerate(self._parts):
                 part.save(part_directory(target, number))
+
+        self._together.reading(save)
         for number in range(len(self._parts)):
             with Store(part_directory(target, number) / STORE_FILE) as copy:
                 copy.set_setting(STAMP, None)

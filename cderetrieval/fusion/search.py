@@ -63,6 +63,8 @@ class Search:
         show_progress
             Show progress bars on a terminal.
         """
+        if len(self._parts[0]) == 0:
+            raise InputError("the index is empty: add documents first.")
         found = fuse(self.rankings(texts, fusion, k, filter=filter, show_progress=show_progress), fusion, k)
         hits = [
             [{"id": i, "similarity": score} for i, score in zip(self.ids[rows].tolist(), scores.tolist(), strict=True)]
@@ -94,6 +96,20 @@ class Search:
                 rows = np.where(rows < 0, -1, own[rows])
             found.append(Ranking(scores, rows, None if part.encoder.kind == "dense" else 0.0))
         return found
+
+    def graded(
+        self,
+        texts: Sequence[str],
+        fusion: Fusion,
+        k: int,
+        qrels: Mapping[Any, Mapping[Any, int]],
+        judged: Sequence[Any],
+        *,
+        show_progress: bool = False,
+    ) -> tuple[list[Ranking], list[dict[int, int]]]:
+        """As :meth:`rankings`, and the judgements of these queries by row (:func:`grades_by_row`)."""
+        found = self.rankings(texts, fusion, k, show_progress=show_progress)
+        return found, grades_by_row(qrels, judged, self.ids)
 
     def _rows(self, number: int, ids: np.ndarray) -> np.ndarray | None:
         """Row in the first part of each row of another, shape (n,); None where they are the same."""

@@ -15,11 +15,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from ..errors import LockedError, StoreError
 from ..retriever import Retriever
+
+T = TypeVar("T")
 
 STAMP = "hybrid"
 # How long a process waits for another that is between the commits of two parts; they take milliseconds.
@@ -41,35 +43,43 @@ class Together:
     def __init__(self, parts: Sequence[Retriever], one_past: bool) -> None:
         self._parts = parts
         self._one_past = one_past
+        self._first = self._changes()
 
-    @contextlib.contextmanager
-    def change(self) -> Iterator[None]:
-        """One transaction in each part, committed one after the other; after an error memory is as the stores are."""
+    def change(self, body: Callable[[], None]) -> None:
+        """One transaction in each part, committed one after the other."""
         self.agree()
-        specs = [part._embedder.spec for part in self._parts]
+        change = secrets.token_hex(8)
+
+        def stamped() -> None:
+            firsts = [next_number(part) for part in self._parts]
+            body()
+            _put_stamps(self._parts, change, firsts)
+
         try:
-            with contextlib.ExitStack() as stack:
-                for part in self._parts:
-                    stack.enter_context(part._store.transaction())
-                firsts = [next_number(part) for part in self._parts]
-                yield
-                _put_stamps(self._parts, firsts)
+            _within([part._store.transaction for part in self._parts], stamped)
         except BaseException:
-            for part, spec in zip(self._parts, specs, strict=True):
-                part._embedder.forget(spec)
+            _complete(self._parts, change)
             raise
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """All reads in the block see the same documents in all parts, whatever another process commits meanwhile."""
-        while True:
-            with contextlib.ExitStack() as stack:
-                for part in self._parts:
-                    stack.enter_context(part._store.snapshot())
-                if not self._one_past or _in_step(self._parts):
-                    yield
-                    return
+    def reading(self, call: Callable[[], T]) -> T:
+        """What `call` returns: all its reads see the same documents in all parts, whatever is committed meanwhile."""
+
+        def together() -> list[T]:
+            return [call()] if self._in_step() else []
+
+        while not (found := _within([part._store.committed for part in self._parts], together)):
             self.agree()
+        return found[0]
+
+    def _changes(self) -> list[Any]:
+        return [_stamp(part)["change"] for part in self._parts]
+
+    def _in_step(self) -> bool:
+        """Whether no part is ahead; of parts with pasts of their own: by what a thread here is committing."""
+        changes = self._changes()
+        if len(set(changes)) == 1:
+            return True
+        return not self._one_past and (changes == self._first or not any(p._store.changing for p in self._parts))
 
     def agree(self) -> None:
         """Wait for a process that is between two commits; complete what one that was killed there has left.
@@ -82,7 +92,7 @@ class Together:
             If the parts were not written by one hybrid.
         """
         deadline = time.monotonic() + PATIENCE
-        while self._one_past and not _in_step(self._parts):
+        while self._one_past and not self._in_step():
             try:
                 _catch_up(self._parts)
             except LockedError:
@@ -100,13 +110,16 @@ def follow(part: Retriever, leader: Retriever) -> None:
     """Make a part hold the documents of another which is one change ahead, or of which it holds none."""
     target = _stamp(leader)
     after = 0 if len(part) == 0 else target["first"] - 1
-    with part._changing():
+
+    def copy() -> None:
         first = next_number(part)
         there = id_names(leader)
         part._store.remove([document_id for document_id in part._store.live()[1] if repr(document_id) not in there])
         part._put(leader._store.rows(after))
         if target["change"] is not None:
             part._store.set_setting(STAMP, {**target, "first": first})
+
+    part._change(copy)
 
 
 def id_names(part: Retriever) -> set[str]:
@@ -119,18 +132,37 @@ def _stamp(part: Retriever) -> dict[str, Any]:
     return {"change": None, "previous": None, "first": 1} if found is None else dict(found)
 
 
-def _put_stamps(parts: Sequence[Retriever], firsts: Sequence[int]) -> None:
-    change, previous = secrets.token_hex(8), _stamp(parts[0])["change"]
+def _within(blocks: Sequence[Callable[[], contextlib.AbstractContextManager[None]]], call: Callable[[], T]) -> T:
+    """What `call` returns inside all these blocks, the first outermost."""
+    if not blocks:
+        return call()
+    with blocks[0]():
+        return _within(blocks[1:], call)
+
+
+def _complete(parts: Sequence[Retriever], change: str) -> None:
+    """Where a change was cut off between two commits, let the other parts follow those that hold it."""
+    holders = [part for part in parts if _stamp(part)["change"] == change]
+    for part in parts if holders else []:
+        if part not in holders:
+            follow(part, holders[0])
+
+
+def _put_stamps(parts: Sequence[Retriever], change: str, firsts: Sequence[int]) -> None:
+    previous = _stamp(parts[0])["change"]
     for part, first in zip(parts, firsts, strict=True):
         part._store.set_setting(STAMP, {"change": change, "previous": previous, "first": first})
 
 
-def _in_step(parts: Sequence[Retriever]) -> bool:
-    return len({_stamp(part)["change"] for part in parts}) == 1
-
-
 def _catch_up(parts: Sequence[Retriever]) -> None:
-    """Let the parts that a killed process left behind follow one that is ahead."""
+    """Let the parts that a killed process left behind follow one that is ahead.
+
+    All of them are held meanwhile: a thread of this process may just be between two commits.
+    """
+    _within([part._store.transaction for part in parts], lambda: _follow_ahead(parts))
+
+
+def _follow_ahead(parts: Sequence[Retriever]) -> None:
     stamps = [_stamp(part) for part in parts]
     changes = {one["change"] for one in stamps}
     ahead = [i for i, one in enumerate(stamps) if changes == {one["change"], one["previous"]}]

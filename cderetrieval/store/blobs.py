@@ -22,9 +22,10 @@ from zlib import crc32
 
 import numpy as np
 
-from ..errors import InputError, StoreError
+from ..errors import InputError
 from ..types import TermEmbeddings, Vectors
 from ..vectors import DENSE, SPARSE_EMBED, Layout, weights_of
+from .codec import Damage
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -59,7 +60,7 @@ def decode(layout: Layout, rows: Sequence[tuple[int, bytes, int]]) -> tuple[np.n
     found = tuple(map(crc32, blobs, numbers))
     if found != expected:
         wrong = next(i for i in range(len(rows)) if found[i] != expected[i])
-        raise StoreError(f"the vector of row {numbers[wrong]} does not match its checksum")
+        raise Damage(f"the vector of row {numbers[wrong]} does not match its checksum")
     seqs = np.array(numbers, dtype=np.int64)
     joined = b"".join(blobs)
     if layout.kind == DENSE:
@@ -97,14 +98,14 @@ def _vectors(layout: Layout, joined: bytes, sizes: np.ndarray) -> Vectors:
 
     record = _record(layout)
     if (sizes % record.itemsize).any():
-        raise StoreError("a vector holds part of a term")
+        raise Damage("a vector holds part of a term")
     records = np.frombuffer(joined, dtype=record)
     indptr = np.concatenate([[0], np.cumsum(sizes // record.itemsize)])
     terms = records["term"].astype(np.int32)
     rising = np.diff(terms, prepend=-1) > 0
     rising[indptr[:-1][sizes > 0]] = True
     if len(terms) and not (rising.all() and terms.min() >= 0 and terms.max() < layout.dimension):
-        raise StoreError(f"the terms of a vector do not ascend within {layout}")
+        raise Damage(f"the terms of a vector do not ascend within {layout}")
     weights = csr_array((records["weight"].astype(np.float32), terms, indptr), shape=(len(sizes), layout.dimension))
     weights.has_canonical_format = True  # as was just seen; scipy would look again
     if layout.kind == SPARSE_EMBED:

@@ -18,6 +18,10 @@ from ..errors import InputError, StoreError
 from ..values import scalar, shown, too_long
 
 
+class Damage(StoreError):
+    """A value that is not the one that was written; the store that holds it adds its name and the remedy."""
+
+
 def encode_id(document_id: Hashable) -> str:
     """The JSON text of an id; 1, 1.0, "1" and True are four ids.
 
@@ -84,7 +88,7 @@ def checksum(text: str, seq: int) -> int:
 def decode(text: str, expected: int, seq: int, key: str = "") -> Any:
     """The value of a JSON text, once the checksum of `key` and text is found right."""
     if checksum(key + text, seq) != expected:
-        raise StoreError(f"row {key or seq} does not match its checksum")
+        raise Damage(f"row {key or seq} does not match its checksum")
     return json.loads(text)
 
 

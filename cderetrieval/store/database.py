@@ -4,37 +4,75 @@ A write is BEGIN IMMEDIATE, COMMIT, and nothing is acknowledged before COMMIT ha
 then on disk). A transaction inside another is a savepoint, so a failed call leaves no half of itself even where the
 caller catches its error and goes on. Each commit that changed a row raises the integer ``generation``, which is how a
 reader process learns, by one SELECT, that there is something new.
+
+Threads write one after the other; those that read see the last commit and wait for none. Which block a thread is in
+follows from the blocks that live (:mod:`.turns`), and what an interrupt left open is rolled back by the next call.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import InputError, StoreError
-from .codec import checksum, decode
+from .codec import Damage, checksum, decode
+from .connections import Connections
 from .lock import WriterLock
-from .schema import damaged, open_database, translated
+from .schema import damaged, translated, translation
+from .turns import Block, Mark, Turns, wait_until
 
 # Settings that the store keeps by itself; "epoch" is readable and writable, see `Store.clear_vectors`.
 RESERVED = frozenset({"generation", "live", "next_seq", "dimension", "layout"})
+# Turns: of the thread that writes, and of the one that searches.
+WRITER, SEARCHER = "writer", "searcher"
+
+_numbers = itertools.count()
+
+
+class Use(Mark):
+    """One block that reads or writes, and its connection."""
+
+    def __init__(self, *, writes: bool = False, alone: bool = False) -> None:
+        super().__init__()
+        self.writes, self.alone = writes, alone
+        self.connection: sqlite3.Connection | None = None
+        self.savepoint = ""
+        # Rows that were changed on the connection before.
+        self.changes = 0
+        # Whether documents are being taken from the caller's iterable.
+        self.taking = False
+
+
+class _Blocks(threading.local):
+    """The blocks that a thread is in, innermost last."""
+
+    def __init__(self) -> None:
+        self.uses: list[Use] = []
 
 
 class Database:
-    """A SQLite connection with one writer, nested transactions, snapshots and settings. Safe to share by threads."""
+    """SQLite connections with one writer, nested transactions, snapshots and settings. Safe to share by threads."""
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
-        self._connection = open_database(self.path)
-        self._mutex = threading.RLock()
-        self._depth = 0
-        self._reading = False
         self._writer = None if self.path is None else WriterLock(self.path)
+        self._closed = False
+        self._inherited: Connections | None = None
+        self._connections: Connections | None = Connections(self.path)
+        self._begin_anew()
+        _OPEN.add(self)
+
+    def _begin_anew(self) -> None:
+        self._turns = Turns(self._mend)
+        self._blocks = _Blocks()
 
     def __enter__(self) -> Self:
         return self
@@ -43,17 +81,26 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Close the file and give up the writer's lock; an open transaction is rolled back."""
-        with self._mutex:
-            try:
-                with translated(self.path):
-                    self._connection.close()
-            finally:
-                if self._writer is not None:
-                    self._writer.release()
+        """Close the file and give up the writer's lock; this thread's open transaction is rolled back.
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+        Others' blocks are waited for.
+        """
+        self._closed = True
+        mine = {id(use) for use in self._blocks.uses}
+        try:
+            for connection in [] if self._connections is None else self._connections.all():
+                wait_until(lambda name=connection: self._is_free(name, mine))  # type: ignore[misc]
+                with translated(self.path):
+                    connection.close()
+        finally:
+            if self._writer is not None:
+                self._writer.release()
+
+    def _is_free(self, connection: sqlite3.Connection, mine: set[int]) -> bool:
+        holder = self._turns.holder(connection)
+        return holder is None or id(holder) in mine or not holder.alive
+
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
         """All writes in the block, or none of them. The first one takes the writer's lock and keeps it until `close`.
 
         Raises
@@ -61,52 +108,175 @@ class Database:
         LockedError
             If another process is the writer.
         """
-        with self._mutex:
-            if self._depth:
-                begin, commit, rollback = _savepoint(self._depth)
-            else:
-                begin, commit, rollback = "BEGIN IMMEDIATE", "COMMIT", ["ROLLBACK"]
-                if self._reading:
-                    raise StoreError("A snapshot() only reads; end it before you write.")
-                if self._writer is not None:
-                    self._writer.acquire()
-            self._execute(begin)
-            self._depth += 1
-            before = self._connection.total_changes
-            try:
-                yield
-                if self._depth == 1 and self._connection.total_changes != before:
-                    self._set("generation", self.generation + 1)
-                self._execute(commit)
-            except BaseException:
-                # SQLite itself ends the transaction on some errors (disk full); then there is nothing to roll back.
-                if self._in_transaction():
-                    for statement in rollback:
-                        self._execute(statement)
-                raise
-            finally:
-                self._depth -= 1
+        return Block(self._begin, self._end, Use(writes=True))
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """All reads in the block see one generation, whatever another process commits meanwhile."""
-        with self._mutex:
-            if self._depth or self._reading:
-                yield
+    def snapshot(self) -> contextlib.AbstractContextManager[None]:
+        """All reads in the block see one generation, whatever is committed meanwhile; in a transaction, its own."""
+        return Block(self._start, self._stop, Use())
+
+    def committed(self) -> contextlib.AbstractContextManager[None]:
+        """All reads in the block see the last commit, inside a transaction too, and one thread at a time is in it."""
+        return Block(self._start, self._stop, Use(alone=True))
+
+    def _begin(self, use: Use) -> None:
+        outer = self._current()
+        try:
+            if outer is None:
+                self._begin_transaction(use)
+            else:
+                self._begin_savepoint(use, outer)
+        except BaseException:
+            self._settle(use)
+            raise
+
+    def _begin_transaction(self, use: Use) -> None:
+        connections = self._opened()
+        self._turns.take(WRITER, use)
+        connections.check_place()
+        if self._writer is not None:
+            self._writer.acquire()
+        use.connection = connections.writer()
+        self._turns.take(use.connection, use)
+        self._blocks.uses.append(use)
+        with translated(self.path):
+            use.connection.rollback()  # harmless where nothing is open
+            use.connection.execute("BEGIN IMMEDIATE")
+            use.changes = use.connection.total_changes
+
+    def _begin_savepoint(self, use: Use, outer: Use) -> None:
+        if not outer.writes:
+            raise StoreError("A snapshot() only reads; end it before you write.")
+        if any(other.taking for other in self._blocks.uses):
+            raise InputError(
+                "documents are being added to this index, and what yields them cannot change it meanwhile: it may ask "
+                "it, or change another index. Read the documents into a list first."
+            )
+        use.connection = outer.connection
+        use.savepoint = f"level_{next(_numbers)}"
+        self._blocks.uses.append(use)
+        self._execute(f"SAVEPOINT {use.savepoint}")
+
+    def _end(self, use: Use, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._commit(use)
+        finally:
+            self._settle(use)
+
+    def _commit(self, use: Use) -> None:
+        if self._current() is not use:
+            raise StoreError(
+                f"{self.path or 'the store in memory'} was closed, or the process forked, in the middle of this "
+                "change; nothing of it is kept here."
+            )
+        if use.savepoint:
+            self._execute(f"RELEASE {use.savepoint}")
+            use.savepoint = ""
+            return
+        assert use.connection is not None
+        if use.connection.total_changes != use.changes:
+            self._set("generation", self.generation + 1)
+        self._opened().check_place()
+        self._execute("COMMIT")
+
+    def _start(self, use: Use) -> None:
+        current = self._current()
+        connections = self._opened()
+        try:
+            if use.alone and not any(other.alone for other in self._blocks.uses):
+                self._turns.take(SEARCHER, use)
+            if current is not None and not (use.alone and current.writes):
+                use.connection, use.writes = current.connection, current.writes
+                self._blocks.uses.append(use)
                 return
-            self._execute("BEGIN")
-            self._reading = True
-            try:
-                yield
-            finally:
-                self._reading = False
-                if self._in_transaction():
-                    self._execute("COMMIT")
+            connections.check_place()
+            wait_until(lambda: self._take_reader(use, connections))
+            self._blocks.uses.append(use)
+            assert use.connection is not None
+            with translated(self.path):
+                use.connection.rollback()
+                use.connection.execute("BEGIN")
+        except BaseException:
+            self._settle(use)
+            raise
+
+    def _take_reader(self, use: Use, connections: Connections) -> bool:
+        for reader in connections.readers:
+            if self._turns.offer(reader, use):
+                use.connection = reader
+                return True
+        return connections.add_reader() and self._take_reader(use, connections)
+
+    def _stop(self, use: Use, *_: object) -> None:
+        self._settle(use)
+
+    def _settle(self, use: Use) -> None:
+        """Roll back what a block has left open, and give its turns back."""
+        if use.savepoint and use in self._blocks.uses:
+            self._undo(use)
+        self._mend(use)
+        for name in (use.connection, WRITER, SEARCHER):
+            self._turns.drop(name, use)
+        uses = self._blocks.uses
+        if use in uses:
+            del uses[uses.index(use) :]
+
+    def _mend(self, use: Use) -> None:
+        """Roll back what is open on a connection whose turn a block has."""
+        if use.connection is None or self._turns.holder(use.connection) is not use:
+            return
+        with contextlib.suppress(sqlite3.Error):  # it must not hide why the block ended; the next one tries again
+            use.connection.rollback()
+
+    def _undo(self, use: Use) -> None:
+        """Roll back a savepoint; one that is gone was released, or went with its transaction."""
+        assert use.connection is not None
+        name, use.savepoint = use.savepoint, ""
+        with contextlib.suppress(sqlite3.Error):
+            use.connection.execute(f"ROLLBACK TO {name}")
+            use.connection.execute(f"RELEASE {name}")
+
+    def _current(self) -> Use | None:
+        """The innermost block that this thread is in; of those that an interrupt cut off, nothing is left."""
+        uses = self._blocks.uses
+        while uses and not uses[-1].alive:
+            dead = uses[-1]
+            if dead.savepoint:
+                self._undo(dead)
+            for name in (dead.connection, WRITER, SEARCHER):
+                self._turns.bury(name, dead)
+            uses.remove(dead)
+        return uses[-1] if uses else None
+
+    def _opened(self) -> Connections:
+        if self._closed:
+            raise StoreError(f"{self.path or 'the store in memory'} cannot be used (it was closed). Open it again.")
+        if self._connections is None:  # in a forked child
+            opened = Connections(self.path)
+            if self._inherited is not None:
+                self._inherited.copy_into(opened)
+            self._connections, self._inherited = opened, None
+        return self._connections
+
+    def _after_fork(self) -> None:
+        """In a child: have connections of its own, and of a store in memory a copy, once they are needed."""
+        parents, self._connections = self._connections, None
+        busy = {c for c in parents.all() if self._turns.holder(c) is not None} if parents is not None else set()
+        self._begin_anew()
+        if parents is not None and not self._closed:
+            parents.leave_to_parent(busy)
+            self._inherited = parents if self.path is None else None
 
     @property
     def is_writer(self) -> bool:
         """Whether this object has written, and so holds the writer's lock (in memory: always)."""
         return self._writer is None or self._writer.held
+
+    @property
+    def changing(self) -> bool:
+        """Whether a thread of this process is in a transaction."""
+        holder = self._turns.holder(WRITER)
+        return holder is not None and holder.alive
 
     @property
     def generation(self) -> int:
@@ -146,28 +316,47 @@ class Database:
             raise InputError(f"setting {key!r} cannot be stored as JSON ({error}).") from error
         self._execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", (key, text, checksum(key + text, 0)))
 
-    def _in_transaction(self) -> bool:
-        with translated(self.path):
-            return self._connection.in_transaction
-
     def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and take all its rows: no cursor stays open while callers work on them."""
-        with self._mutex, translated(self.path):
-            return self._connection.execute(statement, values).fetchall()
+        if self._current() is None:
+            with self.snapshot():
+                return self._execute(statement, values)
+        try:
+            return self._connection().execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise translation(error, self.path) from error
 
     def _execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        with self._mutex, translated(self.path):
-            self._connection.executemany(statement, rows)
+        """Run one statement for each row, inside a transaction."""
+        with translated(self.path):
+            self._connection().executemany(statement, rows)
+
+    def _connection(self) -> sqlite3.Connection:
+        """The connection of the block that this thread is in."""
+        use = self._blocks.uses[-1]
+        assert use.connection is not None
+        return use.connection
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
         """Values that are not what was written are damage, whichever way that shows."""
         try:
             yield
-        except (StoreError, TypeError, ValueError, AttributeError, OverflowError, sqlite3.Error) as error:
+        except StoreError as error:
+            if isinstance(error, Damage):
+                raise damaged(self.path, error) from error
+            raise
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise damaged(self.path, error) from error
 
 
-def _savepoint(depth: int) -> tuple[str, str, list[str]]:
-    name = f"level_{depth}"
-    return f"SAVEPOINT {name}", f"RELEASE {name}", [f"ROLLBACK TO {name}", f"RELEASE {name}"]
+_OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for database in list(_OPEN):
+        database._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, StoreError
-from .codec import checksum, decode, decode_ids, encode_id, encode_json, encode_text
+from .codec import Damage, checksum, decode, decode_ids, encode_id, encode_json, encode_text
 from .database import Database
 
 # Placeholders in one IN (...); SQLite before 3.32 allows 999.
@@ -61,7 +61,7 @@ class Documents(Database):
         with self.transaction():
             first = seq = int(self.get_setting("next_seq", 1))
             live = self._live()
-            source = iter(rows)
+            source = self._taken(rows)
             while chunk := list(islice(source, LOOKUP)):
                 encoded = [_encode(row, seq + i, seq + i - first) for i, row in enumerate(chunk)]
                 self._replace(encoded, first, live)
@@ -72,6 +72,21 @@ class Documents(Database):
                 self._set("next_seq", seq)
                 self._set("live", live.values())
         return first, seq - first
+
+    def _taken(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows; while the caller's iterable is asked for the next one, it must not change this store."""
+        use = self._current()
+        assert use is not None
+        source = iter(rows)
+        while True:
+            use.taking = True
+            try:
+                row = next(source)
+            except StopIteration:
+                return
+            finally:
+                use.taking = False
+            yield row
 
     def remove(self, ids: Iterable[Hashable]) -> int:
         """Remove documents and their vectors.
@@ -115,7 +130,7 @@ class Documents(Database):
         with self._decoding():
             live.include(rows, -1)
             if live.values() != [0, 0, 0]:
-                raise StoreError("the ids do not match their checksum")
+                raise Damage("the ids do not match their checksum")
             rows.sort()
             seqs = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
             return seqs, decode_ids([row[1] for row in rows])
@@ -151,7 +166,7 @@ class Documents(Database):
         with self._decoding():
             seqs = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
             if len(seqs) != live.count or int(np.bitwise_xor.reduce(seqs, initial=0)) != live.seqs:
-                raise StoreError("the numbers of the documents do not match their checksum")
+                raise Damage("the numbers of the documents do not match their checksum")
         seqs.sort()
         return seqs
 

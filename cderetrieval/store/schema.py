@@ -48,8 +48,8 @@ SCHEMA = {
 }
 
 
-def open_database(path: Path | None) -> sqlite3.Connection:
-    """Open, or create, the file; `None` opens a store in memory.
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open, or create, the file.
 
     Raises
     ------
@@ -57,17 +57,13 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         If the file is not ours, of a newer version, or damaged.
     """
     with translated(path):
-        if path is None:
-            connection = _connect(":memory:")
-            _define(connection)
-            return connection
         if not os.path.exists(path):  # Path.exists raises where a directory cannot be searched
             _create(path)
         if path.is_dir():
             raise StoreError(f"{path} is a directory; name a file in it, such as {path / 'store.sqlite'}.")
         _check_size(path)
         check_log(path, beside(path, "-wal"), beside(path, "-shm"), PAGE_SIZE)
-        connection = _connect(path)
+        connection = connect(path)
         try:
             _verify(connection, path)
         except BaseException:
@@ -82,31 +78,46 @@ def translated(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise _translation(error, path) from error
+        raise translation(error, path) from error
 
 
 def damaged(path: Path | None, reason: object) -> StoreError:
-    """The error for a file whose content cannot be trusted."""
+    """The error for a file whose content a check has found wrong."""
     return StoreError(f"{path or 'the store in memory'} is damaged ({reason}). {_REMEDY}")
 
 
 _REMEDY = "Restore it from a backup, or delete the index and add the documents again."
-_UNUSABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+_UNHARMED = "What was stored before is as it was."
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "Make room for it, also for temporary files",
+    sqlite3.SQLITE_IOERR: "Check the disk, its quota, and the limit on the size of files",
+    sqlite3.SQLITE_CANTOPEN: "Check free space and permissions",
+    sqlite3.SQLITE_READONLY: "Check free space and permissions",
+    sqlite3.SQLITE_PERM: "Check free space and permissions",
+    sqlite3.SQLITE_TOOBIG: "SQLite takes values of up to 1 GB: split the document",
+}
 
 
-def _translation(error: sqlite3.Error, path: Path | None) -> StoreError:
+def translation(error: sqlite3.Error, path: Path | None) -> StoreError:
+    """Our error for one of SQLite's. A full disk leaves a store whole: damage is only what SQLite found so."""
     name = path or "the store in memory"
-    if isinstance(error, sqlite3.ProgrammingError):
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        # Python's own: a text that is not UTF-8 was not written by us.
+        if "decode to UTF-8" in str(error):
+            return damaged(path, error)
         return StoreError(f"{name} cannot be used ({error}). Open it again.")
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    code &= 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LockedError(f"another process is writing to {name}; close it or open a copy.")
-    if code in _UNUSABLE:
-        return StoreError(f"{name} cannot be used ({error}). Check free space and permissions.")
-    return damaged(path, error)
+    if code in _DAMAGED:
+        return damaged(path, error)
+    return StoreError(f"{name} cannot be used ({error}). {_REMEDIES.get(code, 'Open it again')}. {_UNHARMED}")
 
 
-def _connect(file: Path | str) -> sqlite3.Connection:
+def connect(file: Path | str) -> sqlite3.Connection:
+    """One more connection to a store that was opened, or to a new file: a path as text, or a URI."""
     target = location(file) if isinstance(file, Path) else file
     connection = sqlite3.connect(
         target, uri=target.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=10.0
@@ -138,9 +149,9 @@ def _create(path: Path) -> None:
         if not path.exists():
             with (
                 atomic_write(path, mode=PRIVATE) as temporary,
-                contextlib.closing(_connect(str(temporary))) as connection,
+                contextlib.closing(connect(str(temporary))) as connection,
             ):
-                _define(connection)
+                define(connection)
                 connection.execute("PRAGMA journal_mode = WAL")
     except OSError as error:
         raise StoreError(f"{path} cannot be created ({error}). Check the permissions of its directory.") from error
@@ -148,7 +159,8 @@ def _create(path: Path) -> None:
         lock.release()
 
 
-def _define(connection: sqlite3.Connection) -> None:
+def define(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new store."""
     connection.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA.values():
         connection.execute(statement)

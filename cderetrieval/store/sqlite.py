@@ -25,7 +25,7 @@ from ..vectors import DENSE, Layout, as_vectors, checked
 from .access import beside
 from .blobs import decode as decode_vectors
 from .blobs import encode as encode_vectors
-from .codec import checksum, decode, encode_json
+from .codec import Damage, checksum, decode, encode_json
 from .documents import Documents, _marks, _numbers, _slices
 from .lock import WriterLock
 from .schema import SCHEMA_VERSION, check_structure, translated
@@ -178,11 +178,11 @@ class Store(Documents):
         text, blob, expected = rows[0]
         with self._decoding():
             if _context_checksum(digest, text, blob) != expected:
-                raise StoreError(f"context {digest} does not match its checksum")
+                raise Damage(f"context {digest} does not match its checksum")
             try:
                 return decode(text, checksum(text, 0), 0), load(blob)
             except SafetensorError as error:
-                raise StoreError(str(error)) from error
+                raise Damage(str(error)) from error
 
     def contexts(self) -> list[str]:
         """Digests of the contexts, oldest first."""
@@ -197,15 +197,15 @@ class Store(Documents):
             If anything is damaged, a vector has no document, or some but not all documents have a vector.
         """
         with self.snapshot(), self._decoding():
-            check_structure(self._connection, self.path)
+            check_structure(self._connection(), self.path)
             seqs, _ = self.live()
             for chunk in _slices(seqs.tolist()):
                 self.documents(chunk)
             if [seq for seq, _ in self.texts()] != seqs.tolist():
-                raise StoreError("the id index does not match the documents")
+                raise Damage("the id index does not match the documents")
             embedded = [seq for chunk, _ in self.iter_vectors() for seq in chunk.tolist()]
             if embedded and embedded != seqs.tolist():
-                raise StoreError(f"{len(seqs)} documents have {len(embedded)} vectors")
+                raise Damage(f"{len(seqs)} documents have {len(embedded)} vectors")
             for digest in self.contexts():
                 self.get_context(digest)
 
@@ -224,9 +224,9 @@ class Store(Documents):
         lock.acquire()
         try:
             mode = private_mode(target if target.exists() or self.path is None else self.path)
-            with self._mutex, translated(target), atomic_write(target, mode=mode) as temporary:
+            with self.snapshot(), translated(target), atomic_write(target, mode=mode) as temporary:
                 with contextlib.closing(sqlite3.connect(temporary)) as copy:
-                    self._connection.backup(copy)
+                    self._connection().backup(copy)
                     copy.execute("PRAGMA journal_mode = WAL")
                 _settle(target)
         except OSError as error:
