@@ -215,6 +215,11 @@ class CorpusEmbedder:
         return made
 
     @property
+    def known(self) -> Encoder | None:
+        """The encoder that was last asked for, without a look at the store; None before that."""
+        return self._made.encoder
+
+    @property
     def encoder(self) -> Encoder:
         """The model in the context.
 

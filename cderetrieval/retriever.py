@@ -284,20 +284,24 @@ class Retriever(Here):
         k = check_k(k)
         query_ids, texts = query_texts(queries)
 
+        vectors, encoder = queries, self._embedder.known
+        if texts is not None and encoder is None:
+            self._view.check_filled()  # before a model is loaded
+            encoder = self.encoder
+
+        def ask() -> list[list[dict[str, Any]]] | None:
+            # Another thread or process may have refreshed the context since the queries were embedded.
+            if texts is not None and self.encoder is not encoder:
+                return None
+            return self._view.answer(vectors, k, documents=documents, filter=filter)
+
         while True:
-            self._view.check_filled()
-            encoder = None if texts is None else self.encoder
-            vectors = queries if encoder is None else encoder.encode_query(texts or [], show_progress=show_progress)
-
-            def ask(encoder: Encoder | None = encoder, vectors: Any = vectors) -> list[list[dict[str, Any]]] | None:
-                # Another thread or process may have refreshed the context since the queries were embedded.
-                if encoder is not None and self.encoder is not encoder:
-                    return None
-                return self._view.answer(vectors, k, documents=documents, filter=filter)
-
+            if texts is not None and encoder is not None:
+                vectors = encoder.encode_query(texts, show_progress=show_progress)
             hits = self._view.reading(ask)
             if hits is not None:
                 return Hits(hits, query_ids)
+            encoder = self.encoder
 
     def context_report(self, *, seed: int = 1) -> dict[str, Any]:
         """What the context is, what it costs, and whether the corpus has moved away from it.

@@ -133,13 +133,18 @@ class IndexView:
     def index(self) -> Index:
         """The index, as of the store's last commit."""
         with self._store.committed():
-            held, generation, epoch = self._held, self._store.generation, self._store.epoch
-            if held.index is None or held.epoch != epoch or generation < held.generation:
-                held = replace(held, index=self._open(epoch), epoch=epoch, generation=-1)
-            if held.generation != generation:
-                held = self._follow(self._ids_now(held), generation)
-            assert held.index is not None
-            return held.index
+            return self._now()
+
+    def _now(self) -> Index:
+        held, generation, epoch = self._held, self._store.generation, self._store.epoch
+        if held.generation != generation:
+            self.check_filled()
+        if held.index is None or held.epoch != epoch or generation < held.generation:
+            held = replace(held, index=self._open(epoch), epoch=epoch, generation=-1)
+        if held.generation != generation:
+            held = self._follow(self._ids_now(held), generation)
+        assert held.index is not None
+        return held.index
 
     def _follow(self, held: Held, generation: int) -> Held:
         """Bring the index up to these documents. If that is cut off, the next search finds none and opens it again."""
@@ -171,17 +176,17 @@ class IndexView:
     def _asked(self, question: Callable[[Index], T]) -> T:
         """What the index answers; one whose file turns out to be damaged is built again first."""
         try:
-            return question(self.index())
+            return question(self._now())
         except DamagedIndexError as error:
             self._held = replace(self._held, index=self._anew(error), generation=-1)
-            return question(self.index())
+            return question(self._now())
 
     def _search(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
         return self._asked(lambda index: index.search(queries, k))
 
     def _selected(self, queries: Any, k: int, wanted: Filter) -> tuple[np.ndarray, np.ndarray]:
         """What the index finds among the documents that a filter lets pass."""
-        self.index()
+        self._now()
         # By its text: in Python 1 equals True, and such filters differ.
         asked = repr(wanted), self._held.generation
         if self._passed is None or self._passed[:2] != asked:

@@ -18,7 +18,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,6 +44,8 @@ class Use(Mark):
         super().__init__()
         self.writes, self.alone = writes, alone
         self.connection: sqlite3.Connection | None = None
+        # What it has asked for, in this order: noted before it is taken.
+        self.turns: list[Hashable] = []
         self.savepoint = ""
         # Rows that were changed on the connection before.
         self.changes = 0
@@ -131,12 +133,12 @@ class Database:
 
     def _begin_transaction(self, use: Use) -> None:
         connections = self._opened()
-        self._turns.take(WRITER, use)
+        self._take(WRITER, use)
         connections.check_place()
         if self._writer is not None:
             self._writer.acquire()
         use.connection = connections.writer()
-        self._turns.take(use.connection, use)
+        self._take(use.connection, use)
         self._blocks.uses.append(use)
         with translated(self.path):
             use.connection.rollback()  # harmless where nothing is open
@@ -184,13 +186,14 @@ class Database:
         connections = self._opened()
         try:
             if use.alone and not any(other.alone for other in self._blocks.uses):
-                self._turns.take(SEARCHER, use)
+                self._take(SEARCHER, use)
             if current is not None and not (use.alone and current.writes):
                 use.connection, use.writes = current.connection, current.writes
                 self._blocks.uses.append(use)
                 return
             connections.check_place()
-            wait_until(lambda: self._take_reader(use, connections))
+            if not self._take_reader(use, connections):
+                wait_until(lambda: self._take_reader(use, connections))
             self._blocks.uses.append(use)
             assert use.connection is not None
             with translated(self.path):
@@ -200,11 +203,17 @@ class Database:
             self._settle(use)
             raise
 
+    def _take(self, name: Hashable, use: Use) -> None:
+        use.turns.append(name)
+        self._turns.take(name, use)
+
     def _take_reader(self, use: Use, connections: Connections) -> bool:
         for reader in connections.readers:
+            use.connection = reader
+            use.turns.append(reader)
             if self._turns.offer(reader, use):
-                use.connection = reader
                 return True
+            use.turns.pop()
         return connections.add_reader() and self._take_reader(use, connections)
 
     def _stop(self, use: Use, *_: object) -> None:
@@ -212,12 +221,13 @@ class Database:
 
     def _settle(self, use: Use) -> None:
         """Roll back what a block has left open, and give its turns back."""
-        if use.savepoint and use in self._blocks.uses:
-            self._undo(use)
-        self._mend(use)
-        for name in (use.connection, WRITER, SEARCHER):
-            self._turns.drop(name, use)
         uses = self._blocks.uses
+        if use.savepoint and use in uses:
+            self._undo(use)
+        if use.turns:
+            self._mend(use)
+            for name in use.turns:
+                self._turns.drop(name, use)
         if use in uses:
             del uses[uses.index(use) :]
 
@@ -243,7 +253,7 @@ class Database:
             dead = uses[-1]
             if dead.savepoint:
                 self._undo(dead)
-            for name in (dead.connection, WRITER, SEARCHER):
+            for name in dead.turns:
                 self._turns.bury(name, dead)
             uses.remove(dead)
         return uses[-1] if uses else None

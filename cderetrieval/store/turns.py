@@ -21,17 +21,21 @@ from typing import Any
 SHORTEST, LONGEST = 0.0002, 0.02
 
 
+# How often this process was forked from another that had this module.
+_forks = 0
+
+
 class Mark:
     """What is known of one `with` block while it runs; `alive` tells whether it does."""
 
     def __init__(self) -> None:
         self.block: Callable[[], Any] = _nothing
-        self._process = os.getpid()
+        self._forks = _forks
 
     @property
     def alive(self) -> bool:
         """Whether the block still runs, in this process: a forked child has copies of its parent's threads' blocks."""
-        return self.block() is not None and self._process == os.getpid()
+        return self.block() is not None and self._forks == _forks
 
 
 class Turns:
@@ -58,7 +62,8 @@ class Turns:
 
     def take(self, name: Hashable, mark: Mark) -> None:
         """Wait for the turn."""
-        wait_until(lambda: self.offer(name, mark))
+        if not self.offer(name, mark):
+            wait_until(lambda: self.offer(name, mark))
 
     def turn(self, name: Hashable) -> contextlib.AbstractContextManager[None]:
         """A block that has the turn."""
@@ -126,3 +131,12 @@ def _drop(turns: Turns, name: Hashable, mark: Mark, *_: object) -> None:
 
 def _nothing() -> None:
     return None
+
+
+def _after_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
