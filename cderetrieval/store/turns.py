@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 # Seconds between two looks at a turn that another thread holds: the first, and the longest.
-SHORTEST, LONGEST = 0.0002, 0.02
+SHORTEST, LONGEST = 0.0001, 0.002
 
 
 # How often this process was forked from another that had this module.
@@ -49,6 +49,7 @@ class Turns:
 
     def __init__(self, mend: Callable[[Any], None] | None = None) -> None:
         self._holders: dict[Hashable, Any] = {}
+        self._queues: dict[Hashable, dict[Mark, None]] = {}
         self._mend = mend
         self._mending = threading.Lock()
 
@@ -61,9 +62,15 @@ class Turns:
         return holder is mark
 
     def take(self, name: Hashable, mark: Mark) -> None:
-        """Wait for the turn."""
-        if not self.offer(name, mark):
-            wait_until(lambda: self.offer(name, mark))
+        """Wait for the turn, behind those that wait already."""
+        queue = self._queues.setdefault(name, {})
+        if not queue and self.offer(name, mark):
+            return
+        queue[mark] = None
+        try:
+            wait_until(lambda: _first(queue) is mark and self.offer(name, mark))
+        finally:
+            queue.pop(mark, None)
 
     def turn(self, name: Hashable) -> contextlib.AbstractContextManager[None]:
         """A block that has the turn."""
@@ -123,6 +130,15 @@ class Block(functools.partial):
 
     __enter__ = _Called(lambda block: block.enter)
     __exit__ = _Called(lambda block: block)
+
+
+def _first(queue: dict[Mark, None]) -> Mark | None:
+    """Who waits longest; those that were cut off wait no more."""
+    for mark in list(queue):
+        if mark.alive:
+            return mark
+        queue.pop(mark, None)
+    return None
 
 
 def _drop(turns: Turns, name: Hashable, mark: Mark, *_: object) -> None:
