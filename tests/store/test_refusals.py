@@ -81,5 +81,3 @@ def test_a_limit_on_the_size_of_files(tmp_path):
         [sys.executable, "-c", script, str(tmp_path / "index")], capture_output=True, text=True, timeout=60
     )
     assert found.stdout == "whole\n", found.stderr[-3000:]
-
-
