@@ -12,6 +12,7 @@ index is a cache that can be rebuilt from it at any time. With ``index="milvus:/
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -101,7 +102,8 @@ class Retriever(Here):
         self._opened = opened
         self._store, self._settings, self.path, _ = opened
         self._embedder = CorpusEmbedder(self._store, self._settings, given, context, device, dtype)
-        self._view = view_of(opened, lambda: self._embedder.encoder)
+        this = weakref.proxy(self)  # a circle would hold the writer's lock until the next garbage collection
+        self._view = view_of(opened, lambda: this._embedder.encoder)
 
     @classmethod
     def load(

@@ -102,8 +102,8 @@ class Search:
         texts: Sequence[str],
         fusion: Fusion,
         k: int,
-        qrels: Mapping[Any, Mapping[Any, int]],
-        judged: Sequence[Any],
+        qrels: Qrels,
+        judged: Sequence[str],
         *,
         show_progress: bool = False,
     ) -> tuple[list[Ranking], list[dict[int, int]]]:

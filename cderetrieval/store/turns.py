@@ -44,13 +44,14 @@ class Turns:
     Parameters
     ----------
     mend
-        Called with a dead mark, before its turn goes to another: puts right what its block left.
+        A method, called with a dead mark before its turn goes to another: puts right what its block left. Its object
+        is not kept alive: one that is dropped gives its files and its lock back at once.
     """
 
     def __init__(self, mend: Callable[[Any], None] | None = None) -> None:
         self._holders: dict[Hashable, Any] = {}
         self._queues: dict[Hashable, dict[Mark, None]] = {}
-        self._mend = mend
+        self._mend = _nothing if mend is None else weakref.WeakMethod(mend)
         self._mending = threading.Lock()
 
     def offer(self, name: Hashable, mark: Mark) -> bool:
@@ -80,8 +81,8 @@ class Turns:
         """Take the turn from a dead mark, if it still has it, once what its block left has been put right."""
         with self._mending:
             if self._holders.get(name) is mark:
-                if self._mend is not None:
-                    self._mend(mark)
+                if (mend := self._mend()) is not None:
+                    mend(mark)
                 del self._holders[name]
 
     def drop(self, name: Hashable, mark: Mark) -> None:
