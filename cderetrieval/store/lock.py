@@ -61,15 +61,16 @@ class WriterLock:
         if fcntl is None:
             self._held = True
             return
-        file = self._open()
-        try:
-            _lock(file, self.path)
-        except BaseException:
-            file.close()
-            raise
-        _write_owner(file, str(os.getpid()))
-        self._file, self._held = file, True
+        if self._file is None:
+            self._file = self._open()  # noted before it is locked: an interrupt may strike in between
         _HELD.add(self)
+        try:
+            _lock(self._file, self.path)
+        except BaseException:
+            self.forget()
+            raise
+        _write_owner(self._file, str(os.getpid()))
+        self._held = True
         sweep(self.path.parent, self._store_path.name)
 
     def _open(self) -> IO[bytes]:

@@ -239,3 +239,17 @@ def test_vectors_and_documents_go_together(tmp_path):
             errors.append(error)
             assert [seq for chunk, _ in store.iter_vectors() for seq in chunk] == store.live()[0].tolist()
         store.check()
+
+
+def test_the_first_change_takes_the_lock_and_is_cut_off_there(tmp_path):
+    errors = []
+    for name in range(1000):
+        store = Store(tmp_path / f"s{name % 10}" / "s.sqlite") if name % 10 == 0 else Store(tmp_path / "s.sqlite")
+        with store:
+            error = interrupted(lambda s=store: s.set_setting("n", 1), 7 * name + 1, KeyboardInterrupt)
+            if error is None:
+                break
+            errors.append(error)
+            store.set_setting("n", 2)
+            assert elsewhere(lambda s=store: s.get_setting("n")) == 2
+    assert len(errors) > 20
