@@ -247,6 +247,7 @@ def _begin(retriever: Retriever, folder: VectorFolder, building: Path) -> None:
         _check_encoder(retriever.encoder.fingerprint, folder)
     except CDEError as error:
         if not len(retriever):
+            retriever._store.close()
             shutil.rmtree(building)
         if isinstance(error, ContextError):
             raise MismatchError(f"Use the model that made the vectors of {folder.path}: {error}") from error
