@@ -18,6 +18,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -103,7 +104,7 @@ def atomic_write(path: str | os.PathLike[str], *, mode: int | None = None) -> It
 def _temporary(target: Path, mode: int | None) -> tuple[Path, int]:
     """A new file beside `target`, and its descriptor, whose lock says until it is closed that its writer lives."""
     while True:
-        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        path = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else PRIVATE)
         if fcntl is None:
             return path, descriptor
@@ -118,7 +119,7 @@ def sweep(directory: Path, name: str) -> None:
     """Remove the temporary files that killed writers of files whose names match `name` have left in a directory."""
     for path in directory.glob(f".{name}.*.tmp*"):
         owner = path.with_name(path.name[: path.name.rindex(".tmp") + 4])  # of SQLite's own -journal and -wal
-        if not _is_locked(owner):
+        if not _is_locked(owner) and not _is_of_the_living(owner.name):
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -139,6 +140,23 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _is_of_the_living(name: str) -> bool:
+    """Whether the process whose number stands in the name of a temporary file lives: a library may drop the lock.
+
+    safetensors, for one, puts another file in the place of the one that was locked.
+    """
+    found = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp$", name)
+    if found is None or fcntl is None:
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def private_mode(path: Path) -> int:
