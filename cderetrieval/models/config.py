@@ -36,7 +36,8 @@ _CHOICES = {
     "pool_over": ("text", "all"),
 }
 
-# Least value of the whole numbers.
+# Greatest value of the whole numbers, and the least of each.
+MOST = 10_000_000
 _LEAST = {
     "context_size": 1,
     "tokens_per_document": 1,
@@ -144,6 +145,8 @@ class ContextualConfig:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
+            if value > MOST:
+                raise ConfigError(f"{name}={value!r} must be at most {MOST:,}.")
         if not isinstance(self.sequence_dropout, int | float) or not 0 <= self.sequence_dropout < 1:
             raise ConfigError(f"sequence_dropout={self.sequence_dropout!r} must be a number in [0, 1).")
 

@@ -21,7 +21,7 @@ from ..errors import ConfigError, ModelError
 from ..files import sha256_file
 from ..runtime import pick_device
 from .directory import SAFE, opened
-from .encoder import EncodingSettings, check_finite, check_texts
+from .encoder import EncodingSettings, check_finite, check_texts, computing
 from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of
 
@@ -122,14 +122,15 @@ class DenseEncoder(FingerprintedEncoder):
             return super().encode(texts, prompt_name=prompt_name, show_progress=show_progress)
         # Static, routed and multimodal models, and poolings that leave out the prompt, batch in their own way.
         encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(prompt_name)
-        with self.autocast():
+        texts, prompt = check_texts(texts), self.prompt(prompt_name)
+        with self.autocast(), computing("the model"):
             vectors = (encode or self.model.encode)(
-                check_texts(texts),
-                prompt=self.prompt(prompt_name),
+                texts,
+                prompt=prompt,
                 show_progress_bar=show_progress,
                 normalize_embeddings=self.settings.normalize,
             )
-        matrix = np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
+            matrix = np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
         if len(matrix):
             check_finite(matrix)
         return matrix

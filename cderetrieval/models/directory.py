@@ -23,11 +23,13 @@ from typing import Any
 
 from ..errors import ModelError
 from ..files import read_json, reading
+from .fits import check_module, check_numbers, check_transformer, stored_shapes, strictly
 from .loading import loading
 from .trusted import (
     CONFIGS,
     FILTERS,
     SHARD,
+    TRANSFORMERS,
     WEIGHTED,
     Filter,
     imported_from,
@@ -54,6 +56,8 @@ _TOKENIZER_FILTERS: Mapping[str, Filter] = {
 }
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _DEEPEST = 4
+# Greatest number in the settings of a tokenizer: some write 10^30 for no limit.
+SETTING = 10**31
 
 
 @contextlib.contextmanager
@@ -69,7 +73,7 @@ def opened(directory: Path) -> Iterator[Path]:
     with _place(directory) as view:
         with reading(directory, error=ModelError, remedy=AGAIN):
             _write_model(directory, view)
-        with loading(str(directory), view):
+        with loading(str(directory), view), strictly(str(directory)):
             yield view
 
 
@@ -157,8 +161,31 @@ def _write_module(directory: Path, path: Any, view: Path, name: str, depth: int 
         _write_router(directory, path, view, depth)
         return
     _copy(folder, target, {**FILTERS, "config.json": CONFIGS.get(name, unchanged)}, (*VOCABULARIES, *_weights(folder)))
-    if name in WEIGHTED and not _weights(target):
-        raise no_weights(folder)
+    if name in WEIGHTED:
+        if not _weights(target):
+            raise no_weights(folder)
+        _check_fit(folder, target, name)
+
+
+def _check_fit(folder: Path, target: Path, name: str) -> None:
+    """Compare the sizes in a module's settings with its weights, before its class is made."""
+    shapes: dict[str, list[int]] = {}
+    for file in _weights(target):
+        shapes |= stored_shapes(folder / file)
+    for path in target.glob("*config.json"):
+        values = read_object(path)
+        if path.name == "config.json" and name in TRANSFORMERS:
+            check_transformer(values, shapes, str(folder / path.name), masked=_is_masked(target, name))
+        elif path.name not in FILTERS or name not in TRANSFORMERS:
+            check_module(values, shapes, str(folder / path.name))
+        else:
+            check_numbers(values, str(folder / path.name), lambda key: SETTING)
+
+
+def _is_masked(target: Path, name: str) -> bool:
+    """Whether a transformer is made with its head for masked tokens."""
+    tasks = [read_object(path).get("transformer_task") for path in target.glob("sentence_*_config.json")]
+    return name == "MLMTransformer" or "fill-mask" in tasks
 
 
 def _write_router(directory: Path, path: str, view: Path, depth: int) -> None:

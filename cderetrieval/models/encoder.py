@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, InputError, ModelError
+from ..errors import CDEError, ConfigError, InputError, ModelError
+from ..files import PASSED_ON, REASON
 from ..runtime import autocast, check_texts, length_batches, progress, token_budget_for
 
 logger = logging.getLogger(__name__)
@@ -60,20 +61,39 @@ class EncodingSettings:
             raise ConfigError(f"dtype={self.dtype!r} is unknown; use 'auto', 'float32' or 'bfloat16'.")
 
 
+@contextlib.contextmanager
+def computing(part: str) -> Iterator[None]:
+    """Name an error of a part of a model that does not fit the others: a token, a position or a width too many.
+
+    Memory that ran out and an interrupt pass through.
+    """
+    try:
+        yield
+    except (CDEError, MemoryError, torch.OutOfMemoryError, *PASSED_ON):
+        raise
+    except BaseException as error:  # tokenizers' panics are no `Exception`
+        reason = " ".join(str(error).split())[:REASON]
+        raise ModelError(
+            f"{part} failed ({type(error).__name__}: {reason}). Weights, settings and tokenizer of this model do not "
+            "belong together, or its length limit is above its number of positions."
+        ) from error
+
+
 def tokenize(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
     """Token ids of each text, cut at `max_length`; the log says how many were cut."""
     if not texts:
         return []
     if tokenizer is None:
         raise ModelError("this model has no tokenizer, so it takes tensors and no texts: save it again with one.")
-    encoded = tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
+    with computing("its tokenizer"):
+        encoded = tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
     ids: list[list[int]] = encoded["input_ids"]
     full = [row for row, tokens in enumerate(ids) if len(tokens) >= max_length]
     cut = sum(1 for row in full if encoded.encodings is None or encoded.encodings[row].overflowing)
@@ -160,7 +180,7 @@ def encode_texts(
     vectors: np.ndarray | None = None
     for batch, ids, mask in token_batches(texts, tokenizer, settings, device, **batches):
         with torch.inference_mode():
-            with autocast(device, settings.dtype):
+            with autocast(device, settings.dtype), computing("the model"):
                 output = forward(ids, mask).float()
             if settings.normalize:
                 output = torch.nn.functional.normalize(output, dim=-1)

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, WeightsError
-from ..files import as_path, read_json
+from ..files import as_path, read_json, reading
 from ..runtime import pick_device
 from . import bm25
 from .directory import AGAIN, VOCABULARIES, config_of, load_tokenizer, read_object
+from .fits import check_counts
 from .trusted import FILTERS
 
 if TYPE_CHECKING:
@@ -105,6 +106,20 @@ def load(
         return load_default(device, dtype)
     if (lexical := bm25.named(name)) is not None:
         return lexical
+    with reading(name, error=ModelError, remedy=AGAIN):
+        model = _load(name, revision, device, dtype)
+        _try(model)
+    return model
+
+
+def _try(model: Any) -> None:
+    """Refuse a model whose parts do not fit: one short text shows it."""
+    encoder = model.in_context(None) if hasattr(model, "in_context") else model
+    if getattr(encoder, "tokenizer", encoder) is not None:
+        encoder.encode_query(["a short text"])
+
+
+def _load(name: str, revision: str | None, device: str | None, dtype: str) -> Any:
     asked, _, rest = name.partition(":")
     named = asked in FAMILIES and rest != ""
     directory = find(rest if named else name, revision)
@@ -272,12 +287,11 @@ def load_contextual(name: str, *, revision: str | None = None, device: str | Non
             f"{directory} holds no contextual model: its config.json has neither model_type 'cderetrieval' nor "
             "transductive_corpus_size. Use cderetrieval.load for other models."
         )
-    if config_of(directory).get("model_type") == "cderetrieval":
-        from .persistence import load_model
+    from .persistence import load_model
 
-        model = load_model(directory)
-    else:
-        model = load_published(directory)
+    own = config_of(directory).get("model_type") == "cderetrieval"
+    with reading(directory, error=ModelError, remedy=AGAIN):
+        model = load_model(directory) if own else load_published(directory)
     return model.to(pick_device(device))
 
 
@@ -291,6 +305,8 @@ def load_published(directory: Path) -> ContextualTransformer:
     first = backbone_settings(config["embedder"], local=local)
     second = backbone_settings(config.get("dataset_backbone") or config["embedder"], local=local)
     tensors = read_checkpoint(directory)
+    for settings in (config, first, second):
+        check_counts(settings, len(tensors), str(directory / "config.json"))
     _fit_vocabulary(first, tensors, "first_stage_model.embedder.")
     _fit_vocabulary(second, tensors, "second_stage_model.backbone.")
     return ContextualTransformer.from_published(

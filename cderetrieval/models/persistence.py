@@ -18,6 +18,7 @@ from ..files import as_path, atomic_write, write_json
 from .card import model_card
 from .config import ContextualConfig
 from .directory import config_of, is_regular, load_tokenizer
+from .fits import check_counts, check_size
 from .weights import load_tensors, read_checkpoint, unique_tensors
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ def load_model(directory: str | Path) -> ContextualTransformer:
     tokenizer = None
     if is_regular(directory / "tokenizer_config.json"):
         tokenizer = load_tokenizer(directory)
-    model = ContextualTransformer(ContextualConfig.from_dict(config["settings"]), tokenizer)
-    load_tensors(model, read_checkpoint(directory), str(directory))
+    tensors = read_checkpoint(directory)
+    where = str(directory / "config.json")
+    check_counts(config["settings"], len(tensors), where)
+    settings = ContextualConfig.from_dict(config["settings"])
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    check_size(lambda: ContextualTransformer(settings), shapes, where)
+    model = ContextualTransformer(settings, tokenizer)
+    load_tensors(model, tensors, str(directory))
     return model

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import InputError, ModelError
 from ..files import as_path
-from .encoder import EncodingSettings, check_texts, token_batches
+from .encoder import EncodingSettings, check_texts, computing, token_batches
 from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of, quiet
 from .sparse_embed_model import FOLDER
@@ -186,9 +186,11 @@ class Splade(FingerprintedEncoder):
 
     def _own_terms(self, texts: list[str], limit: int | None) -> csr_array:
         """Queries without inference: the terms that a text holds, by their saved weights."""
-        weights = self.model.encode_query(
-            texts, prompt=self.prompt("query"), max_active_dims=limit, save_to_cpu=True, show_progress_bar=False
-        )
+        prompt = self.prompt("query")
+        with computing("the model"):
+            weights = self.model.encode_query(
+                texts, prompt=prompt, max_active_dims=limit, save_to_cpu=True, show_progress_bar=False
+            )
         if not texts:
             return csr_array((0, self.dimension), dtype=np.float32)
         found = weights.coalesce()
@@ -210,7 +212,7 @@ class Splade(FingerprintedEncoder):
             show_progress=show_progress,
         )
         for batch, ids, mask in batches:
-            with torch.inference_mode(), self.autocast():
+            with torch.inference_mode(), self.autocast(), computing("the model"):
                 parts.append(self._rows(ids, mask, limit))
             positions += batch
         return self._ordered(parts, np.argsort(np.array(positions, dtype=np.int64)))

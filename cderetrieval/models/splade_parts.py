@@ -85,9 +85,7 @@ def _from_directory(kind: type[Kind], name: str, device: str | None, settings: d
     from .hub import find
 
     directory = find(name)
-    built = kind.from_directory(directory, device=str(pick_device(device)), **settings)
-    _check_head(directory, parts_of(built).transformer.model)
-    return built
+    return kind.from_directory(directory, device=str(pick_device(device)), **settings)
 
 
 def _from_sparse_encoder(kind: type[Kind], model: Any, device: str, settings: dict[str, Any]) -> Kind:
@@ -118,22 +116,6 @@ def transformer_module(model: Any, tokenizer: Any) -> Transformer:
         module = Transformer(directory, transformer_task="fill-mask")
     module.model = model
     return module
-
-
-def _check_head(directory: Path, model: Any) -> None:
-    """Refuse a checkpoint without the head's weights, which transformers would draw at random."""
-    from safetensors import safe_open
-
-    stored = set()
-    for path in directory.glob("model*.safetensors"):
-        with safe_open(path, framework="np") as file:
-            stored |= {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
-    head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
-    if stored and not stored & head:
-        raise ModelError(
-            f"{directory} has no weights of the masked-language-model head ({', '.join(sorted(head))}): this is a "
-            "plain encoder. Use a checkpoint that has them, or load it as a dense model."
-        )
 
 
 def parts_of(model: SparseEncoder) -> Parts:
