@@ -107,7 +107,7 @@ def check_size(build: Callable[[], Any], shapes: Shapes, where: str) -> None:
 def check_module(config: Mapping[str, Any], shapes: Shapes, where: str) -> None:
     """Refuse a module whose sizes are not those of its weights."""
     largest = max((size for shape in shapes.values() for size in shape), default=0)
-    check_numbers(config, where, lambda key: max(largest, _FEW))
+    check_numbers(config, where, lambda key: LARGEST if "length" in key else max(largest, _FEW))
 
 
 @contextlib.contextmanager
