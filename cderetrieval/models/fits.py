@@ -123,11 +123,12 @@ def strictly(name: str) -> Iterator[None]:
     """
     from transformers import PreTrainedModel
 
-    finish = PreTrainedModel._finalize_model_loading
+    finish, thread = PreTrainedModel._finalize_model_loading, threading.get_ident()
 
     def checked(model: Any, load_config: Any, info: Any) -> Any:
         done = finish(model, load_config, info)
-        _check_loaded(name, model, set(done.missing_keys), set(done.unexpected_keys))
+        if threading.get_ident() == thread:  # what others load meanwhile is theirs
+            _check_loaded(name, model, set(done.missing_keys), set(done.unexpected_keys))
         return done
 
     with _LOCK:

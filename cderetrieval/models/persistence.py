@@ -9,6 +9,7 @@ README.md                          model card
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from .fits import check_counts, check_size
 from .weights import load_tensors, read_checkpoint, unique_tensors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .contextual import ContextualTransformer
 
 FORMAT = 1
@@ -48,6 +51,14 @@ def save_model(model: ContextualTransformer, path: str | Path, **card: Any) -> N
         temporary.write_text(model_card(model.config, **card), encoding="utf-8")
 
 
+def check_model(config: ContextualConfig, tensors: Mapping[str, Tensor], directory: Path) -> None:
+    """Refuse settings of a model that is far larger than its weights."""
+    from .contextual import ContextualTransformer
+
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    check_size(lambda: ContextualTransformer(config), shapes, str(directory / "config.json"))
+
+
 def load_model(directory: str | Path) -> ContextualTransformer:
     """Read a directory that :func:`save_model` wrote."""
     from .contextual import ContextualTransformer
@@ -62,11 +73,9 @@ def load_model(directory: str | Path) -> ContextualTransformer:
     if is_regular(directory / "tokenizer_config.json"):
         tokenizer = load_tokenizer(directory)
     tensors = read_checkpoint(directory)
-    where = str(directory / "config.json")
-    check_counts(config["settings"], len(tensors), where)
+    check_counts(config["settings"], len(tensors), str(directory / "config.json"))
     settings = ContextualConfig.from_dict(config["settings"])
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    check_size(lambda: ContextualTransformer(settings), shapes, where)
+    check_model(settings, tensors, directory)
     model = ContextualTransformer(settings, tokenizer)
     load_tensors(model, tensors, str(directory))
     return model

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import ConfigError, ModelError
+from ..files import reading
 from ..models.backbone import layer_shape
 from ..models.config import FAMILIES, ContextualConfig
 from ..models.contextual import ContextualTransformer
-from ..models.directory import config_of, load_tokenizer
+from ..models.directory import AGAIN, config_of, load_tokenizer
+from ..models.fits import check_counts
 from ..models.hub import backbone_settings, find, is_contextual, load_contextual
+from ..models.persistence import check_model
 from ..models.published import KNOWN_BACKBONES, native_names
 from ..models.weights import load_tensors, read_checkpoint
 from .recipes import Recipe
@@ -43,10 +46,11 @@ def start_model(recipe: Recipe) -> ContextualTransformer:
         If the recipe's settings of the model contradict each other.
     """
     directory = find(recipe.base)
-    if is_contextual(directory):
-        model = load_contextual(str(directory), device="cpu")
-        return _adapted(model, recipe)
-    return _from_backbone(directory, recipe)
+    with reading(directory, error=ModelError, remedy=AGAIN):
+        if is_contextual(directory):
+            model = load_contextual(str(directory), device="cpu")
+            return _adapted(model, recipe)
+        return _from_backbone(directory, recipe)
 
 
 def _adapted(model: ContextualTransformer, recipe: Recipe) -> ContextualTransformer:
@@ -73,11 +77,14 @@ def _adapted(model: ContextualTransformer, recipe: Recipe) -> ContextualTransfor
 def _from_backbone(directory: Path, recipe: Recipe) -> ContextualTransformer:
     settings = _settings(directory, recipe.base)
     tokenizer = load_tokenizer(directory)
+    loaded = read_checkpoint(directory)
+    check_counts(settings, len(loaded), f"{directory / 'config.json'}")
     config = model_config(recipe, settings, tokenizer)
+    check_model(config, loaded, directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = ContextualTransformer(config, tokenizer)
-    tensors = backbone_tensors(read_checkpoint(directory))
+    tensors = backbone_tensors(loaded)
     _load(model.second_stage_model.backbone, tensors, recipe.base)
     if config.first_stage == "own":
         _load(model.first_stage_model.backbone, tensors, recipe.base)

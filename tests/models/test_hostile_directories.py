@@ -95,6 +95,14 @@ def test_the_good_directories_load(family, tmp_path, marker):
     assert not marker.exists()
 
 
+def test_training_starts_from_a_good_one(tmp_path):
+    common = {"name": "x", "data": (str(tmp_path),), "base": tiny_dense_directory(), "max_length": 16}
+    assert start_model(Recipe(**common)).config.hidden_size == 32
+    for model in ({}, {"pooling": "mean"}):
+        recipe = Recipe(**common, architecture="dense", filter="off", model=model)
+        assert family_of("dense").build(recipe).get_embedding_dimension() == 32
+
+
 ROOTS = [hostile for hostile in HOSTILE if hostile.family in ("dense", "contextual")]
 
 
@@ -102,10 +110,10 @@ ROOTS = [hostile for hostile in HOSTILE if hostile.family in ("dense", "contextu
 def test_training_does_not_start_from_one(hostile, tmp_path, marker):
     directory = str(hostile_models.write(hostile, tmp_path / "m", marker))
     common = {"name": "x", "data": (str(tmp_path),), "base": directory, "max_length": 16}
+    dense = {"architecture": "dense", "filter": "off"}
     attempt(lambda: start_model(Recipe(**common)), marker)
-    attempt(lambda: family_of("dense").build(Recipe(**common, architecture="dense")), marker)
-    settings = {"pooling": "mean"}
-    attempt(lambda: family_of("dense").build(Recipe(**common, architecture="dense", model=settings)), marker)
+    attempt(lambda: family_of("dense").build(Recipe(**common, **dense)), marker)
+    attempt(lambda: family_of("dense").build(Recipe(**common, **dense, model={"pooling": "mean"})), marker)
 
 
 @pytest.mark.parametrize("name", ["model_kwargs_unpickled", "tokenizer_with_code", "module_own_code", "only_pickled"])
