@@ -1,46 +1,95 @@
 """The command line: ``cderetrieval index | search | context | embed | eval | train``.
 
-Thin: each command parses, calls the package, and prints. Errors that the package raises on purpose end the program with
-their message and status 2; anything else is a bug and shows its traceback.
+Thin: each command parses, calls the package, and says what it found through `terminal`. Errors that the package raises
+on purpose, and those of the operating system, end the program with their message and status 2; anything else is a bug
+and shows its traceback. A reader that has seen enough (``| head``) ends it quietly.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .errors import CDEError, InputError
 from .files import as_path
 from .index.milvus.location import is_location
+from .terminal import Formatter, complain, printable, say
 
 DEFAULT_MODEL = "cde-minilm"
+SIGPIPE = 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("cderetrieval").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
     try:
+        arguments = build_parser().parse_args(argv)
+        _log(arguments.verbose)
+        _check_out(getattr(arguments, "out", None))
         arguments.command(arguments)
+        sys.stdout.flush()
     except CDEError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted; nothing half-done was kept", file=sys.stderr)
+        complain("interrupted; nothing half-done was kept")
         return 130
+    except BrokenPipeError:
+        _leave_pipe()
+        return 128 + SIGPIPE
+    except OSError as error:
+        complain(f"error: {error.filename or 'this system'}: {error.strerror or error}")
+        return 2
+    except Exception:
+        complain(traceback.format_exc().rstrip())
+        return 1
     return 0
+
+
+def _log(verbose: bool) -> None:
+    """Show log records on standard error, unless the program that calls has said where they go."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("cderetrieval").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a place that cannot be written before long work begins; nothing is made there yet."""
+    if out is None:
+        return
+    place = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise InputError(f"--out {out}: {place} is a file; choose a directory.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out} cannot be written: {place} is another user's, or read-only. Choose another.")
+
+
+def _leave_pipe() -> None:
+    """Point standard output to nothing, so that Python does not complain about the pipe when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages, which repeat arguments, are shown like all others."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            say(message.removesuffix("\n"), file or sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="cderetrieval", description="Retrieval that knows the corpus it searches.")
+    parser = _Parser(prog="cderetrieval", description="Retrieval that knows the corpus it searches.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _index_parser(commands)
@@ -171,7 +220,7 @@ def run_index(arguments: argparse.Namespace) -> None:
     with retriever:
         retriever.add(documents, skip_empty=arguments.skip_empty)
         context = f" in {retriever.context}" if retriever.context is not None else ""
-        print(f"{len(retriever)} documents indexed{context}, written to {place}")
+        say(printable(f"{len(retriever)} documents indexed{context}, written to {place}"))
 
 
 def run_embed(arguments: argparse.Namespace) -> None:
@@ -189,12 +238,13 @@ def run_search(arguments: argparse.Namespace) -> None:
         hits = retriever(arguments.queries, k=arguments.k, documents=True)
     for query, ranking in zip(arguments.queries, hits, strict=True):
         if not arguments.json:
-            print(query if ranking else f"{query}\n  no document matches")
+            say(printable(query) + ("" if ranking else "\n  no document matches"))
         for rank, hit in enumerate(ranking, start=1):
             if arguments.json:
-                print(json.dumps({"query": query, "rank": rank, **hit}))
+                say(json.dumps({"query": query, "rank": rank, **hit}))
             else:
-                print(f"  {rank:2d}  {hit['similarity']:.4f}  {hit['id']}  {_preview(hit['document'])}")
+                shown = printable(f"{hit['id']}  {_preview(hit['document'])}")
+                say(f"  {rank:2d}  {hit['similarity']:.4f}  {shown}")
 
 
 def _preview(document: dict[str, Any]) -> str:
@@ -214,7 +264,7 @@ def run_context(arguments: argparse.Namespace) -> None:
         reports = retriever.context_report()
         documents = len(retriever)
     for name, report in (reports if isinstance(retriever, Hybrid) else {"": reports}).items():
-        print(_described(report, arguments.show, f"{documents} documents" + (f", part {name}" if name else "")))
+        say(_described(report, arguments.show, f"{documents} documents" + (f", part {name}" if name else "")))
 
 
 def _described(report: dict[str, Any], n_ids: int, index: str) -> str:
@@ -233,21 +283,21 @@ def _described(report: dict[str, Any], n_ids: int, index: str) -> str:
     if drift is not None:
         verdict = "stale: call refresh()" if drift.stale else "still stands for the corpus"
         lines["drift"] = f"shift {drift.shift:.4f} (p = {drift.p_value:.3f}), {verdict}"
-    return "\n".join(f"{name:8s} {value}" for name, value in lines.items())
+    return "\n".join(f"{name:8s} {printable(value)}" for name, value in lines.items())
 
 
 def run_eval(arguments: argparse.Namespace) -> None:
     """Print the table of an evaluation."""
     from .evaluation.command import run
 
-    print(run(arguments))
+    say(run(arguments))
 
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Train a model; every `evaluate_steps`, score it on the folders that the arguments name."""
     from .training.command import run
 
-    print(run(arguments, _development(arguments.evaluate, arguments.contexts) if arguments.evaluate else None))
+    say(run(arguments, _development(arguments.evaluate, arguments.contexts) if arguments.evaluate else None))
 
 
 def _development(folders: Sequence[str], contexts: Sequence[str]) -> Any:

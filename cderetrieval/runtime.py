@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ConfigError, CopyError, InputError
+from .terminal import printable
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
     from tqdm.auto import tqdm
 
     wanted = os.environ.get("CDE_PROGRESS", "1" if sys.stderr.isatty() else "0") != "0"
-    return tqdm(items, desc=description, total=total, disable=not (show and wanted), leave=False)
+    return tqdm(items, desc=printable(description), total=total, disable=not (show and wanted), leave=False)
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
@@ -74,12 +75,29 @@ def pick_device(device: str | None = None) -> torch.device:
 
     if device is not None:
         try:
-            return torch.device(device)
+            found = torch.device(device)
         except RuntimeError as error:
             raise ConfigError(f"device={device!r} is no torch device; use 'cpu', 'cuda' or 'mps'.") from error
+        _check_there(found)
+        return found
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _check_there(device: torch.device) -> None:
+    """Refuse a device that this machine, or this build of torch, has not: before a model is read."""
+    import torch
+
+    if device.type == "cuda":  # counted, not tried: a process that has used CUDA cannot fork
+        there = (device.index or 0) < torch.cuda.device_count()
+    else:
+        try:
+            there = torch.empty(0, device=device) is not None
+        except (RuntimeError, AssertionError, ImportError):
+            there = False
+    if not there:
+        raise ConfigError(f"device='{device}' is not on this machine, or not in this build of torch; use 'cpu'.")
 
 
 def supports_bfloat16(device: torch.device) -> bool:

@@ -17,6 +17,7 @@ LEAVES = {
     "filters",
     "judgements",
     "runtime",
+    "terminal",
     "types",
     "values",
     "vectors",

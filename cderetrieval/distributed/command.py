@@ -14,6 +14,7 @@ import time
 
 from ..errors import CDEError, InputError
 from ..files import as_path
+from ..terminal import printable, say
 from . import progress
 from .cluster import OnRay
 from .embed import ENGINES, FEW_DOCUMENTS, embed_corpus
@@ -84,7 +85,7 @@ def run_embed(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt as error:
         raise CDEError("interrupted. The blocks that are done stay; the same command goes on.") from error
     took = progress.duration(time.perf_counter() - started)
-    print(f"{len(folder):,} documents in {folder.path}, {folder.plan.layout}; this run took {took}")
+    say(printable(f"{len(folder):,} documents in {folder.path}, {folder.plan.layout}; this run took {took}"))
 
 
 def run_index(arguments: argparse.Namespace) -> None:
@@ -105,4 +106,4 @@ def run_index(arguments: argparse.Namespace) -> None:
         engine=engine,
     ) as retriever:
         place = arguments.index if arguments.out is None else arguments.out
-        print(f"{len(retriever):,} documents indexed from vectors, written to {place}")
+        say(printable(f"{len(retriever):,} documents indexed from vectors, written to {place}"))

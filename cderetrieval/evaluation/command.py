@@ -22,6 +22,7 @@ from ..fusion import Hybrid
 from ..fusion.model import AnyModel
 from ..retriever import Retriever
 from ..runtime import pick_device
+from ..terminal import printable
 from .candidates import PAPER_DEPTH
 from .job import FirstStage
 from .results import Results
@@ -149,7 +150,7 @@ class _Asking:
         with self._retriever as retriever:
             found = retriever(self._questions, k=3, documents=True)
         return [
-            f"\n{self._dataset.name}: {question}\n{_answer(hits)}"
+            f"\n{printable(f'{self._dataset.name}: {question}')}\n{_answer(hits)}"
             for question, hits in zip(self._questions, found, strict=True)
         ]
 
@@ -191,7 +192,7 @@ def _compare(results: Results, arguments: argparse.Namespace) -> str:
         with atomic_write(path.with_suffix(".csv")) as temporary:
             comparison.to_frame().to_csv(temporary, index=False)
         comparison.plot(path)
-        text += f"\nplot and numbers: {path} and .csv"
+        text += f"\nplot and numbers: {printable(path)} and .csv"
     return text
 
 
@@ -223,5 +224,6 @@ def _answer(hits: Sequence[dict[str, object]]) -> str:
         document = hit["document"]
         assert isinstance(document, dict)
         text = " ".join(str(document.get("text", "")).split())
-        lines.append(f"  {hit['similarity']:.3f}  {hit['id']}\n         {text[:100]}{'...' if len(text) > 100 else ''}")
+        shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
+        lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
     return "\n".join(lines)

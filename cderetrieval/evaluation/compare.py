@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..terminal import printable
 from .report import terminal_table
 from .results import MAIN, Cell
 from .significance import holm, paired_tests
@@ -68,7 +69,7 @@ class Comparison:
         shown = shown.rename(columns={"p_t": "p t", "p_holm": "p Holm"})
         wins, ties, losses = self.win_tie_loss
         return (
-            f"{self.metric} x 100: a = {self.a}, b = {self.b}\n{terminal_table(shown, 2)}\n"
+            printable(f"{self.metric} x 100: a = {self.a}, b = {self.b}") + f"\n{terminal_table(shown, 2)}\n"
             f"mean difference {100 * frame['difference'].mean():+.2f} over {len(frame)} datasets; "
             f"b better on {wins}, not different on {ties}, worse on {losses} (p Holm < 0.05)"
         )

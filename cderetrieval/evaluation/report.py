@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..terminal import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,9 @@ def markdown_table(frame: pd.DataFrame, digits: int = 1, bold_best: bool = False
             for i, value in enumerate(frame[name]):
                 if best is not None and value == best:
                     cells[i][j] = f"**{cells[i][j]}**"
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [[str(name) for name in frame.columns], *cells]]
+    escaped = [
+        [cell.replace("|", "\\|") for cell in row] for row in [[printable(name) for name in frame.columns], *cells]
+    ]
     rule = "|" + "".join("---:|" if right else "---|" for right in _is_number(frame))
     lines = ["| " + " | ".join(row) + " |" for row in escaped]
     return "\n".join([lines[0], rule, *lines[1:]])
@@ -117,7 +120,7 @@ def markdown_table(frame: pd.DataFrame, digits: int = 1, bold_best: bool = False
 
 def terminal_table(frame: pd.DataFrame, digits: int = 1) -> str:
     """Write a frame as aligned columns, numbers to the right; its index is left out."""
-    rows = [[str(name) for name in frame.columns], *_cells(frame, digits)]
+    rows = [[printable(name) for name in frame.columns], *_cells(frame, digits)]
     widths = [max(len(row[j]) for row in rows) for j in range(len(frame.columns))]
     rows.insert(1, ["-" * width for width in widths])
     right = _is_number(frame)
@@ -141,4 +144,4 @@ def _cells(frame: pd.DataFrame, digits: int) -> list[list[str]]:
 def _cell(value: Any, digits: int) -> str:
     if value is None or value != value:  # nan
         return "-"
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}f}" if isinstance(value, float) else printable(value)

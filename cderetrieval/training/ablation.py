@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..files import as_path, atomic_write, read_json
+from ..terminal import printable
 from .checkpoints import last_checkpoint
 from .recipes import Recipe
 
@@ -202,7 +203,7 @@ def table(results: pd.DataFrame, seeds: int) -> str:
     lines = []
     for names, group in results.groupby(settings, sort=False):
         cells = [f"{name} {_with_interval(group[name], seeds)}" for name in numbers]
-        lines.append("  ".join([*(f"{value!s:10s}" for value in names), *cells]))
+        lines.append("  ".join([*(f"{printable(value):10s}" for value in names), *cells]))
     return "\n".join(lines)
 
 

@@ -1,0 +1,185 @@
+"""What the command line prints, and how it ends."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+
+from cderetrieval import Retriever
+from cderetrieval.cli import main
+from cderetrieval.runtime import pick_device
+from cderetrieval.terminal import Formatter, printable, say
+from cderetrieval.testing import tiny_model
+
+# A terminal obeys each: colours and titles, a bell, overwriting, C1, direction, lines that are none, half a character.
+HOSTILE = "a\x1b[2J\x1b]0;x\x07\rb\x08\x7f\x9b31m\u202egnp\u2066\u2028c\ud800\n1  0.99 forged\td\x00"
+ALL = [
+    *map(chr, (*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029)),
+    "\ud800",
+]
+
+
+def is_shown(text, lines=True):
+    """Whether a terminal only shows a text, whose ends of lines may be its own."""
+    return not any(
+        unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs") or c in ALL for c in text if c != "\n" or not lines
+    )
+
+
+@pytest.fixture
+def index(tmp_path):
+    documents = [
+        {"id": "good", "text": "owls hunt at night"},
+        {"id": HOSTILE.replace("\ud800", ""), "text": "owls " + HOSTILE.replace("\ud800", ""), "title": "\x1b[31mred"},
+    ]
+    with Retriever("bm25", path=tmp_path / "index") as retriever:
+        retriever.add(documents)
+    return str(tmp_path / "index")
+
+
+def test_every_control_character_becomes_visible():
+    assert printable("plain text, ümlaut, 漢字, العربية") == "plain text, ümlaut, 漢字, العربية"
+    for character in ALL:
+        assert printable(f"<{character}>") == f"<\\u{ord(character):04x}>"
+
+
+def test_search_prints_no_control_characters(index, capsys):
+    assert main(["search", index, f"owls {HOSTILE}"]) == 0
+    shown = capsys.readouterr()
+    assert is_shown(shown.out + shown.err)
+    assert len(shown.out.splitlines()) == 3, "one line for the query, one for each hit"
+    assert "forged" in shown.out
+
+
+def test_json_is_ascii_and_gives_ids_back(index, capsys):
+    assert main(["search", index, "owls", "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert is_shown(shown)
+    assert shown.isascii()
+    assert {json.loads(line)["id"] for line in shown.splitlines()} == {"good", HOSTILE.replace("\ud800", "")}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["search", HOSTILE.replace("\x00", ""), "owls"], ["index", "x" + HOSTILE, "--out", "y"], ["context", HOSTILE]],
+)
+def test_errors_print_no_control_characters(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) in (1, 2)
+    shown = capsys.readouterr().err
+    assert is_shown(shown)
+    assert all(line.startswith(("error: ", "  ", "Traceback")) for line in shown.splitlines())
+
+
+def test_the_parser_prints_no_control_characters(capsys):
+    with pytest.raises(SystemExit):
+        main(["search", "--bogus" + HOSTILE, "-k", HOSTILE])
+    assert is_shown(capsys.readouterr().err)
+
+
+def test_log_lines_print_no_control_characters():
+    record = logging.LogRecord("x", logging.INFO, "file", 1, "%s is evaluated", (HOSTILE,), None)
+    shown = Formatter("%(levelname)s: %(message)s").format(record)
+    assert is_shown(shown)
+    assert [line[:2] for line in shown.splitlines()] == ["IN", "  "]
+
+
+def test_tables_print_no_control_characters(tmp_path, capsys):
+    folder = tmp_path / "toy"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "a", "text": "owls"}\n{"_id": "b", "text": "bees"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "bees"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tb\t1\n")
+    name = "\x1b[2Jm\rx"
+    assert main(["eval", "--model", f"{name}=bm25", "--data", f"\x9bt\u202ex={folder}", "--ask", f"bees{HOSTILE}"]) == 0
+    shown = capsys.readouterr()
+    assert is_shown(shown.out + shown.err)
+    assert "\\u001b[2Jm\\u000dx" in shown.out
+
+
+def run(arguments, **environment):
+    command = [sys.executable, "-m", "cderetrieval", *arguments]
+    return subprocess.run(command, capture_output=True, env={**os.environ, **environment}, check=False)
+
+
+@pytest.mark.parametrize("code_page", ["ascii", "cp1252", "latin-1:strict"])
+def test_a_console_of_another_code_page_shows_what_it_can(index, code_page):
+    found = run(["search", index, "owls ≈ 漢字"], PYTHONIOENCODING=code_page)
+    assert found.returncode == 0, found.stderr
+    assert b"\\u6f22" in found.stdout
+
+
+def test_a_reader_that_leaves_early_ends_the_command_quietly(index):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "cderetrieval", "search", index, "owls"]
+    found = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (found.returncode, found.stderr) == (141, b"")
+
+
+def test_say_takes_streams_without_encoding(tmp_path):
+    class Stream:
+        def __init__(self):
+            self.text = ""
+
+        def write(self, text):
+            self.text += text
+
+    stream = Stream()
+    say("a\x07 漢", stream)
+    assert stream.text == "a\\u0007 漢\n"
+
+
+def test_an_interrupt_ends_with_130(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cderetrieval.fusion.model.open_index", interrupt)
+    assert main(["search", "somewhere", "owls"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:99", "mps", "xla", "hpu"])
+def test_a_device_that_is_not_there_is_named(device, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "text": "owls"}\n')
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "index"
+    arguments = ["index", str(tmp_path / "docs.jsonl"), "--model", str(tmp_path / "model"), "--out", str(out)]
+    assert main([*arguments, "--device", device]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: device=")
+    assert len(shown.splitlines()) == 1
+    assert pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("inside", ["", "/inside/it"])
+def test_an_out_that_is_a_file_is_named_before_long_work(inside, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    documents, place = str(tmp_path / "docs.jsonl"), f"{tmp_path}/file{inside}"
+    for arguments in (
+        ["index", documents, "--model", "nothing/there"],
+        ["embed", documents, "--model", "nothing/there"],
+        ["eval", "--model", "nothing/there", "--data", documents],
+        ["train", "minilm", "--data", documents],
+    ):
+        assert main([*arguments, "--out", place]) == 2, arguments
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: --out {place}: {tmp_path}/file is a file"), line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_out_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main(["index", "missing.jsonl", "--model", "nothing/there", "--out", str(tmp_path / "new")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --out {tmp_path}/new cannot be written")
+    monkeypatch.undo()
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "text": "owls"}\n')
+    assert main(["index", str(tmp_path / "docs.jsonl"), "--model", "bm25", "--out", "/proc/nothing/here"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
