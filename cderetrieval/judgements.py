@@ -54,6 +54,15 @@ def as_qrels(qrels: Any) -> Qrels:
     return nested(qrels, GRADE_COLUMNS, "qrels", parse_grade, listed=1)
 
 
+def judged(qrels: Any) -> Qrels:
+    """The judgements that count: a query of which nothing is judged is not evaluated, by trec_eval's and BEIR's rule.
+
+    >>> judged({"q1": {"d1": 0}, "q2": {}})
+    {'q1': {'d1': 0}}
+    """
+    return {query: grades for query, grades in as_qrels(qrels).items() if grades}
+
+
 def parse_grade(value: Any, where: str) -> int:
     """Read a grade: a whole number, also one written as a float; a negative one stays negative.
 

@@ -8,7 +8,7 @@ TREC run.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -17,7 +17,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import atomic_write
-from .values import id_name
+from .values import id_name, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,11 +205,18 @@ class Hits(list[list[dict[str, Any]]]):
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["query_id", "rank", "id", "similarity"])
 
     def to_run(self) -> dict[str, dict[str, float]]:
-        """The run as pytrec_eval, beir and ir_measures take it: query id to document id to score."""
-        return {
-            id_name(query_id): {id_name(hit["id"]): float(hit["similarity"]) for hit in ranking}
-            for query_id, ranking in zip(self.query_ids, self, strict=True)
-        }
+        """The run as pytrec_eval, beir and ir_measures take it: query id to document id to score.
+
+        Raises
+        ------
+        InputError
+            If two ids are one as text, 1 and "1" for example.
+        """
+        run = {}
+        for query_id, ranking in zip(text_ids(self.query_ids, "queries"), self, strict=True):
+            names = text_ids([hit["id"] for hit in ranking], f"documents of query {query_id!r}")
+            run[query_id] = {name: float(hit["similarity"]) for name, hit in zip(names, ranking, strict=True)}
+        return run
 
     def to_trec(self, path: str | Path, tag: str = "cderetrieval") -> None:
         """Write a TREC run file: ``query_id Q0 document_id rank score tag``, one hit a line.
@@ -217,20 +224,43 @@ class Hits(list[list[dict[str, Any]]]):
         Raises
         ------
         InputError
-            If an id holds white space, which separates the fields of that format.
+            If an id or the tag holds white space, which separates the fields of that format.
         """
-        names = {id_name(name) for name in self.query_ids} | {id_name(hit["id"]) for ranking in self for hit in ranking}
-        if broken := next((name for name in sorted(names) if name.split() != [name]), None):
+        run = self.to_run()
+        names = {tag, *run, *(name for ranking in run.values() for name in ranking)}
+        if broken := next((name for name in sorted(names) if name.split() != [name] or not _is_text(name)), None):
             raise InputError(
                 f"id {broken!r} is empty or holds white space, which a TREC run cannot hold; use to_frame()."
             )
         lines = [
-            f"{id_name(query_id)} Q0 {id_name(hit['id'])} {rank} {_score(hit['similarity'])} {tag}\n"
-            for query_id, ranking in zip(self.query_ids, self, strict=True)
-            for rank, hit in enumerate(ranking, start=1)
+            f"{query_id} Q0 {name} {rank} {_score(similarity)} {tag}\n"
+            for query_id, ranking in run.items()
+            for rank, (name, similarity) in enumerate(ranking.items(), start=1)
         ]
         with atomic_write(path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def text_ids(ids: Iterable[Hashable], what: str) -> list[str]:
+    """Ids as runs and judgements have them, as text.
+
+    Raises
+    ------
+    InputError
+        If two of them are one as text: one's score would be lost.
+    """
+    names: dict[str, Hashable] = {}
+    for identity in ids:
+        name = id_name(identity)
+        if name in names:
+            raise InputError(f"{what}: ids {shown(names[name])} and {shown(identity)} are one as text, {name!r}.")
+        names[name] = identity
+    return list(names)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written: half of a surrogate pair cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _score(similarity: float) -> str:

@@ -14,7 +14,7 @@ from .candidates import Candidates, first_stage
 from .folder import ResultsFolder
 from .forms import Run
 from .metrics import PerQuery
-from .results import MAIN, Cell
+from .results import MAIN, Cell, cell_name
 from .retrieval import Evaluation, evaluate_retrieval
 from .setting import ContextSetting
 from .tasks import GroupedDataset
@@ -106,8 +106,7 @@ class Job:
 
     def file_name(self, dataset: str, subset: str, split: str) -> str:
         """Name of a cell's files."""
-        depth = f"@{self.stage.depth}" if self.stage is not None else ""
-        return ".".join([dataset + depth, *([subset] if subset != "default" else []), split])
+        return cell_name(dataset, subset, split, None if self.stage is None else self.stage.name)
 
     def finished(self, name: str, revision: str) -> Cell | None:
         """The cell of an earlier run, if it is there."""

@@ -7,7 +7,8 @@ Equal to `pytrec_eval` in five digits, and in its conventions:
 - recall and average precision divide by all relevant documents, whether found or not.
 
 Unlike `pytrec_eval` and `beir`, whose means leave them out, queries without hits count 0. So do queries without a
-relevant document, in every metric, which is what trec_eval gives them. Queries that only the run has are left out.
+relevant document, in every metric, which is what trec_eval gives them. Queries of which nothing is judged are left out,
+whether the run or empty judgements name them.
 
 Only the ranks of relevant documents matter, so nothing is sorted but scores: a relevant document's rank is the number
 of documents that score higher, and of those with the same score and a greater id, plus one.
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import judgements
 from ..errors import InputError
 from .forms import as_qrels, as_run
 
@@ -100,7 +102,7 @@ def evaluate_run(
     >>> scores.mean()["recall@10"]
     0.5
     """
-    judged, scored = as_qrels(qrels), as_run(run)
+    judged, scored = judgements.judged(as_qrels(qrels)), as_run(run)
     ks = sorted(set(k_values))
     if not judged:
         raise InputError("qrels hold no judgements.")

@@ -171,7 +171,7 @@ class _Queries:
         """Whether what mteb has kept is of no use: half a file, or scores whose queries are missing."""
         try:
             stored = None if cache is None else cache.load_task_result(self._task.metadata.name, model.mteb_model_meta)
-        except (ValueError, KeyError) as error:
+        except Exception as error:
             logger.warning("mteb's result of %s is damaged and is made again (%s).", self._task.metadata.name, error)
             return True
         if stored is None or not is_retrieval(self._task):

@@ -75,6 +75,11 @@ class Cell:
         depth = f"@{self.candidates.rpartition('@')[2]}" if self.candidates else ""
         return self.dataset + depth + (f" ({', '.join(extra)})" if extra else "")
 
+    @property
+    def file_name(self) -> str:
+        """What its files are called in a folder of results."""
+        return cell_name(self.dataset, self.subset, self.split, self.candidates)
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the long table, one for each metric."""
         n_queries = len(self.scores.query_ids) if self.scores else None
@@ -88,6 +93,16 @@ class Cell:
         }
         for metric, value in self.metrics.items():
             yield {**fixed, "metric": metric, "value": value, "n_queries": n_queries}
+
+
+def cell_name(dataset: str, subset: str, split: str, candidates: str | None) -> str:
+    """Name of the files of an evaluation.
+
+    >>> cell_name("SciFact", "default", "test", "all-MiniLM-L6-v2@1024")
+    'SciFact@1024.test'
+    """
+    depth = f"@{candidates.rpartition('@')[2]}" if candidates else ""
+    return ".".join([dataset + depth, *([subset] if subset != "default" else []), split])
 
 
 class Results:

@@ -18,7 +18,9 @@ from ..corpora.dataset import Corpus, Dataset
 from ..embedding import LEXICAL, ContextSpec
 from ..fusion import Hybrid
 from ..fusion.model import AnyModel, HybridModel, takes_context
+from ..judgements import judged
 from ..retriever import Retriever
+from ..types import Hits, text_ids
 from ..vectors import DENSE, take
 from .candidates import Candidates, model_kind, rerank
 from .forms import Run
@@ -177,7 +179,7 @@ def texts_of(documents: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, str]
 
 def search_blocks(retriever: Retriever | Hybrid, queries: Mapping[str, str], k: int = DEPTH) -> Iterator[Run]:
     """Hits of all queries, some hundred queries at a time."""
-    ids = list(queries)
+    ids = text_ids(queries, "queries")
     texts = [text if text.strip() else BLANK for text in queries.values()]
     # Vectors are made of all queries at once, sorted by length; words and the queries of a hybrid need no sorting.
     vectors = None
@@ -187,9 +189,7 @@ def search_blocks(retriever: Retriever | Hybrid, queries: Mapping[str, str], k: 
         rows = np.arange(start, min(start + BLOCK, len(ids)))
         block: Any = [texts[row] for row in rows] if vectors is None else take(vectors, rows)
         hits = retriever(block, k=k)
-        yield {
-            ids[row]: {hit["id"]: hit["similarity"] for hit in ranking} for row, ranking in zip(rows, hits, strict=True)
-        }
+        yield Hits(hits, [ids[row] for row in rows]).to_run()
 
 
 class Scorer:
@@ -204,7 +204,7 @@ class Scorer:
     """
 
     def __init__(self, qrels: Mapping[str, Mapping[str, int]], ignore_identical_ids: bool = False) -> None:
-        self._qrels = {query: grades for query, grades in qrels.items() if grades}
+        self._qrels = judged(qrels)
         self._ignore = ignore_identical_ids
         self._parts: list[PerQuery] = []
         self.run: Run = {}
@@ -212,9 +212,9 @@ class Scorer:
     def watch(self, blocks: Iterable[Run]) -> Iterator[Run]:
         """Pass blocks through, scoring each."""
         for block in blocks:
-            judged = {query: self._qrels[query] for query in block if query in self._qrels}
-            if judged:
-                self._parts.append(evaluate_run(judged, block, ignore_identical_ids=self._ignore))
+            known = {query: self._qrels[query] for query in block if query in self._qrels}
+            if known:
+                self._parts.append(evaluate_run(known, block, ignore_identical_ids=self._ignore))
             for query, hits in block.items():
                 self.run[query] = dict(sorted(hits.items(), key=lambda hit: -hit[1])[:KEPT])
             yield block
