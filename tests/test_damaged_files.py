@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
-from cderetrieval import BM25, CDEError, Context, Hybrid, Results, Retriever, StoreError, evaluate
+from cderetrieval import BM25, CDEError, Context, Hybrid, Results, Retriever, evaluate
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.distributed.embed import embed_corpus
 from cderetrieval.distributed.folder import VectorFolder
+from cderetrieval.errors import StoreError
 from cderetrieval.testing import HashEncoder, WordEncoder, tiny_model
 from cderetrieval.training.ablation import read_results
 from cderetrieval.training.checkpoints import check_same_run, last_checkpoint, mark_whole, run_record
@@ -96,7 +97,7 @@ def read_scores(folder):
     results = Results.load(folder / "results")
     means = results.table("recall@10"), results.queries()
     assert means[1].drop(columns=["model", "context", "seed", "dataset", "query_id"]).max(axis=None) <= 1
-    return 0.0 <= results.table()["owls"].min() and results.table()["owls"].max() <= 100.0
+    return results.table()["owls"].min() >= 0.0 and results.table()["owls"].max() <= 100.0
 
 
 def write_context(folder):
@@ -253,5 +254,5 @@ def test_old_results_without_checksums_are_read(tmp_path):
     values = json.loads(path.read_text())
     for name, value in (("ndcg@10", 0.123), ("main_score", 9.631), ("main_score", "1"), ("recall@10", None)):
         path.write_text(json.dumps({**values, "metrics": {**values["metrics"], name: value}}))
-        with pytest.raises(StoreError, match="Remove .* and evaluate again"):
+        with pytest.raises(StoreError, match=r"Remove .* and evaluate again"):
             Results.load(tmp_path / "old" / "results")

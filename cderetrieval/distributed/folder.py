@@ -22,7 +22,7 @@ from ..context.context import Context
 from ..corpora.blocks import Block, corpus_files
 from ..documents import Row
 from ..errors import InputError, StoreError
-from ..files import as_path, read_json, write_json
+from ..files import as_path, read_json, reading, write_json
 from ..types import Vectors
 from ..vectors import Layout
 from .columns import read_ids, read_vectors, write_vectors
@@ -144,14 +144,15 @@ class VectorFolder:
                 f"{self.path} holds no vectors ({MANIFEST} is missing). Make them with cderetrieval embed."
             )
         values = read_json(self.path / MANIFEST)
-        if not isinstance(values, dict) or values.get("format", 0) > FORMAT:
-            raise StoreError(f"{self.path / MANIFEST} was written by a newer version of cderetrieval: upgrade it.")
         self.digest = values.pop("sha256", None)
         if self.digest != _digest(values):
             raise StoreError(f"{self.path / MANIFEST} does not match its checksum. Restore it, or embed anew.")
+        if values["format"] > FORMAT:
+            raise StoreError(f"{self.path / MANIFEST} was written by a newer version of cderetrieval: upgrade it.")
         if corpus is not None:
             values["files"] = _moved(values["files"], corpus)
-        self.plan = Plan.from_dict(values)
+        with reading(self.path / MANIFEST):
+            self.plan = Plan.from_dict(values)
 
     @classmethod
     def create(cls, path: str | Path, plan: Plan, context: Context | None) -> VectorFolder:

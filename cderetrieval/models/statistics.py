@@ -78,6 +78,10 @@ class StatisticsConfig:
     context_size: int = 512
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, whole = getattr(self, field.name), field.type == "int"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise ConfigError(f"{field.name}={value!r} must be a {'whole ' if whole else ''}number.")
         for name in ("centre", "contrast"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must lie between 0 and 1.")

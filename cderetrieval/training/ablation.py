@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..files import as_path, atomic_write, read_json
+from ..files import as_path, atomic_write, read_json, reading
 from ..terminal import printable
 from .checkpoints import last_checkpoint
 from .recipes import Recipe
@@ -132,7 +132,7 @@ def run_cells(
     import pandas as pd
 
     output = as_path(output)
-    rows = _read(output / RESULTS)
+    rows = read_results(output / RESULTS)
     done = {json.dumps(_key(row, sweep or {}), sort_keys=True) for row in rows}
     for changes, cell, seed in itertools.product(list(variants(sweep or {})), cells, range(seeds)):
         about = {"batches": cell[0], "architecture": cell[1], "seed": seed, **changes}
@@ -164,20 +164,32 @@ def _run(recipe: Recipe, folder: Path, cache: str | Path, evaluate: Evaluate | N
     # The model is kept, and the line in the table says that the run is done: its checkpoints are of no more use.
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    last = [line for line in lines if "accuracy" in line][-LAST_LINES:]
-    measured = {name: sum(line[name] for line in last) / len(last) if last else math.nan for name in LOGGED}
-    report = read_json(folder / "data.json")
-    measured |= {name: report.get(name, math.nan) for name in REPORTED}
-    measured |= {"steps": lines[-1]["step"], "processor_seconds": seconds}
+    with reading(folder, remedy=f"Remove {folder} and run this cell again."):
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        last = [line for line in lines if "accuracy" in line][-LAST_LINES:]
+        measured = {name: sum(line[name] for line in last) / len(last) if last else math.nan for name in LOGGED}
+        report = read_json(folder / "data.json")
+        measured |= {name: report.get(name, math.nan) for name in REPORTED}
+        measured |= {"steps": lines[-1]["step"], "processor_seconds": seconds}
     return {**measured, **(evaluate(model, lines[-1]["step"]) if evaluate is not None else {})}
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Rows of the table of finished cells; none where there is no table yet.
+
+    Raises
+    ------
+    StoreError
+        If it is damaged.
+    """
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    remedy = f"Remove {path}, and the folders of the cells beside it, and run them again."
+    with reading(path, remedy=remedy), open(path, newline="", encoding="utf-8") as file:
+        names, *rows = csv.reader(file, strict=True)
+        if len(set(names)) < len(names) or not {"batches", "architecture", "seed", "loss"} <= set(names):
+            raise ValueError("its columns are not those of cells")
+        return [dict(zip(names, map(_number, row), strict=True)) for row in rows]
 
 
 def _number(text: str) -> Any:

@@ -1,8 +1,9 @@
 """Checkpoints that are whole, and a resume that is the same run.
 
 A checkpoint counts once its ``run.json`` is there, which is written last, after every process has written its part. It
-says what the run was: the data's fingerprint, the recipe, the model's settings, the number of processes. A run is
-continued only where all of these are the same, so that it finds the same batches and the same losses.
+says what the run was: the data's fingerprint, the recipe, the model's settings, the number of processes; and the sha256
+of every file beside it. A run is continued only where all of these are the same, so that it finds the same batches and
+the same losses.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MismatchError, StoreError
-from ..files import as_path, read_json, write_json
+from ..files import as_path, read_json, sha256_file, write_json
 
 logger = logging.getLogger(__name__)
 
-RUN = "run.json"
+RUN, FILES = "run.json", "files"
+# Of what identifies a run, see `run_record`.
+_TYPES = {"format": int, "data": str, "recipe": dict, "settings": dict, "processes": int}
 # What may change between the parts of one run: how much, how often, and how it is computed, not what.
 FREE = {
     "name",
@@ -42,7 +45,7 @@ def run_record(data: str, recipe: Mapping[str, Any], settings: Mapping[str, Any]
 
 def mark_whole(checkpoint: Path, record: Mapping[str, Any]) -> None:
     """Write the file that makes a checkpoint count."""
-    write_json(checkpoint / RUN, record)
+    write_json(checkpoint / RUN, {**record, FILES: _digests(checkpoint)})
 
 
 def last_checkpoint(output: str | Path) -> Path | None:
@@ -65,9 +68,11 @@ def check_same_run(checkpoint: Path, record: Mapping[str, Any]) -> None:
     StoreError
         If the checkpoint's record is damaged.
     """
-    was = read_json(checkpoint / RUN)
-    if not isinstance(was, dict) or set(was) != set(record):
-        raise StoreError(f"{checkpoint / RUN} is not a record of a run; delete {checkpoint} and resume from another.")
+    remedy = f"delete {checkpoint} and resume from another."
+    was = read_json(checkpoint / RUN, remedy=remedy[0].upper() + remedy[1:])
+    files = was.pop(FILES, None)  # older records have none
+    if set(was) != set(record) or not all(isinstance(was[name], kind) for name, kind in _TYPES.items()):
+        raise StoreError(f"{checkpoint / RUN} is not a record of a run; {remedy}")
     if was["settings"] != record["settings"]:
         raise MismatchError(
             f"{checkpoint} holds a model of another architecture: {_differences(was['settings'], record['settings'])}. "
@@ -86,6 +91,17 @@ def check_same_run(checkpoint: Path, record: Mapping[str, Any]) -> None:
     fixed = [{k: v for k, v in recipe.items() if k not in FREE} for recipe in (was["recipe"], record["recipe"])]
     if fixed[0] != fixed[1]:
         raise MismatchError(f"{checkpoint} was trained by another recipe: {_differences(*fixed)}. Change it back.")
+
+    if files is not None and files != (found := _digests(checkpoint)):
+        known = files if isinstance(files, dict) else {}
+        names = sorted(name for name in {*known, *found} if known.get(name) != found.get(name))
+        raise StoreError(f"{checkpoint} is damaged: {', '.join(names)} is not what was saved; {remedy}")
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    """Name of each file of a checkpoint, but its record, to its sha256."""
+    paths = (path for path in checkpoint.rglob("*") if path.is_file() and path.name != RUN)
+    return {path.relative_to(checkpoint).as_posix(): sha256_file(path) for path in sorted(paths)}
 
 
 def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ paper's ablations: six layers, 64 tokens, 64 context documents), ``cde-minilm`` 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -30,6 +31,8 @@ CONTEXTUAL = ("biencoder", "joint", "cached")
 SPARSE = ("splade", "sparse-embed")
 DISTILLATION = ("none", "margin-mse", "kl")
 
+_TYPES: dict[str, type[Any]] = {"str": str, "bool": bool, "Mapping": Mapping}
+_WORDS: dict[type[Any], str] = {str: "text", bool: "true or false", Mapping: "an object"}
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "architecture": (*CONTEXTUAL, "dense", *SPARSE),
     "distillation": DISTILLATION,
@@ -205,9 +208,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("data", "loggers"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
+            if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
                 raise ConfigError(f"{name}={value!r} must be a list of names.")
             object.__setattr__(self, name, tuple(value))
+        self._check_types()
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(choices)}.")
@@ -224,6 +228,16 @@ class Recipe:
         if self.distillation != "none" and self.negatives < 1:
             raise ConfigError(f"distillation={self.distillation!r} compares documents: set negatives to 1 or more.")
 
+    def _check_types(self) -> None:
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            kind = next((kind for name, kind in _TYPES.items() if str(entry.type).startswith(name)), object)
+            if not isinstance(value, kind):
+                raise ConfigError(f"{entry.name}={value!r} must be {_WORDS[kind]}.")
+        for name, rate in self.learning_rates.items():
+            if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate < math.inf:
+                raise ConfigError(f"learning_rates: {name}={rate!r} must be a number of at least 0.")
+
     def _check_numbers(self) -> None:
         optional = {entry.name for entry in dataclasses.fields(self) if "None" in str(entry.type)}
         for name, least in _LEAST.items():
@@ -234,7 +248,7 @@ class Recipe:
                 raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
         for name in (*_AT_LEAST_0, *_SHARES, *_ABOVE_0):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
                 raise ConfigError(f"{name}={value!r} must be a number of at least 0.")
         for name in _SHARES:
             if getattr(self, name) > 1:
@@ -310,7 +324,5 @@ def load_recipe(name: str | Path) -> Recipe:
         if not path.is_file():
             known = ", ".join(recipe_names())
             raise ConfigError(f"recipe {str(name)!r} is neither one of {known} nor a file.")
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected an object of settings.")
+    values = read_json(path, error=ConfigError, remedy="A recipe is an object of settings; see --print-config.")
     return Recipe.from_dict({"name": path.stem, **values})

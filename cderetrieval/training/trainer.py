@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import StoreError, TrainingError
-from ..files import atomic_write, open_own
+from ..files import atomic_write, open_own, reading
 from ..models.loading import quiet
 from ..runtime import trained_attention
 from .checkpoints import mark_whole
@@ -83,8 +83,10 @@ class JsonLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep only the lines up to the step that is resumed from."""
         if state.is_world_process_zero and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
+            with reading(self.path, remedy="Remove it, or mend that line, and resume again."):
+                lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+                whole = [line for line in lines if line.endswith("\n")]
+                kept = [line for line in whole if json.loads(line)["step"] <= state.global_step]
             with atomic_write(self.path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
 
