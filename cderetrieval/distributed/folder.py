@@ -145,10 +145,11 @@ class VectorFolder:
             )
         values = read_json(self.path / MANIFEST)
         self.digest = values.pop("sha256", None)
+        # Before the checksum: a newer version may make that in another way.
+        if isinstance(found := values.get("format"), int) and found > FORMAT:
+            raise StoreError(f"{self.path / MANIFEST} was written by a newer version of cderetrieval: upgrade it.")
         if self.digest != _digest(values):
             raise StoreError(f"{self.path / MANIFEST} does not match its checksum. Restore it, or embed anew.")
-        if values["format"] > FORMAT:
-            raise StoreError(f"{self.path / MANIFEST} was written by a newer version of cderetrieval: upgrade it.")
         if corpus is not None:
             values["files"] = _moved(values["files"], corpus)
         with reading(self.path / MANIFEST):
