@@ -228,9 +228,10 @@ class Hits(list[list[dict[str, Any]]]):
         """
         run = self.to_run()
         names = {tag, *run, *(name for ranking in run.values() for name in ranking)}
-        if broken := next((name for name in sorted(names) if name.split() != [name] or not _is_text(name)), None):
+        broken = [name for name in sorted(names) if name.split() != [name] or not _is_text(name)]
+        if broken:
             raise InputError(
-                f"id {broken!r} is empty or holds white space, which a TREC run cannot hold; use to_frame()."
+                f"id {broken[0]!r} is empty or holds white space, which a TREC run cannot hold; use to_frame()."
             )
         lines = [
             f"{query_id} Q0 {name} {rank} {_score(similarity)} {tag}\n"

@@ -50,3 +50,27 @@ def test_a_trec_run_refuses_ids_with_white_space(tmp_path):
 def test_a_trec_run_has_six_columns(tmp_path):
     Hits([[{"id": 7, "similarity": 0.5}, {"id": "x", "similarity": 0.25}]], query_ids=["q"]).to_trec(tmp_path / "run")
     assert (tmp_path / "run").read_text() == "q Q0 7 1 0.500000 cderetrieval\nq Q0 x 2 0.250000 cderetrieval\n"
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, "1"), ("1", 1), (1.0, "1"), (1, np.int64(1)), (None, "None")])
+def test_two_ids_that_are_one_as_text_are_refused(first, second):
+    ranking = [{"id": first, "similarity": 0.9}, {"id": second, "similarity": 0.1}]
+    with pytest.raises(InputError, match="are one as text"):
+        Hits([ranking], query_ids=["q"]).to_run()
+    with pytest.raises(InputError, match=r"queries: ids .* are one as text"):
+        Hits([ranking[:1], ranking[1:]], query_ids=[first, second]).to_run()
+
+
+def test_a_trec_run_names_ids_like_a_run(tmp_path):
+    hits = Hits([[{"id": 17.0, "similarity": 0.5}]], query_ids=[3.0])
+    hits.to_trec(tmp_path / "run")
+    assert hits.to_run() == {"3": {"17": 0.5}}
+    assert (tmp_path / "run").read_text() == "3 Q0 17 1 0.500000 cderetrieval\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"), [("", "t"), ("a\nb", "t"), ("a\u2028b", "t"), ("\ud800", "t"), ("a", "my model"), ("a", "")]
+)
+def test_a_trec_run_refuses_what_its_fields_cannot_hold(name, tag, tmp_path):
+    with pytest.raises(InputError, match="TREC run cannot hold"):
+        Hits([[{"id": name, "similarity": 0.5}]]).to_trec(tmp_path / "run", tag)

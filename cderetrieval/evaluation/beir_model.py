@@ -24,6 +24,7 @@ import numpy as np
 from ..embedding import ContextSpec, Model
 from ..errors import InputError
 from ..fusion.model import AnyModel
+from ..types import text_ids
 from ..vectors import DENSE
 from .candidates import encoder_in, model_kind
 from .forms import Run
@@ -71,8 +72,7 @@ class BeirModel:
                 f"beir's exact search takes dense vectors, and this model is {kind!r}: use BeirSearch(model)."
             )
         [setting] = settings_for(model, [context], context_size, [seed])
-        documents = ({"id": identity, **document} for identity, document in corpus.items())
-        self.encoder, self.context = encoder_in(model, setting, texts_of(documents), dtype)
+        self.encoder, self.context = encoder_in(model, setting, texts_of(_documents(corpus)), dtype)
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 32, **options: Any) -> Any:
         """Vectors of queries; `batch_size` is not used, batches are cut at a number of tokens."""
@@ -119,9 +119,14 @@ class BeirSearch:
         self, corpus: Mapping[str, Mapping[str, str]], queries: Mapping[str, str], top_k: int, *_: Any, **__: Any
     ) -> Run:
         """Hits of each query; the similarity is the model's own, whatever score function beir names."""
-        documents = ({"id": identity, **document} for identity, document in corpus.items())
-        with index_corpus(self._model, self._setting, documents, self._dtype) as retriever:
+        with index_corpus(self._model, self._setting, _documents(corpus), self._dtype) as retriever:
             return {query: hits for block in search_blocks(retriever, queries, top_k) for query, hits in block.items()}
+
+
+def _documents(corpus: Mapping[str, Mapping[str, str]]) -> list[dict[str, str]]:
+    """Documents with their ids, which are text."""
+    names = text_ids(corpus, "corpus")
+    return [{**document, "id": name} for name, document in zip(names, corpus.values(), strict=True)]
 
 
 def _as_asked(vectors: np.ndarray, options: Mapping[str, Any]) -> Any:
