@@ -31,16 +31,12 @@ SIGPIPE = 13
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     try:
-        arguments = build_parser().parse_args(argv)
-        _log(arguments.verbose)
-        _check_out(getattr(arguments, "out", None))
-        arguments.command(arguments)
-        sys.stdout.flush()
+        _run(argv)
     except CDEError as error:
         complain(f"error: {error}")
         return 2
-    except KeyboardInterrupt:
-        complain("interrupted; nothing half-done was kept")
+    except KeyboardInterrupt as error:
+        complain(f"interrupted; {str(error) or 'nothing half-done was kept'}")
         return 130
     except BrokenPipeError:
         _leave_pipe()
@@ -52,6 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(traceback.format_exc().rstrip())
         return 1
     return 0
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    try:
+        arguments = build_parser().parse_args(argv)
+        _log(arguments.verbose)
+        _check_out(getattr(arguments, "out", None))
+        arguments.command(arguments)
+    finally:
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()  # here a pipe that nobody reads shows, also that of --help
 
 
 def _log(verbose: bool) -> None:

@@ -35,6 +35,8 @@ def printable_lines(text: str) -> str:
 def say(text: str, file: TextIO | None = None) -> None:
     """Print to standard output, or another stream; what its code page lacks becomes an escape, too."""
     stream = sys.stdout if file is None else file
+    if stream is None:  # closed by the caller
+        return
     code_page = getattr(stream, "encoding", None) or "utf-8"
     shown = printable_lines(text).encode(code_page, "backslashreplace").decode(code_page)
     stream.write(shown + "\n")

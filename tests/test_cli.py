@@ -113,13 +113,21 @@ def test_a_console_of_another_code_page_shows_what_it_can(index, code_page):
     assert b"\\u6f22" in found.stdout
 
 
-def test_a_reader_that_leaves_early_ends_the_command_quietly(index):
+@pytest.mark.parametrize("arguments", [["search", "owls"], ["search", "owls", "--json"], ["--help"]])
+def test_a_reader_that_leaves_early_ends_the_command_quietly(index, arguments):
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "cderetrieval", "search", index, "owls"]
+    first, *others = arguments
+    command = [sys.executable, "-m", "cderetrieval", first, *([] if first == "--help" else [index]), *others]
     found = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (found.returncode, found.stderr) == (141, b"")
+
+
+def test_a_closed_output_is_no_error(index):
+    command = f'"{sys.executable}" -m cderetrieval search "{index}" owls >&-'
+    found = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
 
 
 def test_say_takes_streams_without_encoding(tmp_path):

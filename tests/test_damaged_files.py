@@ -7,10 +7,11 @@ import shutil
 import pytest
 
 from cderetrieval import BM25, CDEError, Context, Hybrid, Results, Retriever, evaluate
+from cderetrieval.context.context import read_texts
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.distributed.embed import embed_corpus
 from cderetrieval.distributed.folder import VectorFolder
-from cderetrieval.errors import StoreError
+from cderetrieval.errors import ConfigError, ContextError, StoreError
 from cderetrieval.testing import HashEncoder, WordEncoder, tiny_model
 from cderetrieval.training.ablation import read_results
 from cderetrieval.training.checkpoints import check_same_run, last_checkpoint, mark_whole, run_record
@@ -163,7 +164,7 @@ def read_hybrid(folder):
 
 # What writes it, what reads it, files that are hit, how often, and whether all that is not refused must be the same.
 SUBJECTS = {
-    "results": (write_results, read_results_folder, "results/**/*.[jc]s*", 60, True),
+    "results": (write_results, read_results_folder, "results/**/*.[jc]s*", 40, True),
     "old results": (write_old_results, read_scores, "results/*/*/*/*.[jc]s*", 60, True),
     "context": (
         write_context,
@@ -226,6 +227,60 @@ def test_a_score_that_was_changed_is_refused_with_its_remedy(tmp_path):
     path.unlink()
     write_results(tmp_path)
     assert Results.load(tmp_path / "results").table()["owls"].between(0, 100).all()
+
+
+def test_a_checkpoint_whose_files_changed_is_not_resumed(tmp_path):
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "optimizer.pt").write_bytes(b"whole")
+    write_checkpoint(tmp_path)
+    read_checkpoint(tmp_path)
+    (tmp_path / "checkpoint-3" / "optimizer.pt").write_bytes(b"whOle")
+    with pytest.raises(StoreError, match=r"optimizer.pt is not what was saved; delete .*checkpoint-3"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_log_of_training_that_is_damaged_is_named(tmp_path):
+    from types import SimpleNamespace
+
+    from cderetrieval.training.trainer import JsonLog
+
+    state = SimpleNamespace(is_world_process_zero=True, global_step=5)
+    for line in (b'{"loss": 1}', b"[1]", b"{", b"\xff", b'{"step": "x"}', b"[" * 100_000):
+        (tmp_path / "log.jsonl").write_bytes(line + b"\n")
+        with pytest.raises(StoreError, match=r"log.jsonl is damaged"):
+            JsonLog(tmp_path / "log.jsonl").on_train_begin(None, state, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"learning_rates": {"a": "b"}},
+        {"learning_rates": []},
+        {"statistics": 3},
+        {"statistics": {"centre": "x"}},
+        {"statistics": {"query_words": 2.5}},
+        {"data": 3},
+        {"model": None},
+        {"base": 7},
+        {"compile": "yes"},
+    ],
+    ids=str,
+)
+def test_a_recipe_with_a_value_of_another_type_is_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change)) if "statistics" not in change else "must be"):
+        load_recipe("cde-minilm").replace(**change)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"text": null}', '{"text": 5}', '{"text": "a", "title": 3}', "[" * 100_000, "[]", '{"title": "a"}', "1" * 5000],
+)
+def test_a_context_file_with_a_row_that_is_no_text_is_refused(line, tmp_path):
+    (tmp_path / "context.jsonl").write_text('{"text": "owls"}\n' + line + "\n")
+    with pytest.raises(ContextError, match=r"line 2"):
+        read_texts(tmp_path / "context.jsonl")
 
 
 @pytest.mark.parametrize("how", ["renamed", "removed", "copied"])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ContextError, InputError, StoreError
-from ..files import as_path, private_mode, read_tensors, write_tensors
+from ..files import as_path, private_mode, read_tensors, reading, write_tensors
 from ..types import ContextualModel, Encoder, TermCounting
 from .sample import sample_texts
 
@@ -228,7 +228,8 @@ class Context:
         # safetensors notices a truncated file, not a flipped bit.
         if metadata.get("sha256") != _checksum(metadata["context"], arrays):
             raise StoreError(f"{path} does not match its checksum. Restore it from a copy, or make it anew.")
-        return cls.restore(json.loads(metadata["context"]), arrays)
+        with reading(path):
+            return cls.restore(json.loads(metadata["context"]), arrays)
 
 
 def _checksum(description: str, arrays: Mapping[str, np.ndarray]) -> str:
@@ -256,7 +257,7 @@ def read_texts(path: str | Path) -> list[str]:
     path = as_path(path)
     try:
         # Not splitlines(): a document may hold U+2028, a form feed, and other characters that end a line there.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ContextError(f"context file {path} cannot be read ({error}).") from error
     if path.suffix != ".jsonl":
@@ -267,8 +268,8 @@ def read_texts(path: str | Path) -> list[str]:
             continue
         try:
             row = json.loads(line)
-            texts.append(f"{row.get('title') or ''} {row['text']}".strip())
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            texts.append(" ".join([row.get("title") or "", row["text"]]).strip())
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ContextError(f"{path} line {number}: expected a JSON object with 'text' ({error!r}).") from error
     return texts
 

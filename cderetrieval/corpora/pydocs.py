@@ -137,7 +137,7 @@ def _rows(package: str, folder: Path) -> list[dict[str, str]]:
             if stored["sha256"] == _digest(stored["rows"]):
                 return stored["rows"]
             raise StoreError(f"{path} does not match its digest.")
-        except (StoreError, KeyError, TypeError) as error:
+        except (StoreError, KeyError, TypeError, RecursionError) as error:
             logger.warning("The cache %s is damaged and is built again (%s).", path, error)
     rows = _extract(package, root)
     try:

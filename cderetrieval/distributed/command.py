@@ -12,7 +12,7 @@ import argparse
 import logging
 import time
 
-from ..errors import CDEError, InputError
+from ..errors import InputError
 from ..files import as_path
 from ..terminal import printable, say
 from . import progress
@@ -83,7 +83,7 @@ def run_embed(arguments: argparse.Namespace) -> None:
             block=arguments.block,
         )
     except KeyboardInterrupt as error:
-        raise CDEError("interrupted. The blocks that are done stay; the same command goes on.") from error
+        raise KeyboardInterrupt("the blocks that are done stay; the same command goes on") from error
     took = progress.duration(time.perf_counter() - started)
     say(printable(f"{len(folder):,} documents in {folder.path}, {folder.plan.layout}; this run took {took}"))
 

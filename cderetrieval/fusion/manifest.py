@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..embedding import Model
-from ..errors import CDEError, MismatchError, StoreError
+from ..errors import MismatchError, StoreError
 from ..files import make_directory, private_mode, read_json, write_json
 from ..retriever import STORE_FILE
 from ..store import Store
@@ -107,7 +107,7 @@ class Manifest:
             others = (dict(values.get(name, {})) for name in ("settings", "indexes"))
             manifest = cls(_parts(values["parts"]), Fusion(**fusion), *others)
             manifest.fusion.vector(len(manifest.parts))
-        except (CDEError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:
             raise StoreError(f"{file} is no hybrid of this version: {error}.") from error
         return manifest
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import CDEError, StoreError
+from ..errors import StoreError
 from ..files import private_mode, read_json, sha256_file, write_json
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def opened(folder: Path, read: Callable[[], T]) -> T | None:
         return None
     try:
         return read()
-    except (CDEError, RuntimeError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:
         logger.warning("The saved index is not used and built again from the store: %s", error)
         return None
 

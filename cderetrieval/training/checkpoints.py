@@ -69,9 +69,9 @@ def check_same_run(checkpoint: Path, record: Mapping[str, Any]) -> None:
         If the checkpoint's record is damaged.
     """
     remedy = f"delete {checkpoint} and resume from another."
-    was = read_json(checkpoint / RUN, remedy=remedy[0].upper() + remedy[1:])
-    files = was.pop(FILES, None)  # older records have none
-    if set(was) != set(record) or not all(isinstance(was[name], kind) for name, kind in _TYPES.items()):
+    was = read_json(checkpoint / RUN, object, remedy=remedy[0].upper() + remedy[1:])
+    files = was.pop(FILES, None) if isinstance(was, dict) else None  # older records have none
+    if not isinstance(was, dict) or any(not isinstance(was.get(name), kind) for name, kind in _TYPES.items()):
         raise StoreError(f"{checkpoint / RUN} is not a record of a run; {remedy}")
     if was["settings"] != record["settings"]:
         raise MismatchError(

@@ -230,7 +230,7 @@ def test_an_interrupted_command_says_what_stays(corpus, tmp_path, capsys, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(BlockEmbedder, "__call__", interrupt)
-    assert main(["embed", str(corpus), "--model", tiny_model_directory(), "--out", str(tmp_path / "v")]) == 2
+    assert main(["embed", str(corpus), "--model", tiny_model_directory(), "--out", str(tmp_path / "v")]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 
