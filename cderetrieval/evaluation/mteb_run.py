@@ -171,13 +171,15 @@ class _Queries:
         """Whether what mteb has kept is of no use: half a file, or scores whose queries are missing."""
         try:
             stored = None if cache is None else cache.load_task_result(self._task.metadata.name, model.mteb_model_meta)
+            rows = [(row, split) for split, found in (stored.scores if stored else {}).items() for row in found]
+            if any(abs(row[MAIN]) > 1 for row, _ in rows):
+                raise ValueError("a score is above 1")
         except Exception as error:
             logger.warning("mteb's result of %s is damaged and is made again (%s).", self._task.metadata.name, error)
             return True
-        if stored is None or not is_retrieval(self._task):
+        if not is_retrieval(self._task):
             return False
-        pairs = ((row["hf_subset"], split) for split, rows in stored.scores.items() for row in rows)
-        return any(self._job.kept_queries(self._name(*pair)) is None for pair in pairs)
+        return any(self._job.kept_queries(self._name(row["hf_subset"], split)) is None for row, split in rows)
 
     def _name(self, subset: str, split: str) -> str:
         return self._job.file_name(self._task.metadata.name, subset, split)
