@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types check docs bench milvus clean
+.PHONY: demo test lint types check docs bench campaign milvus clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run_eval.py --max-documents 400 --ask-in pandas --ask \
@@ -44,6 +44,10 @@ docs:
 # Every benchmark in its short form, in less than 15 minutes; nothing under benchmarks/results is written.
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py
+
+# Kills, interrupts, damaged files, readers beside a writer, hostile models: thousands of each, in half an hour.
+campaign: $(INSTALLED)
+	$(BIN)/python benchmarks/campaign.py
 
 # A real Milvus, in an environment of its own: the tests of tests/server then start it on loopback (about 5 minutes more).
 milvus:

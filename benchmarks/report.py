@@ -256,7 +256,23 @@ def rows_of(rows: Callable[[], Sequence[dict[str, Any]]]) -> str:
     return markdown(rows())
 
 
+def campaign() -> str:
+    """What each attack of the campaign counted."""
+    result = read_result("campaign")
+    failures = {entry["name"].partition(":")[0]: entry["value"] for entry in result["bars"]}
+    counts: dict[str, list[str]] = {}
+    for row in result["rows"]:
+        counts.setdefault(row["attack"], []).append(f"{row['count']:,} {row['what']}")
+    return markdown(
+        [
+            {"attack": attack, "counted": "; ".join(found), "failures": failures[attack]}
+            for attack, found in counts.items()
+        ]
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "campaign": campaign,
     "claims": claims,
     "context_cost": context_cost,
     "default_model": default_model,

@@ -40,6 +40,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "milvus": (),
     "large_index": (),
     "gpu": (),
+    "campaign": (),
 }
 DOCUMENTS = 300
 

@@ -1,0 +1,1 @@
+"""Attacks on the package, each a module with one `run`: what the campaign is made of."""
