@@ -33,7 +33,7 @@ from common import bar, finish
 
 WORKERS = 2
 # Numbers of the full form and of the short one.
-KILLS, INTERRUPTS, FILES, SECONDS = (3_000, 60), (3_000, 80), (12_000, 240), (60, 3)
+KILLS, INTERRUPTS, FILES, SECONDS = (3_000, 60), (3_000, 200), (12_000, 240), (60, 3)
 SHOWN = 20
 
 

@@ -21,8 +21,8 @@ from cderetrieval import Hybrid, Retriever
 from .child import ANSWER, Report, in_child
 from .kills import KINDS, changes_of, holds
 
-# Longest time from the beginning of a call to its interrupt, in seconds.
-DELAY = 0.012
+# Shortest and longest time from the beginning of a call to its interrupt, in seconds; short ones are as frequent.
+DELAY = 2e-5, 1e-2
 LIFE = 60
 
 
@@ -77,7 +77,7 @@ def _one_life(kind: str, on_disk: bool, seed: int, interrupts: int) -> tuple[dic
         while report.counts["interrupts"] < interrupts:
             name, call, after = _next(retriever, documents, changes, seed, number, rng, Path(folder))
             number += 1
-            problem = _interrupted(timer, call, rng.uniform(0, DELAY), report)
+            problem = _interrupted(timer, call, _delay(rng), report)
             found = next((c for c in (documents, after) if holds(retriever, c, kind)), None)
             if problem or found is None:
                 where = f"{kind}, {'disk' if on_disk else 'memory'}, seed {seed}, call {number} ({name})"
@@ -106,6 +106,11 @@ def _next(
     if kind == "save":
         return "save", lambda: retriever.save(folder / f"copy-{number}"), documents
     return kind, lambda: changes.change(retriever, seed, number), changes.expected(documents, seed, number)
+
+
+def _delay(rng: random.Random) -> float:
+    shortest, longest = DELAY
+    return float(shortest * (longest / shortest) ** rng.random())
 
 
 def _interrupted(timer: Timer, call: Callable[[], Any], delay: float, report: Report) -> str:

@@ -109,7 +109,7 @@ def _verify(path: Path, kind: str, candidates: list[dict[int, str]]) -> int | No
 def holds(retriever: Any, documents: dict[int, str], kind: str) -> bool:
     """Whether an index holds these documents and no others, and finds each by its own text, with that very text.
 
-    By a dense vector it is found before all others; of sparse ones another may stand before: two words can share a term.
+    By a dense vector it is found before all others; of sparse ones another may stand before: words can share a term.
     """
     if len(retriever) != len(documents) or not all(i in retriever for i in documents):
         return False
