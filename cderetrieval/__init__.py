@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 # Public name -> module that holds it. Imported on first use: `import cderetrieval` loads neither torch nor faiss.
 _PUBLIC = {
