@@ -91,13 +91,16 @@ def huge_number(data: bytes, rng: np.random.Generator) -> bytes:
     return _replaced(data, rng, lambda _: HUGE[int(rng.integers(len(HUGE)))], numbers=True)
 
 
+def many_digits(data: bytes, rng: np.random.Generator) -> bytes:
+    """A number of JSON of more digits than Python reads."""
+    return _written(data, rng, b"1" + b"0" * 5_000)
+
+
 def nest(data: bytes, rng: np.random.Generator) -> bytes:
     """A value of JSON inside of a great many lists or objects."""
     depth = int(10 ** rng.uniform(1, 5))
     opened, closed = (b"[", b"]") if rng.integers(2) else (b'{"a":', b"}")
-    mark = json.dumps(f"mark-{rng.integers(2**31)}").encode()
-    marked = _replaced(data, rng, lambda _: json.loads(mark))
-    return marked.replace(mark, opened * depth + b"1" + closed * depth, 1)
+    return _written(data, rng, opened * depth + b"1" + closed * depth)
 
 
 def drop_key(data: bytes, rng: np.random.Generator) -> bytes:
@@ -155,17 +158,37 @@ def _replaced(data: bytes, rng: np.random.Generator, new: Callable[[Any], Any], 
     return _edited(data, rng, put, numbers=numbers)
 
 
+def _written(data: bytes, rng: np.random.Generator, text: bytes) -> bytes:
+    """JSON with this text in place of a value: text that Python would not write."""
+    mark = json.dumps(f"mark-{rng.integers(2**31)}").encode()
+    return _replaced(data, rng, lambda _: json.loads(mark)).replace(mark, text, 1)
+
+
+def _on_a_line(mutator: Mutator) -> Mutator:
+    """The mutator for one line of JSON lines."""
+
+    def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+        lines = data.split(b"\n")
+        place = int(rng.integers(len(lines)))
+        return b"\n".join([*lines[:place], mutator(lines[place], rng), *lines[place + 1 :]])
+
+    return mutated
+
+
 MUTATORS: Mapping[str, Mutator] = {
     mutator.__name__: mutator
     for mutator in (flip_bit, flip_first, truncate, empty, zero_block, garbage, insert, repeat, not_utf8)
 }
 JSON_MUTATORS: Mapping[str, Mutator] = {
-    mutator.__name__: mutator for mutator in (swap_type, huge_number, nest, drop_key, rename_key, outermost)
+    mutator.__name__: mutator
+    for mutator in (swap_type, huge_number, many_digits, nest, drop_key, rename_key, outermost)
 }
 
 
 def mutators_for(path: str | Path) -> Mapping[str, Mutator]:
     """The mutators that fit a file by its name."""
+    if Path(path).suffix == ".jsonl":
+        return {**MUTATORS, **{name: _on_a_line(mutator) for name, mutator in JSON_MUTATORS.items()}}
     return {**MUTATORS, **JSON_MUTATORS} if Path(path).suffix == ".json" else MUTATORS
 
 

@@ -8,7 +8,6 @@ could have written just so (documents, qrels) may also be read as it now stands.
 
 from __future__ import annotations
 
-import random
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from damage import damaged
+import numpy as np
+from damage import damage
 
 from .child import ANSWER, NAMED, Report, in_child
 
@@ -54,11 +54,13 @@ def run(subjects: list[Subject], cases: int, seed: int) -> Report:
     report, shares = Report(), sum(subject.share for subject in subjects)
     for number, subject in enumerate(subjects):
         with tempfile.TemporaryDirectory() as folder:
-            _attack(subject, Path(folder), cases * subject.share // shares, random.Random(f"{seed}:{number}"), report)
+            _attack(
+                subject, Path(folder), cases * subject.share // shares, np.random.default_rng([seed, number]), report
+            )
     return report
 
 
-def _attack(subject: Subject, folder: Path, cases: int, rng: random.Random, report: Report) -> None:
+def _attack(subject: Subject, folder: Path, cases: int, rng: np.random.Generator, report: Report) -> None:
     whole, copy = folder / "whole", folder / "copy"
     whole.mkdir()
     subject.write(whole)
@@ -70,9 +72,8 @@ def _attack(subject: Subject, folder: Path, cases: int, rng: random.Random, repo
     for number in range(cases):
         # Each question finds the folder as it was written: some open files for writing.
         shutil.copytree(whole, copy)
-        file = rng.choice(files)
-        what, data = damaged((copy / file).read_bytes(), file.name, rng)
-        (copy / file).write_bytes(data)
+        file = files[int(rng.integers(len(files)))]
+        what = damage(copy / file, rng)
         outcome, found = in_child(lambda: subject.ask(copy), TIMEOUT)
         shutil.rmtree(copy)
         report.counts["files"] += 1
