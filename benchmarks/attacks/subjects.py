@@ -114,7 +114,7 @@ def _model(name: str, source: str, prefix: str = "") -> Subject:
         hits = _hits(Retriever.load(folder / "index", model=folder / "model", device="cpu"))
         return [[hit["id"] for hit in ranking] for ranking in hits]
 
-    return Subject(name, write, ask, share=2)
+    return Subject(name, write, ask)
 
 
 def _write_rows(folder: Path, ending: str) -> None:
