@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import InputError
+from .types import text_ids
 from .values import id_name, scalar, shown
 
 T = TypeVar("T")
@@ -126,6 +127,8 @@ def _of_mapping(source: Mapping[Any, Any], what: str, listed: Any) -> Iterator[t
         names[name] = query
         yield query, _NOTHING, None
         if isinstance(row, Mapping):
+            if listed is None:  # two judgements of one document may agree; of two hits a run would lose one
+                text_ids(row, f"{what}, documents of query {name!r}")
             yield from ((query, document, value) for document, value in row.items())
         elif listed is not None and (isinstance(row, list | tuple | set | frozenset) or hasattr(row, "tolist")):
             yield from ((query, document, listed) for document in row)

@@ -216,6 +216,7 @@ class Hits(list[list[dict[str, Any]]]):
         for query_id, ranking in zip(text_ids(self.query_ids, "queries"), self, strict=True):
             names = text_ids([hit["id"] for hit in ranking], f"documents of query {query_id!r}")
             run[query_id] = {name: float(hit["similarity"]) for name, hit in zip(names, ranking, strict=True)}
+        text_ids({hit["id"]: None for ranking in self for hit in ranking}, "documents")
         return run
 
     def to_trec(self, path: str | Path, tag: str = "cderetrieval") -> None:

@@ -180,7 +180,7 @@ SUBJECTS = {
     "HNSW index": (*write_index(HashEncoder(), "HNSW8"), "index/index*", 30, True),
     "sparse index": (*write_index(WordEncoder()), "index/index*", 30, True),
     "BM25 index": (*write_index(BM25()), "index/index*", 30, True),
-    "hybrid": (write_hybrid, read_hybrid, "index/hybrid.json", 60, False),
+    "hybrid": (write_hybrid, read_hybrid, "index/hybrid.json", 60, True),
 }
 
 
@@ -311,3 +311,18 @@ def test_old_results_without_checksums_are_read(tmp_path):
         path.write_text(json.dumps({**values, "metrics": {**values["metrics"], name: value}}))
         with pytest.raises(StoreError, match=r"Remove .* and evaluate again"):
             Results.load(tmp_path / "old" / "results")
+
+
+@pytest.mark.parametrize(("old", "new"), [('"depth": 100', '"depth": 10'), ('"key": "id"', '"key": "ie"')])
+def test_a_hybrid_that_was_changed_is_refused_unless_its_checksum_is_taken_out(tmp_path, old, new):
+    write_hybrid(tmp_path)
+    path = tmp_path / "index" / "hybrid.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(StoreError, match=r"hybrid.json is no hybrid .* take out sha256 if you changed it"):
+        read_hybrid(tmp_path)
+    values = json.loads(text)
+    values.pop("sha256")
+    path.write_text(json.dumps(values))  # as earlier versions wrote it
+    assert len(read_hybrid(tmp_path)) == len(QUERIES)

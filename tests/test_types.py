@@ -3,6 +3,7 @@ import pytest
 from scipy.sparse import csr_array, random_array
 
 from cderetrieval.errors import InputError
+from cderetrieval.evaluation.forms import as_run
 from cderetrieval.types import Hits, TermEmbeddings
 
 
@@ -74,3 +75,15 @@ def test_a_trec_run_names_ids_like_a_run(tmp_path):
 def test_a_trec_run_refuses_what_its_fields_cannot_hold(name, tag, tmp_path):
     with pytest.raises(InputError, match="TREC run cannot hold"):
         Hits([[{"id": name, "similarity": 0.5}]]).to_trec(tmp_path / "run", tag)
+
+
+def test_one_text_for_two_documents_is_refused_across_queries_too():
+    hits = Hits([[{"id": 1, "similarity": 0.9}], [{"id": "1", "similarity": 0.5}]])
+    for read in (Hits.to_run, as_run):
+        with pytest.raises(InputError, match=r"documents: ids 1 and '1' are one as text"):
+            read(hits)
+
+
+def test_hits_of_one_score_are_not_joined():
+    with pytest.raises(InputError, match=r"documents of query 'q': ids 1 and '1' are one as text"):
+        as_run({"q": {1: 0.5, "1": 0.5}})

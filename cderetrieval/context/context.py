@@ -26,6 +26,10 @@ from ..types import ContextualModel, Encoder, TermCounting
 from .sample import sample_texts
 
 FORMAT = 1
+_KINDS: dict[str, type[Any]] = {
+    **{"format": int, "seed": int, "ids": list},
+    **dict.fromkeys(("source", "model", "text_digest"), str),
+}
 
 
 @dataclass(frozen=True)
@@ -191,9 +195,22 @@ class Context:
 
     @classmethod
     def restore(cls, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Context:
-        """Rebuild a context from :meth:`describe` and :meth:`arrays`."""
-        if description.get("format", 0) > FORMAT:
+        """Rebuild a context from :meth:`describe` and :meth:`arrays`.
+
+        Raises
+        ------
+        ContextError
+            If it is of a newer version, or holds what no context does.
+        """
+        description = {"format": 0, **description}
+        for name, kind in _KINDS.items():
+            if not isinstance(description.get(name), kind):
+                raise ContextError(f"{name!r} of this context is no {kind.__name__}; make the context anew.")
+        if description["format"] > FORMAT:
             raise ContextError(f"this context has format {description['format']}; upgrade cderetrieval to read it.")
+        for name, array in arrays.items():
+            if array.dtype.kind != "f" or not np.isfinite(array).all():
+                raise ContextError(f"the {name} of this context are no finite numbers; make the context anew.")
         return cls(
             arrays.get("embeddings"),
             tuple(description["ids"]),

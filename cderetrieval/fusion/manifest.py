@@ -6,6 +6,8 @@ parts beside it, written by hand, names a hybrid model for evaluation: ``{"parts
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +21,7 @@ from ..retriever import STORE_FILE
 from ..store import Store
 from .scores import Fusion
 
-MANIFEST = "hybrid.json"
+MANIFEST, SEAL = "hybrid.json", "sha256"
 FORMAT = 1
 
 
@@ -101,6 +103,9 @@ class Manifest:
         try:
             if values.get("format", FORMAT) > FORMAT:
                 raise StoreError("it was written by a newer version; upgrade cderetrieval to read it")
+            seal = values.pop(SEAL, None)  # what people and earlier versions wrote has none
+            if seal not in (None, _digest(values)):
+                raise StoreError(f"it does not match its checksum; restore it, or take out {SEAL} if you changed it")
             fusion = dict(values.get("fusion", {}))
             if fusion.get("weights") is not None:
                 fusion["weights"] = tuple(fusion["weights"])
@@ -116,7 +121,8 @@ class Manifest:
         parts = [{"name": name, "model": model} for name, model in self.parts.items()]
         others = {"fusion": asdict(self.fusion), "settings": self.settings, "indexes": self.indexes}
         mode = private_mode(part_directory(directory, 0) / STORE_FILE)
-        write_json(directory / MANIFEST, {"format": FORMAT, "parts": parts, **others}, mode=mode)
+        values = json.loads(json.dumps({"format": FORMAT, "parts": parts, **others}))
+        write_json(directory / MANIFEST, {**values, SEAL: _digest(values)}, mode=mode)
 
     def models(self, given: Mapping[str, Model]) -> dict[str, Model | str]:
         """Models of all parts: those given, else their names.
@@ -137,6 +143,10 @@ class Manifest:
                 f"Hybrid.load(path, models={{{missing[0]!r}: that_model}})."
             )
         return {name: models[name] for name in self.parts}
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _parts(values: Any) -> dict[str, str | None]:

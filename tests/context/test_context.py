@@ -1,5 +1,6 @@
 """Contexts: made from what users say, saved, and refused by any other model."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -150,3 +151,25 @@ def test_other_files_and_other_models_are_refused(model, tmp_path):
             make_context(model, spec)
     with pytest.raises(ContextError, match="format 2; upgrade"):
         Context.restore({**context.describe(), "format": 2}, context.arrays())
+
+
+@pytest.mark.parametrize("name", ["ids", "source", "seed", "model", "text_digest", "format"])
+@pytest.mark.parametrize("value", [None, 7.5, {"a": 1}])
+def test_a_description_that_no_context_has_is_refused(name, value):
+    context = Context.from_texts(tiny_model(), ["owls", "bees"])
+    with pytest.raises(ContextError, match=f"'{name}' of this context"):
+        Context.restore({**context.describe(), name: value}, context.arrays())
+    without = {key: kept for key, kept in context.describe().items() if key != name}
+    if name != "format":  # contexts of the first version have none
+        with pytest.raises(ContextError, match=f"'{name}' of this context"):
+            Context.restore(without, context.arrays())
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_embeddings_that_are_no_numbers_are_refused(wrong, tmp_path):
+    context = Context.from_texts(tiny_model(), ["owls", "bees"])
+    embeddings = context.embeddings.copy()
+    embeddings[1, 3] = wrong
+    dataclasses.replace(context, embeddings=embeddings).save(tmp_path / "context.safetensors")
+    with pytest.raises(ContextError, match="embeddings of this context are no finite numbers"):
+        Context.load(tmp_path / "context.safetensors")
