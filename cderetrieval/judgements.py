@@ -130,11 +130,17 @@ def _of_mapping(source: Mapping[Any, Any], what: str, listed: Any) -> Iterator[t
             if listed is None:  # two judgements of one document may agree; of two hits a run would lose one
                 text_ids(row, f"{what}, documents of query {name!r}")
             yield from ((query, document, value) for document, value in row.items())
-        elif listed is not None and (isinstance(row, list | tuple | set | frozenset) or hasattr(row, "tolist")):
+        elif listed is not None and _is_list(row):
             yield from ((query, document, listed) for document in row)
         else:
             form = "a dictionary of document ids" + ("" if listed is None else ", or a list of the relevant ones")
             raise InputError(f"{what}: of query {query!r} there is {shown(row)}, a {type(row).__name__}; pass {form}.")
+
+
+def _is_list(row: Any) -> bool:
+    """Whether it lists ids; a pandas Series whose index is no count may hold the grades of the ids there."""
+    counted = not hasattr(row, "to_dict") or list(row.keys()) == list(range(len(row)))
+    return isinstance(row, list | tuple | set | frozenset) or (hasattr(row, "tolist") and counted)
 
 
 def _triples(source: Any, columns: tuple[str, ...], what: str) -> Iterator[tuple[Any, Any, Any]]:

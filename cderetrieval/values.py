@@ -129,10 +129,19 @@ def id_name(value: Any) -> str:
 
 def _from_numpy(value: np.generic) -> Any:
     if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else str(value)  # `item` gives whole numbers for nanoseconds
+        return None if np.isnat(value) else _from_datetime(value)
     if isinstance(value, np.timedelta64):
         return None if np.isnat(value) else float(value / np.timedelta64(1, "s"))
     return float(value) if isinstance(value, np.floating) else value.item()
+
+
+def _from_datetime(value: np.datetime64) -> str:
+    """The text that `isoformat` gives for the same time; `item` is a whole number for nanoseconds."""
+    if np.datetime_data(value)[0] in ("h", "m"):
+        value = value.astype("datetime64[s]")
+    text, _, fraction = str(value).partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{text}.{fraction:0<{6 if len(fraction) <= 6 else 9}}" if fraction else text
 
 
 def _from_decimal(value: decimal.Decimal) -> Any:

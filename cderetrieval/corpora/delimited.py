@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -67,19 +67,32 @@ def _lines(path: Path, file: Any) -> Iterator[Line]:
 def _records(path: Path, lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Number of the last line, and fields, of each record."""
     columns = 0
-    while True:
-        line = next(lines, None)
-        if line is None:
-            return
+    lines = again = _Again(lines)
+    for line in lines:
         if not line[1].strip("\r\n"):
             continue
         taken, fields, reason = _record(line, lines, delimiter)
-        if reason or (len(taken) > 1 and columns > 1 and _swallowed(taken, columns, delimiter)):
+        if reason or (len(taken) > 1 and _swallowed(taken, columns, fields, delimiter)):
             if delimiter != "\t":
                 raise InputError(_stray(path, taken, reason))
-            fields, lines, taken = _literal(line[1]), chain(taken[1:], lines), taken[:1]
+            again.put_back(taken[1:])
+            fields, taken = _literal(line[1]), taken[:1]
         columns = columns or len(fields)
         yield taken[-1][0], fields
+
+
+class _Again(Iterator[Line]):
+    """Lines of which those that were put back come again, first."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._back: list[Line] = []
+
+    def __next__(self) -> Line:
+        return self._back.pop() if self._back else next(self._lines)
+
+    def put_back(self, lines: Sequence[Line]) -> None:
+        self._back += reversed(lines)
 
 
 def _record(first: Line, lines: Iterator[Line], delimiter: str) -> tuple[list[Line], list[str], str]:
@@ -102,11 +115,17 @@ def _record(first: Line, lines: Iterator[Line], delimiter: str) -> tuple[list[Li
         return taken, [], str(error)
 
 
-def _swallowed(taken: list[Line], columns: int, delimiter: str) -> bool:
-    """Whether the lines of a record are rows by themselves, and not text that goes on."""
+def _swallowed(taken: list[Line], columns: int, fields: list[str], delimiter: str) -> bool:
+    """Whether the lines of a record are rows by themselves, and not text that goes on; no columns: it is the header."""
     opening, *inner = (_columns(line, delimiter) for _, line in taken)
+    is_header = columns == 0
+    columns = columns or len(fields)
+    if columns < 2:
+        return False
     if delimiter == "\t":  # which prose does not hold
         alone = [len(fields) == columns for fields in inner]
+    elif is_header:
+        alone = [len(fields) == columns and _is_row(fields, fields) for fields in inner]
     else:
         alone = [_is_row(fields, opening) for fields in inner if _is_row(opening, opening)]
     return len(opening) == columns and alone != [] and sum(alone) >= STRAY * len(alone)

@@ -58,7 +58,7 @@ def _judgements(path: Path) -> Iterator[tuple[str, str, str, int]]:
     for number, fields in read_rows(path):
         where = f"{path}, line {number}"
         if columns is None:
-            header = _header(fields)
+            header = _header(fields, where)
             columns, n_columns = header or _columns(fields, where), len(fields)
             if header:
                 continue
@@ -88,7 +88,7 @@ def _split(line: str, ending: str) -> list[str]:
     return quoted if len(quoted) > 2 else line.split(separator)
 
 
-def _header(fields: list[str]) -> tuple[int, int, int] | None:
+def _header(fields: list[str], where: str) -> tuple[int, int, int] | None:
     """Positions of query, document and grade, if the fields are column names."""
     names = [field.strip().lower().replace("-", "_") for field in fields]
     found = [
@@ -96,7 +96,11 @@ def _header(fields: list[str]) -> tuple[int, int, int] | None:
         for known in (QUERY_COLUMNS, DOCUMENT_COLUMNS, GRADE_COLUMNS)
     ]
     query, document, grade = found
-    return None if query is None or document is None or grade is None else (query, document, grade)
+    if query is None or document is None or grade is None:
+        return None
+    if double := next((names[column] for column in (query, document, grade) if names.count(names[column]) > 1), None):
+        raise InputError(f"{where}: {names.count(double)} columns are named {double!r}; rename all but one.")
+    return query, document, grade
 
 
 def _columns(fields: list[str], where: str) -> tuple[int, int, int]:

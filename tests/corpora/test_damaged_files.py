@@ -324,6 +324,7 @@ def test_a_stray_quote_of_a_tsv_stands_for_itself(tmp_path):
     rows = documents(tmp_path / "e.tsv", b'id\ttext\n1\t"owls\na b\t bees\n3\tants"\n')
     assert rows == [("1", '"owls'), ("a b", " bees"), ("3", 'ants"')]
     assert documents(tmp_path / "c.tsv", b'id\ttext\n1\ta\n2\t"last') == [("1", "a"), ("2", '"last')]
+    assert documents(tmp_path / "f.tsv", b'id\t"text\n1\ta\n2\tb"\n3\tc\n') == [("1", "a"), ("2", 'b"'), ("3", "c")]
     assert documents(tmp_path / "d.tsv", b'id\ttext\n1\t"one\ntwo\n\nthree"\n2\tb\n') == [
         ("1", "one\ntwo\n\nthree"),
         ("2", "b"),
@@ -341,6 +342,7 @@ def test_a_stray_quote_of_a_tsv_stands_for_itself(tmp_path):
         (b'id,text\n1,"owls hunt\n2,bees\n3,cats\n', "after line 3: .*the row that begins in line 2"),
         (b'id,text\n1,"owls hunt\n2,"bees"\n3,cats\n', "after line 2: .*the row that begins in line 2"),
         (b'id,text\n1,"owls" hunt\n2,bees\n', "after line 1: "),
+        (b'id,"text\n1,owls\n2,bees"\n3,ants\n', "line 1: a quote opens here and swallows 2 lines"),
         (b'text,id\n"owls hunt,1\nbees hum,2\na 5",3\n', "line 2: a quote opens here and swallows 2 lines"),
         (
             b'id,title,text\na,"one, two","owls\nb,three,bees\nc,four,a 5"\n',
@@ -351,6 +353,11 @@ def test_a_stray_quote_of_a_tsv_stands_for_itself(tmp_path):
 def test_a_stray_quote_of_a_csv_is_named(tmp_path, data, message):
     with pytest.raises(InputError, match=f"a.csv, {message}"):
         documents(tmp_path / "a.csv", data)
+
+
+def test_a_stray_quote_in_each_line_costs_no_more_than_the_line(tmp_path):
+    rows = documents(tmp_path / "a.tsv", b"id\ttext\n" + b'1\t"owls hunt\n' * 200_000)
+    assert rows == [("1", '"owls hunt')] * 200_000  # each line put back is not asked for through all before it
 
 
 def test_fields_of_several_lines_stay(tmp_path):
@@ -366,5 +373,7 @@ def test_fields_of_several_lines_stay(tmp_path):
     for text in ("one\ntwo", "a, b\nc, d", "a\n\nb", "x=f(a,b)\ny=g(a,b)"):
         [found] = documents(tmp_path / "f.csv", f'id,text,label\n1,"{text}",x\n'.encode())
         assert found == ("1", text, "x")
+    named = documents(tmp_path / "g.csv", b'id,"text\n(long, or short)"\n1,a\n')  # a name of two lines
+    assert named == [("1", "a")]
     pandas = documents(tmp_path / "d.csv", b",id,text\n0,1,a\n")  # the index of a frame has no name
     assert pandas == [("0", "1", "a")]

@@ -19,7 +19,7 @@ from cderetrieval.evaluation.runner import evaluate
 from cderetrieval.filters import parse_filter
 from cderetrieval.judgements import as_qrels, parse_grade
 from cderetrieval.testing import HashEncoder, tiny_model
-from cderetrieval.values import plain
+from cderetrieval.values import plain, scalar
 
 DOCUMENTS = [{"id": 17, "text": "owls hunt at night"}, {"id": 18, "text": "bees make honey"}]
 QUERIES = {"q": "bees make honey"}
@@ -98,6 +98,7 @@ def test_judgements_in_every_form(door, qrels):
         ({None: {18: 1}}, "None is no id of a query"),
         ({"q": "18"}, "of query 'q' there is '18', a str; pass a dictionary"),
         ({"q": None}, "of query 'q' there is None"),
+        ({"q": pd.Series({18: 1, 17: 0})}, "a Series; pass a dictionary"),
         ({"q": [[18]]}, r"\[18\] is no id of a document"),
         ([("q", 18)], r"expected \(query, document, value\)"),
         ([{"query": "q", "score": 1}], "no column named doc_id"),
@@ -287,6 +288,15 @@ def test_values_of_every_kind_are_stored():
     assert len(retriever("owls", filter={"when": {">": WHEN}})[0]) == 0
     retriever.remove([NAME])
     assert len(retriever) == 0
+
+
+@pytest.mark.parametrize("unit", ["m", "s", "ms", "us", "ns"])
+def test_a_time_is_one_text_in_whatever_unit_numpy_holds_it(unit):
+    for text in ("2024-02-29T12:30", "2024-02-29T12:30:05", "2024-02-29T12:30:05.25", "2024-02-29T12:30:05.000000001"):
+        stamp = pd.Timestamp(text)
+        held = stamp.to_datetime64().astype(f"datetime64[{unit}]")
+        if held == stamp.to_datetime64():
+            assert scalar(held) == scalar(stamp) == stamp.isoformat()
 
 
 def test_parquet_of_every_kind_is_indexed(tmp_path):

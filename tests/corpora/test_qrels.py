@@ -58,6 +58,7 @@ def test_a_stray_quote_swallows_nothing(tmp_path):
         ("query-id\tcorpus-id\tscore\nq1\td1\n", r"line 2: 2 columns, the first line has 3"),
         ("q1\td1\t1\nq1\t0\td2\t1\n", r"line 2: 4 columns, the first line has 3"),
         ("q1\td1\n", r"line 1: 2 columns"),
+        ("query-id\tcorpus-id\tscore\tScore\nq1\td1\t1\t0\n", r"line 1: 2 columns are named 'score'"),
         ("q1\td1\t1\nq1\t\t1\n", r"line 2: an id is empty"),
         ("q1\td1\t1\nq1\td1\t2\n", r"line 2: 'q1', 'd1' was judged 1 above"),
     ],
