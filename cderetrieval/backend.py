@@ -214,8 +214,7 @@ def save(opened: Opened, view: IndexView, path: str | Path) -> None:
         return
     if os.path.exists(target / STORE_FILE) or os.path.exists(target / SERVER_FILE):
         raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
-    if store.count() == 0:
-        raise InputError("the index is empty: add documents first.")
+    view.reading(view.check_filled)
     make_directory(target)
     if opened.on_server:
         write_json(target / SERVER_FILE, {"index": opened.settings.index}, mode=PRIVATE)

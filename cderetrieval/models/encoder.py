@@ -206,10 +206,10 @@ def check_finite(vectors: np.ndarray) -> None:
 
 def tensors_digest(tensors: Mapping[str, Tensor], settings: str, tokenizer: Any) -> str:
     """Sha256 over names, shapes and bytes of the tensors, the settings, and the tokenizer's own serialisation."""
-    digest = hashlib.sha256(settings.encode())
+    digest = hashlib.sha256(settings.encode(errors="surrogatepass"))
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(errors="surrogatepass"))
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     digest.update(_tokenizer_text(tokenizer).encode())
     return digest.hexdigest()

@@ -258,6 +258,11 @@ class Database:
             uses.remove(dead)
         return uses[-1] if uses else None
 
+    def _is_writing(self) -> bool:
+        """Whether this thread is in a transaction."""
+        current = self._current()
+        return current is not None and current.writes
+
     def _opened(self) -> Connections:
         if self._closed:
             raise StoreError(f"{self.path or 'the store in memory'} cannot be used (it was closed). Open it again.")

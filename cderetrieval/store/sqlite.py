@@ -210,7 +210,7 @@ class Store(Documents):
                 self.get_context(digest)
 
     def backup(self, path: str | Path) -> None:
-        """Copy the store into another file, whole or not at all; a store that stands there is replaced.
+        """Copy what is committed into another file, whole or not at all; a store that stands there is replaced.
 
         Raises
         ------
@@ -224,7 +224,9 @@ class Store(Documents):
         lock.acquire()
         try:
             mode = private_mode(target if target.exists() or self.path is None else self.path)
-            with self.snapshot(), translated(target), atomic_write(target, mode=mode) as temporary:
+            # SQLite copies nothing from a connection that is writing, and Python would wait for it for ever.
+            seen = self.committed() if self._is_writing() else self.snapshot()
+            with seen, translated(target), atomic_write(target, mode=mode) as temporary:
                 with contextlib.closing(sqlite3.connect(temporary)) as copy:
                     self._connection().backup(copy)
                     copy.execute("PRAGMA journal_mode = WAL")

@@ -7,7 +7,8 @@ import textwrap
 
 import pytest
 
-from cderetrieval.errors import LockedError, StoreError
+from cderetrieval import Retriever
+from cderetrieval.errors import InputError, LockedError, StoreError
 from cderetrieval.files import writing
 from cderetrieval.store.schema import translation
 
@@ -81,3 +82,23 @@ def test_a_limit_on_the_size_of_files(tmp_path):
         [sys.executable, "-c", script, str(tmp_path / "index")], capture_output=True, text=True, timeout=60
     )
     assert found.stdout == "whole\n", found.stderr[-3000:]
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_what_is_saved_while_documents_are_added_is_the_last_commit(place, tmp_path):
+    with Retriever("bm25", on="text", path=tmp_path / "index" if place == "disk" else None) as retriever:
+
+        def first():
+            yield {"id": "a", "text": "owls hunt"}
+            with pytest.raises(InputError, match="empty"):
+                retriever.save(tmp_path / "copy")
+
+        def more():
+            yield {"id": "b", "text": "owls sleep"}
+            retriever.save(tmp_path / "copy")
+
+        retriever.add(first())
+        retriever.add(more())
+        assert len(retriever) == 2
+    with Retriever.load(tmp_path / "copy") as copy:
+        assert [hit["id"] for hit in copy("owls")[0]] == ["a"]
