@@ -59,6 +59,8 @@ class EncodingSettings:
             raise ConfigError(f"max_length={self.max_length!r} must be at least 1.")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} is unknown; use 'auto', 'float32' or 'bfloat16'.")
+        if not all(isinstance(text, str) for text in self.prompts.values()):
+            raise ConfigError(f"prompts={dict(self.prompts)!r} must be names and texts.")
 
 
 @contextlib.contextmanager

@@ -159,6 +159,10 @@ def read_saved(directory: Path) -> dict[str, Any]:
         config: dict[str, Any] = read_object(folder / "config.json")
         if config.get("format", 0) > FORMAT:
             raise ModelError(f"{folder} has format {config['format']}, this version reads up to {FORMAT}: upgrade it.")
+        for name in ("k_tokens", "query_k_tokens", "embedding_size"):
+            number = config.get(name, 1)
+            if not isinstance(number, int) or number < 1:
+                raise ModelError(f"{folder / 'config.json'}: {name}={number!r} must be a whole number of at least 1.")
         return {**config, "weight": _only_tensor(folder / "model.safetensors", "linear.weight"), "source": folder}
     if (directory / CONVERTED).is_file():
         return {"weight": _only_tensor(directory / CONVERTED, "weight"), "source": directory}

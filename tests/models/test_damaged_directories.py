@@ -150,6 +150,35 @@ def test_the_file_and_the_remedy_are_named(bases, tmp_path):
         assert "again" in str(caught.value), file
 
 
+@pytest.mark.parametrize("family", ["dense", "centre", "splade", "routed", "contextual"])
+@pytest.mark.parametrize("prompt", [-1, True, ["a"], {"a": "b"}], ids=str)
+def test_prompts_are_texts(family, prompt, bases, tmp_path):
+    shutil.copytree(bases / family, tmp_path / "m")
+    path = tmp_path / "m" / ("config.json" if family == "contextual" else "config_sentence_transformers.json")
+    config = json.loads(path.read_text())
+    (config["settings"] if family == "contextual" else config)["prompts"] = {"query": "", "document": prompt}
+    path.write_text(json.dumps(config))
+    with pytest.raises(CDEError):
+        list(vectors(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("key", ["k_tokens", "query_k_tokens", "embedding_size"])
+@pytest.mark.parametrize("value", ["", None, 0, -1, [], 0.5], ids=str)
+def test_numbers_of_terms_are_numbers(key, value, bases, tmp_path):
+    shutil.copytree(bases / "sparse-embed", tmp_path / "m")
+    hostile_models.edit(tmp_path / "m" / "2_SparseEmbed" / "config.json", **{key: value})
+    with pytest.raises(CDEError, match="2_SparseEmbed"):
+        list(vectors(tmp_path / "m"))
+
+
+def test_a_fingerprint_takes_any_name_of_a_module(bases, tmp_path):
+    shutil.copytree(bases / "dense", tmp_path / "m")
+    modules = json.loads((tmp_path / "m" / "modules.json").read_text())
+    modules[0]["name"] = "\ud800"
+    (tmp_path / "m" / "modules.json").write_text(json.dumps(modules))
+    assert load(tmp_path / "m", device="cpu").fingerprint
+
+
 def test_headers_of_weights(tmp_path):
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(2, 3)}, file)
