@@ -20,7 +20,7 @@ import numpy as np
 
 from .context.context import Context
 from .embedding import ContextSpec, Settings
-from .errors import ConfigError, ContextError, InputError, MismatchError, ModelError, StoreError
+from .errors import ConfigError, ContextError, MismatchError, ModelError, StoreError
 from .files import PRIVATE, as_path, make_directory, read_json, reading, write_json
 from .index.manifest import STORE_FILE as STORE_FILE
 from .index.milvus.location import is_location, parse_location
