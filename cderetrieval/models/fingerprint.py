@@ -100,12 +100,12 @@ def unusual_settings(config: Any) -> list[tuple[str, Any]]:
 
 
 def were_drawn(model: nn.Module, names: Collection[str]) -> bool:
-    """Whether tensors were drawn when a model was loaded; transformers marks all that it found in a file.
+    """Whether any of these tensors was drawn when a model was loaded; transformers marks all that it found in a file.
 
     A copy of a model has lost the marks. Then a bias of zeros, where every pooler starts, tells one that was drawn.
     """
     tensors = model.state_dict(keep_vars=True)
     found = {name for name, tensor in tensors.items() if getattr(tensor, "_is_hf_initialized", False)}
     if found:
-        return not found & set(names)
+        return not found >= set(names)
     return not any(tensors[name].any() for name in names if name.endswith("bias"))

@@ -2,10 +2,12 @@
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetForMaskedLM, RobertaConfig, RobertaForMaskedLM
@@ -86,6 +88,15 @@ def test_every_loading_has_one_fingerprint(directory):
     assert DenseEncoder(copy.deepcopy(given)).fingerprint == DenseEncoder(given).fingerprint
     assert len(one.other_fingerprints) == 1
     assert one.other_fingerprints != other.other_fingerprints
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_half_a_pooler_is_none(part, tmp_path):
+    shutil.copytree(tiny_dense_directory(), tmp_path / "m")
+    tensors = load_file(tmp_path / "m" / "model.safetensors")
+    del tensors[f"pooler.dense.{part}"]
+    save_file(tensors, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    assert len({load(tmp_path / "m", device="cpu").fingerprint for _ in range(3)}) == 1
 
 
 def test_the_pooling_over_such_a_model_makes_no_difference(directory):
