@@ -45,7 +45,7 @@ docs:
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py
 
-# Kills, interrupts, damaged files, readers beside a writer, hostile models: thousands of each, in half an hour.
+# Kills, interrupts, damaged files, readers beside a writer, hostile models: thousands of each, in twenty minutes.
 campaign: $(INSTALLED)
 	$(BIN)/python benchmarks/campaign.py
 

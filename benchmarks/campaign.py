@@ -8,7 +8,7 @@ fuzz         damaged files of every format that is read
 readers      processes and threads that search beside a writer
 models       model directories made to run code when they are loaded
 
-The full form takes about half an hour on two cores; the short form is part of the tests. Bars: no document lost, no
+The full form takes twenty minutes on two cores; the short form is part of the tests. Bars: no document lost, no
 object dead, no raw exception, no hang, no silent wrong answer, no code run.
 """
 

@@ -8,7 +8,6 @@ could have written just so (documents, qrels) may also be read as it now stands.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Callable
