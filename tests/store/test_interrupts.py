@@ -18,8 +18,8 @@ PACKAGE = str(Path(cderetrieval.__file__).parent)
 STORE = str(Path(PACKAGE) / "store")
 
 
-def interrupted(call, step, kind, where=STORE):
-    """Call, raise at a step of the files in `where` (an opcode, or the start of a function); whether it was reached."""
+def interrupted(call, step, kind, where=STORE, by="opcode"):
+    """Call, raise at a step of the files in `where` (opcode or line, or the start of a function); was it reached?"""
     steps = 0
 
     def trace(frame, event, _):
@@ -28,7 +28,7 @@ def interrupted(call, step, kind, where=STORE):
         if not frame.f_code.co_filename.startswith(where) or frame.f_code.co_name == "<genexpr>":
             return None
         frame.f_trace_opcodes = True
-        if event in ("call", "opcode"):
+        if event in ("call", by):
             steps += 1
             if steps == step:
                 sys.settrace(None)
@@ -57,9 +57,9 @@ def elsewhere(call):
     return found[0]
 
 
-def steps_of(call, kind, stride=1, where=STORE):
+def steps_of(call, kind, stride=1, where=STORE, by="opcode"):
     step = 1
-    while (error := interrupted(call, step, kind, where)) is not None:
+    while (error := interrupted(call, step, kind, where, by)) is not None:
         yield error
         step += stride
 
@@ -71,14 +71,16 @@ def put(store, name):
             store.put_documents([(name, "text", {})])
 
 
+# Every line, and of the many more opcodes some.
+@pytest.mark.parametrize("by", ["line", "opcode"])
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_a_transaction_is_cut_off_at_every_step(tmp_path, on_disk, kind):
-    stride = 29 if on_disk else 11
+def test_a_transaction_is_cut_off_at_every_step(tmp_path, on_disk, kind, by):
+    stride = 1 if by == "line" else 29 if on_disk else 11
     with Store(tmp_path / "s.sqlite" if on_disk else None) as store:
         put(store, "first")
         names, errors = {"first"}, []
-        for step, error in enumerate(steps_of(lambda: put(store, f"x{len(errors)}"), kind, stride)):
+        for step, error in enumerate(steps_of(lambda: put(store, f"x{len(errors)}"), kind, stride, by=by)):
             errors.append(error)
             there = set(store.live()[1])
             assert names <= there <= {*names, f"x{step}"}, "before or after"
@@ -95,8 +97,9 @@ def test_a_transaction_is_cut_off_at_every_step(tmp_path, on_disk, kind):
             assert set(again.live()[1]) == {*names, f"x{len(errors)}"}
 
 
+@pytest.mark.parametrize("by", ["line", "opcode"])
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_a_snapshot_is_cut_off_at_every_step(tmp_path, on_disk):
+def test_a_snapshot_is_cut_off_at_every_step(tmp_path, on_disk, by):
     with Store(tmp_path / "s.sqlite" if on_disk else None) as store:
         put(store, "first")
 
@@ -105,7 +108,7 @@ def test_a_snapshot_is_cut_off_at_every_step(tmp_path, on_disk):
                 return store.count(), store.live()[1]
 
         errors = []
-        for step, error in enumerate(steps_of(read, KeyboardInterrupt, 5)):
+        for step, error in enumerate(steps_of(read, KeyboardInterrupt, 1 if by == "line" else 5, by=by)):
             errors.append(error)
             assert read() == (1 + step // 20, ["first", *(f"y{n}" for n in range(20, step + 1, 20))][: 1 + step // 20])
             if step % 20 == 19:
