@@ -66,7 +66,7 @@ class Models:
             self._encoders[key] = new = Remembering(encoder.model)
             if self._cache is not None and (self._cache / f"{key}.json").exists():
                 vectors, _ = read_tensors(self._cache / f"{key}.safetensors")
-                keys = read_json(self._cache / f"{key}.json")
+                keys = read_json(self._cache / f"{key}.json", list)
                 new.known = dict(zip(map(tuple, keys), vectors["vectors"], strict=True))
         return self._encoders[key]
 

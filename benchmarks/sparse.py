@@ -226,7 +226,7 @@ def add_through_retriever(folder: Path, docs: csr_array, more: csr_array, rounds
 
 def child_open(folder: Path, query: csr_array) -> dict[str, float]:
     """Open the index alone: wall milliseconds until it is there, and until it has answered."""
-    digest = read_json(folder / "digest.json")
+    digest = read_json(folder / "digest.json", str)
     start = time.perf_counter()
     index = inverted_cache.load(folder, LAYOUT, digest=digest, **OWNER)
     loaded = time.perf_counter()
