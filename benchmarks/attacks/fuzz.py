@@ -53,10 +53,9 @@ def run(subjects: list[Subject], cases: int, seed: int) -> Report:
     """Damage so many files, of each subject its share."""
     report, shares = Report(), sum(subject.share for subject in subjects)
     for number, subject in enumerate(subjects):
+        rng, share = np.random.default_rng([seed, number]), -(-cases * subject.share // shares)
         with tempfile.TemporaryDirectory() as folder:
-            _attack(
-                subject, Path(folder), cases * subject.share // shares, np.random.default_rng([seed, number]), report
-            )
+            _attack(subject, Path(folder), share, rng, report)
     return report
 
 
