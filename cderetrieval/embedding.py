@@ -11,19 +11,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import numpy as np
 
-from .context.context import Context, make_context
+from .context.context import Context
 from .context.drift import Drift, measure_drift
 from .context.sample import Sampler
+from .context.spec import ContextSpec as Spec
 from .errors import ConfigError, ContextError, InputError, MismatchError, ModelError
 from .recognition import has_made, may_be
 from .runtime import progress
 from .store import Store
 from .store.turns import Turns
 from .types import ContextualModel, Encoder, Vectors
+from .types import is_contextual as is_contextual
 from .vectors import DENSE, Layout, as_vectors, checked, weights_of
 
 logger = logging.getLogger(__name__)
@@ -67,11 +69,6 @@ class Settings:
             raise ConfigError("on=[] names no field; name the fields of the text, or leave it out.")
         if self.context_size is not None and self.context_size < 1:
             raise ConfigError(f"context_size={self.context_size!r} must be at least 1; for none pass context=None.")
-
-
-def is_contextual(model: Any) -> TypeGuard[ContextualModel]:
-    """Whether a model needs a context to become an encoder."""
-    return hasattr(model, "in_context")
 
 
 def _report_empty(terms: np.ndarray, first: int) -> None:
@@ -303,7 +300,7 @@ class CorpusEmbedder:
             return
         seed, size = self._settings.seed, self._settings.context_size
         if sampler is None:
-            context = make_context(model, self._spec, seed=seed, size=size, show_progress=show_progress)
+            context = Spec.parse(self._spec).make(model, seed=seed, size=size, show_progress=show_progress)
         else:
             ids, texts = zip(*sampler.items(), strict=True)
             context = Context.from_texts(

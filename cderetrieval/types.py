@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -269,3 +269,8 @@ def _score(similarity: float) -> str:
     """Six decimals, and all digits where they would lose some."""
     text = f"{similarity:.6f}"
     return text if float(text) == similarity else repr(float(similarity))
+
+
+def is_contextual(model: Any) -> TypeGuard[ContextualModel]:
+    """Whether a model needs a context to become an encoder."""
+    return hasattr(model, "in_context")

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resource_files
 from pathlib import Path
@@ -289,51 +288,3 @@ def read_texts(path: str | Path) -> list[str]:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ContextError(f"{path} line {number}: expected a JSON object with 'text' ({error!r}).") from error
     return texts
-
-
-def make_context(
-    model: ContextualModel,
-    spec: Context | Sequence[str] | str | Path | None,
-    *,
-    seed: int = 0,
-    size: int | None = None,
-    show_progress: bool = False,
-) -> Context:
-    """Turn what a user says into a context; everything but ``"own"``, which needs a corpus.
-
-    Parameters
-    ----------
-    model
-        A contextual model.
-    spec
-        A :class:`Context`; None (the null context); ``"random"``; a list of texts; or the path of a context file
-        (``.safetensors``) or of texts (``.txt``, ``.jsonl``).
-    seed, size, show_progress
-        As in :meth:`Context.from_texts`.
-    """
-    if spec is None:
-        return Context.null(model)
-    if isinstance(spec, Context):
-        spec.check(model)
-        return spec
-    if isinstance(spec, str) and spec == "random":
-        return Context.random(model, seed=seed, size=size)
-    if isinstance(spec, str | Path):
-        path = as_path(spec)
-        if not os.path.isfile(path):  # Path.is_file raises where the string is too long for a name
-            raise ContextError(
-                f"context={str(spec)[:80]!r} is neither 'own', 'random' nor a file. Pass one of them, a list of texts, "
-                "a Context, or None."
-            )
-        if path.suffix == ".safetensors":
-            context = Context.load(path)
-            context.check(model)
-            return context
-        return Context.from_texts(
-            model, read_texts(path), source="file", seed=seed, size=size, show_progress=show_progress
-        )
-    if isinstance(spec, Mapping | bytes) or not isinstance(spec, Iterable):
-        raise ContextError(
-            f"context= is {type(spec).__name__}; pass 'own', 'random', a list of texts, a file, a Context, or None."
-        )
-    return Context.from_texts(model, list(spec), seed=seed, size=size, show_progress=show_progress)

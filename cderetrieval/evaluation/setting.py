@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..context.context import Context, make_context
+from ..context.context import Context
 from ..context.sample import Sampler
+from ..context.spec import ContextSpec as Spec
 from ..embedding import ContextSpec
 from ..errors import ConfigError, ContextError
 from ..files import as_path
@@ -77,7 +78,7 @@ class ContextSetting:
             Show a progress bar on a terminal.
         """
         if not self.is_sampled:
-            return make_context(model, self.spec, seed=self.seed, size=self.size, show_progress=show_progress)
+            return Spec.parse(self.spec).make(model, seed=self.seed, size=self.size, show_progress=show_progress)
         sampler = Sampler(self.size or model.context_size, self.seed)
         for identity, text in pool:
             sampler.offer(identity, text)

@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 
 from cderetrieval import Context
-from cderetrieval.context.context import make_context, neutral_sentences, read_texts
+from cderetrieval.context.context import neutral_sentences, read_texts
+from cderetrieval.context.spec import ContextSpec
 from cderetrieval.errors import ContextError, InputError, StoreError
 from cderetrieval.files import write_tensors
 from cderetrieval.testing import tiny_model
+
+
+def make_context(model, spec, **options):
+    return ContextSpec.parse(spec).make(model, **options)
+
 
 TEXTS = ["on birds of prey", "on insects", "on trees"]
 
@@ -77,7 +83,7 @@ def test_what_is_no_context_is_named(model, tmp_path):
     with pytest.raises(ContextError, match=r"latin\.txt cannot be read"):
         make_context(model, latin)
     for spec in ("nowhere.txt", "a sentence where a list of them is meant " * 20):
-        with pytest.raises(ContextError, match="neither 'own', 'random' nor a file"):
+        with pytest.raises(ContextError, match="neither 'own', 'random', 'null' nor a file"):
             make_context(model, spec)
     for spec in (7, {"text": "a"}, b"bytes"):
         with pytest.raises(ContextError, match=f"context= is {type(spec).__name__}"):
