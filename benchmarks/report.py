@@ -43,6 +43,13 @@ SYSTEMS = {
     RANDOM: "random context",
     NULL: "null context",
 }
+COMPARED = {
+    MINILM: "all-MiniLM-L6-v2",
+    NULL: "the same model without a context",
+    OTHERS: "the same model in the contexts of the other folders",
+    RANDOM: "the same model in a neutral context (`random`)",
+    UNTRAINED: "the same statistics over untrained weights",
+}
 FOLDERS = {
     "scifact": "SciFact",
     "squad-dev": "SQuAD dev paragraphs",
@@ -112,15 +119,17 @@ def default_model() -> str:
 def default_model_summary() -> str:
     """The gains of the default model's own context, with their intervals."""
     result = read_result("default_model")
-    gain = {name: "{mean:+.1f} ({low:.1f} to {high:.1f})".format(**row) for name, row in of_gains(result).items()}
-    return wrapped(
-        f"Mean nDCG@10 x 100 of {len(of_folders(result))} BEIR folders, own contexts over "
-        f"{result['settings']['seeds']} samples: `cde-minilm` in its own context gains {gain[MINILM]} on "
-        f"all-MiniLM-L6-v2, {gain[UNTRAINED]} on the same statistics with untrained weights, {gain[NULL]} on its null "
-        f"context, {gain[RANDOM]} on a context of neutral sentences and {gain[OTHERS]} on those of the other folders; "
-        "in brackets 95% intervals. Nothing was chosen on these queries "
+    gains = of_gains(result)
+    lines = ["| `cde-minilm` in its own context, compared with | gain | 95% interval |", "|---|---:|---:|"]
+    for name, label in COMPARED.items():
+        row = gains[name]
+        lines.append(f"| {label} | {row['mean']:+.1f} | {row['low']:.1f} to {row['high']:.1f} |")
+    text = (
+        f"Points of nDCG@10 (x 100), mean of {len(of_folders(result))} BEIR folders, own contexts averaged over "
+        f"{result['settings']['seeds']} samples. Nothing was chosen on these queries "
         "(`python benchmarks/default_model.py FOLDER...`)."
     )
+    return "\n".join(lines) + f"\n\n{wrapped(text)}"
 
 
 def best_bold(scores: Sequence[float]) -> list[str]:
@@ -317,7 +326,7 @@ def draw_default_model(path: Path) -> None:
         interval = (gain["low"], gain["high"]) if name == DEFAULT else None
         lines.append(Line(label, [*gains, sum(gains) / len(gains)], [*[None] * len(gains), interval]))
     mean = f"mean ({sum(base) / len(base):.1f}), with 95% interval"
-    unit = "gain in nDCG@10 x 100 over all-MiniLM-L6-v2, whose score stands in brackets"
+    unit = "gain in nDCG@10 x 100 over all-MiniLM-L6-v2, whose score is in brackets"
     gains_figure([*names, mean], lines, unit, path)
 
 
