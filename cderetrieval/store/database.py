@@ -1,9 +1,9 @@
 """Transactions and settings: the part of the store that knows nothing of documents.
 
 A write is BEGIN IMMEDIATE, COMMIT, and nothing is acknowledged before COMMIT has returned (WAL, synchronous=FULL: it is
-then on disk). A transaction inside another is a savepoint, so a failed call leaves no half of itself even where the
-caller catches its error and goes on. Each commit that changed a row raises the integer ``generation``, which is how a
-reader process learns, by one SELECT, that there is something new.
+then on disk). A transaction inside another joins it; if the inner one fails, nothing of the outer one is kept. Settings
+are read all at once by the first question of a block, and written all at once by COMMIT. Each commit that changed
+something raises the integer ``generation``, by which a reader in another process learns that there is something new.
 
 Threads write one after the other; those that read see the last commit and wait for none. Which block a thread is in
 follows from the blocks that live (:mod:`.turns`), and what an interrupt left open is rolled back by the next call.
@@ -12,7 +12,6 @@ follows from the blocks that live (:mod:`.turns`), and what an interrupt left op
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import sqlite3
@@ -30,11 +29,15 @@ from .schema import damaged, translated, translation
 from .turns import Block, Mark, Turns, wait_until
 
 # Settings that the store keeps by itself; "epoch" is readable and writable, see `Store.clear_vectors`.
-RESERVED = frozenset({"generation", "live", "next_seq", "dimension", "layout"})
+RESERVED = frozenset({"generation", "live", "next_seq", "dimension", "layout", "tables"})
 # Turns: of the thread that writes, and of the one that searches.
 WRITER, SEARCHER = "writer", "searcher"
+FAILED = "a part of this change failed, so nothing of it is kept. Make the whole change again."
 
-_numbers = itertools.count()
+
+def of_part(key: str, part: int) -> str:
+    """Name of a setting that each model has for itself, by its place among the models; the first has the plain name."""
+    return f"{key}:{part}" if part else key
 
 
 class Use(Mark):
@@ -46,9 +49,12 @@ class Use(Mark):
         self.connection: sqlite3.Connection | None = None
         # What it has asked for, in this order: noted before it is taken.
         self.turns: list[Hashable] = []
-        self.savepoint = ""
-        # Rows that were changed on the connection before.
-        self.changes = 0
+        # The block whose transaction or snapshot this one shares; its own, unless it joined another.
+        self.root = self
+        # Of a root: rows changed on the connection before, whether a joined block failed, all settings, and new ones.
+        self.changes, self.failed = 0, False
+        self.settings: dict[str, tuple[str, int]] | None = None
+        self.changed: dict[str, tuple[str, int]] = {}
         # Whether documents are being taken from the caller's iterable.
         self.taking = False
 
@@ -126,7 +132,7 @@ class Database:
             if outer is None:
                 self._begin_transaction(use)
             else:
-                self._begin_savepoint(use, outer)
+                self._join(use, outer)
         except BaseException:
             self._settle(use)
             raise
@@ -145,22 +151,24 @@ class Database:
             use.connection.execute("BEGIN IMMEDIATE")
             use.changes = use.connection.total_changes
 
-    def _begin_savepoint(self, use: Use, outer: Use) -> None:
+    def _join(self, use: Use, outer: Use) -> None:
         if not outer.writes:
             raise StoreError("A snapshot() only reads; end it before you write.")
+        if outer.root.failed:
+            raise StoreError(FAILED)
         if any(other.taking for other in self._blocks.uses):
             raise InputError(
                 "documents are being added to this index, and what yields them cannot change it meanwhile: it may ask "
                 "it, or change another index. Read the documents into a list first."
             )
-        use.connection = outer.connection
-        use.savepoint = f"level_{next(_numbers)}"
+        use.connection, use.root = outer.connection, outer.root
         self._blocks.uses.append(use)
-        self._execute(f"SAVEPOINT {use.savepoint}")
 
     def _end(self, use: Use, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None:
+            if kind is not None:
+                use.root.failed = True
+            else:
                 self._commit(use)
         finally:
             self._settle(use)
@@ -171,13 +179,16 @@ class Database:
                 f"{self.path or 'the store in memory'} was closed, or the process forked, in the middle of this "
                 "change; nothing of it is kept here."
             )
-        if use.savepoint:
-            self._execute(f"RELEASE {use.savepoint}")
-            use.savepoint = ""
+        if use.root is not use:
             return
+        if use.failed:
+            raise StoreError(FAILED)
         assert use.connection is not None
-        if use.connection.total_changes != use.changes:
+        if use.changed or use.connection.total_changes != use.changes:
             self._set("generation", self.generation + 1)
+            rows = [value for key, (text, total) in use.changed.items() for value in (key, text, total)]
+            places = ", ".join(["(?, ?, ?)"] * len(use.changed))
+            self._execute(f"INSERT OR REPLACE INTO settings VALUES {places}", rows)
         self._opened().check_place()
         self._execute("COMMIT")
 
@@ -188,7 +199,7 @@ class Database:
             if use.alone and not any(other.alone for other in self._blocks.uses):
                 self._take(SEARCHER, use)
             if current is not None and not (use.alone and current.writes):
-                use.connection, use.writes = current.connection, current.writes
+                use.connection, use.writes, use.root = current.connection, current.writes, current.root
                 self._blocks.uses.append(use)
                 return
             connections.check_place()
@@ -222,8 +233,6 @@ class Database:
     def _settle(self, use: Use) -> None:
         """Roll back what a block has left open, and give its turns back."""
         uses = self._blocks.uses
-        if use.savepoint and use in uses:
-            self._undo(use)
         if use.turns:
             self._mend(use)
             for name in use.turns:
@@ -238,21 +247,12 @@ class Database:
         with contextlib.suppress(sqlite3.Error):  # it must not hide why the block ended; the next one tries again
             use.connection.rollback()
 
-    def _undo(self, use: Use) -> None:
-        """Roll back a savepoint; one that is gone was released, or went with its transaction."""
-        assert use.connection is not None
-        name, use.savepoint = use.savepoint, ""
-        with contextlib.suppress(sqlite3.Error):
-            use.connection.execute(f"ROLLBACK TO {name}")
-            use.connection.execute(f"RELEASE {name}")
-
     def _current(self) -> Use | None:
         """The innermost block that this thread is in; of those that an interrupt cut off, nothing is left."""
         uses = self._blocks.uses
         while uses and not uses[-1].alive:
             dead = uses[-1]
-            if dead.savepoint:
-                self._undo(dead)
+            dead.root.failed = True
             for name in dead.turns:
                 self._turns.bury(name, dead)
             uses.remove(dead)
@@ -288,28 +288,34 @@ class Database:
         return self._writer is None or self._writer.held
 
     @property
-    def changing(self) -> bool:
-        """Whether a thread of this process is in a transaction."""
-        holder = self._turns.holder(WRITER)
-        return holder is not None and holder.alive
-
-    @property
     def generation(self) -> int:
         """Number of commits that changed something; read from the file each time."""
         return int(self.get_setting("generation", 0))
 
     @property
     def epoch(self) -> int:
-        """Number of times that all vectors were cleared; inside one epoch a row's vector never changes."""
-        return int(self.get_setting("epoch", 0))
+        """Number of times that the first model's vectors were cleared; see :meth:`epoch_of`."""
+        return self.epoch_of(0)
+
+    def epoch_of(self, part: int) -> int:
+        """Number of times that all vectors of a model were cleared; inside one epoch a row's vector never changes."""
+        return int(self.get_setting(of_part("epoch", part), 0))
 
     def get_setting(self, key: str, default: Any = None) -> Any:
         """The value of a setting, or `default`."""
-        rows = self._execute("SELECT value, checksum FROM settings WHERE key = ?", (key,))
-        if not rows:
+        use = self._current()
+        if use is None:
+            with self.snapshot():
+                return self.get_setting(key, default)
+        settings = use.root.settings
+        if settings is None:
+            rows = self._execute("SELECT key, value, checksum FROM settings")
+            settings = use.root.settings = {name: (text, total) for name, text, total in rows}
+        found = settings.get(key)
+        if found is None:
             return default
         with self._decoding():
-            return decode(rows[0][0], rows[0][1], 0, key)
+            return decode(*found, 0, key)
 
     def set_setting(self, key: str, value: Any) -> None:
         """Store a JSON value under a name.
@@ -319,7 +325,7 @@ class Database:
         InputError
             If the store keeps this setting by itself, or the value is not JSON.
         """
-        if key in RESERVED:
+        if key.partition(":")[0] in RESERVED:
             raise InputError(f"setting {key!r} is kept by the store itself; use another name.")
         with self.transaction():
             self._set(key, value)
@@ -329,7 +335,10 @@ class Database:
             text = json.dumps(value)
         except (TypeError, ValueError) as error:
             raise InputError(f"setting {key!r} cannot be stored as JSON ({error}).") from error
-        self._execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", (key, text, checksum(key + text, 0)))
+        self.get_setting(key)  # reads all
+        root = self._blocks.uses[-1].root
+        assert root.settings is not None
+        root.settings[key] = root.changed[key] = text, checksum(key + text, 0)
 
     def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and take all its rows: no cursor stays open while callers work on them."""

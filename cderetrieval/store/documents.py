@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError, StoreError
 from .codec import Damage, checksum, decode, decode_ids, encode_id, encode_json, encode_text
 from .database import Database
+from .schema import vector_table
 
 # Placeholders in one IN (...); SQLite before 3.32 allows 999.
 LOOKUP = 500
@@ -198,12 +199,10 @@ class Documents(Database):
 
     def texts(self, chunk: int = TEXTS) -> Iterator[tuple[int, str]]:
         """Number and text of each document, in order of insertion."""
-        after = 0
         statement = "SELECT seq, text, text_checksum FROM documents WHERE seq > ? ORDER BY seq LIMIT ?"
-        while rows := self._execute(statement, (after, chunk)):
+        for rows in self._chunks(statement, chunk, 0):
             with self._decoding():
                 decoded = [(seq, decode(text, expected, seq)) for seq, text, expected in rows]
-            after = decoded[-1][0]
             yield from decoded
 
     def rows(self, after_seq: int = 0, chunk: int = TEXTS) -> Iterator[tuple[Hashable, str, dict[str, Any]]]:
@@ -212,35 +211,42 @@ class Documents(Database):
             "SELECT seq, id, text, text_checksum, payload, payload_checksum FROM documents WHERE seq > ? "
             "ORDER BY seq LIMIT ?"
         )
-        while found := self._execute(statement, (after_seq, chunk)):
+        for found in self._chunks(statement, chunk, after_seq):
             with self._decoding():
                 ids = decode_ids([row[1] for row in found])
                 decoded = [
                     (i, decode(text, text_sum, seq), decode(payload, payload_sum, seq))
                     for i, (seq, _, text, text_sum, payload, payload_sum) in zip(ids, found, strict=True)
                 ]
-            after_seq = found[-1][0]
             yield from decoded
 
-    def pending(self, chunk: int = TEXTS, after_seq: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Numbers and texts of documents that have no vector yet, in chunks; vectors may be put between two chunks.
+    def pending(self, chunk: int = TEXTS, after_seq: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Numbers and texts of documents that lack a model's vector, in chunks; put vectors between two chunks.
 
-        Parameters
-        ----------
-        chunk
-            Documents at a time.
-        after_seq
-            Look only above this number (``first_seq - 1`` of the documents just put saves a walk over all others).
+        Above ``after_seq`` alone: ``first_seq - 1`` of the documents just put saves a walk over all others.
         """
+        table = vector_table(part)
+        lacks = f"NOT EXISTS (SELECT 1 FROM {table} AS v WHERE v.seq = d.seq)" if part < self.tables else "1"
         statement = (
-            "SELECT seq, text, text_checksum FROM documents AS d WHERE seq > ? "
-            "AND NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.seq = d.seq) ORDER BY seq LIMIT ?"
+            f"SELECT seq, text, text_checksum FROM documents AS d WHERE seq > ? AND {lacks} ORDER BY seq LIMIT ?"
         )
-        while rows := self._execute(statement, (after_seq, chunk)):
+        for rows in self._chunks(statement, chunk, after_seq):
             with self._decoding():
                 texts = [decode(text, expected, seq) for seq, text, expected in rows]
-            after_seq = rows[-1][0]
             yield np.array([row[0] for row in rows], dtype=np.int64), texts
+
+    @property
+    def tables(self) -> int:
+        """Number of tables of vectors, one for each model that has had some."""
+        return int(self.get_setting("tables", 1))
+
+    def _chunks(self, statement: str, chunk: int, after_seq: int) -> Iterator[list[tuple[Any, ...]]]:
+        """Rows in order of their number, the first column; a short chunk is the last."""
+        while rows := self._execute(statement, (after_seq, chunk)):
+            after_seq = rows[-1][0]
+            yield rows
+            if len(rows) < chunk:
+                return
 
     def _live(self) -> Live:
         with self._decoding():
@@ -268,8 +274,8 @@ class Documents(Database):
 
     def _delete(self, found: Mapping[str, int], live: Live) -> None:
         seqs = [(seq,) for seq in found.values()]
-        self._execute_many("DELETE FROM documents WHERE seq = ?", seqs)
-        self._execute_many("DELETE FROM vectors WHERE seq = ?", seqs)
+        for table in ("documents", *map(vector_table, range(self.tables))) if seqs else ():
+            self._execute_many(f"DELETE FROM {table} WHERE seq = ?", seqs)
         live.include(((seq, text) for text, seq in found.items()), -1)
 
 

@@ -1,9 +1,10 @@
 """Create and open the SQLite file, check what stands in it, and put SQLite's errors into ours.
 
 A new file is made whole under a temporary name and then renamed, so a file that exists always holds the schema: an
-empty or foreign file is damage or another program's, never "a new store". Opening compares the version (1, or 2 once
-sparse vectors stand in it, which programs that know only version 1 would misread), the table definitions, and (up to
-512 MB, 0.07 s for 100,000 documents of 384 dimensions) the structure of every page.
+empty or foreign file is damage or another program's, never "a new store". Opening compares the version, the table
+definitions, and (up to 512 MB, 0.07 s for 100,000 documents of 384 dimensions) the structure of every page. A file has
+the lowest version that describes it, so that older programs read what they can: 1 with dense vectors of one model, 2
+with sparse ones, 3 with vectors of several models, each in a table of its own.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from .lock import WriterLock
 from .log import check_log
 
 APPLICATION_ID = 0x43444552  # "CDER"
-SCHEMA_VERSION = 2
-DENSE_VERSION = 1
+DENSE_VERSION, SPARSE_VERSION, SCHEMA_VERSION = 1, 2, 3
 # 16 KiB pages hold ten vectors of 384 dimensions; SQLite's 4 KiB hold two and waste a quarter (217 MB against 176).
 PAGE_SIZE = 16_384
 # Structure checks read the whole file: 0.4 s a GB from memory, far more from a cold disk.
@@ -46,6 +46,21 @@ SCHEMA = {
         "tensors BLOB NOT NULL, checksum INTEGER NOT NULL)"
     ),
 }
+# Of version 3. A document that has no rows among the passages is one passage, with the document's own number.
+PASSAGES = (
+    "CREATE TABLE passages (seq INTEGER PRIMARY KEY, document INTEGER NOT NULL, start INTEGER NOT NULL, "
+    "stop INTEGER NOT NULL, heading TEXT NOT NULL, checksum INTEGER NOT NULL)"
+)
+
+
+def vector_table(part: int) -> str:
+    """Name of the table that holds the vectors of a model, by its place among the models."""
+    return f"vectors_{part}" if part else "vectors"
+
+
+def vector_schema(part: int) -> str:
+    """The statement that makes :func:`vector_table`."""
+    return SCHEMA["vectors"].replace("TABLE vectors", f"TABLE {vector_table(part)}")
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -189,7 +204,12 @@ def _verify(connection: sqlite3.Connection, path: Path) -> None:
             "Upgrade it: pip install -U cderetrieval"
         )
     found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
-    if version < DENSE_VERSION or found != SCHEMA:
+    expected = dict(SCHEMA)
+    if version == SCHEMA_VERSION:
+        expected["passages"] = PASSAGES
+        more = len(found) - len(expected)
+        expected |= {vector_table(part): vector_schema(part) for part in range(1, more + 1)}
+    if version < DENSE_VERSION or found != expected:
         raise damaged(path, "its tables are not those of a store")
     if path.stat().st_size <= CHECK_LIMIT:
         check_structure(connection, path)

@@ -26,9 +26,19 @@ from .access import beside
 from .blobs import decode as decode_vectors
 from .blobs import encode as encode_vectors
 from .codec import Damage, checksum, decode, encode_json
+from .database import of_part
 from .documents import Documents, _marks, _numbers, _slices
 from .lock import WriterLock
-from .schema import SCHEMA_VERSION, check_structure, translated
+from .schema import (
+    DENSE_VERSION,
+    PASSAGES,
+    SCHEMA_VERSION,
+    SPARSE_VERSION,
+    check_structure,
+    translated,
+    vector_schema,
+    vector_table,
+)
 
 # 8,192 vectors of 384 dimensions are 12 MB.
 VECTORS = 8_192
@@ -61,28 +71,19 @@ class Store(Documents):
 
     @property
     def layout(self) -> Layout | None:
-        """Kind and dimension of the vectors; `None` before there are any."""
-        dimension = self.get_setting("dimension")
+        """Kind and dimension of the vectors of the first model; `None` before there are any."""
+        return self.layout_of(0)
+
+    def layout_of(self, part: int) -> Layout | None:
+        """Kind and dimension of the vectors of a model; `None` before there are any."""
+        dimension = self.get_setting(of_part("dimension", part))
         if dimension is None:
             return None
         with self._decoding():
-            return Layout(**self.get_setting("layout", {"kind": DENSE, "dimension": dimension}))
+            return Layout(**(self.get_setting(of_part("layout", part)) or {"kind": DENSE, "dimension": dimension}))
 
-    @property
-    def dimension(self) -> int | None:
-        """Length of the vectors, or size of their vocabulary; `None` before there are any."""
-        layout = self.layout
-        return None if layout is None else layout.dimension
-
-    def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors) -> None:
-        """Store the vectors of documents that have none.
-
-        Parameters
-        ----------
-        seqs
-            Numbers of documents, n of them.
-        vectors
-            Their vectors of any one kind, shape (n, dimension), stored as float32, embeddings of terms as float16.
+    def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors, part: int = 0) -> None:
+        """Store a model's vectors of documents that have none: shape (n, dimension), of any one kind.
 
         Raises
         ------
@@ -98,21 +99,19 @@ class Store(Documents):
         layout = Layout.of(given)
         given = checked(given, layout, "document")
         with self.transaction():
-            self._check_target(numbers, layout)
+            self._check_target(numbers, layout, part)
+            statement = f"INSERT INTO {vector_table(part)} VALUES (?, ?, ?)"
             try:
-                self._execute_many("INSERT INTO vectors VALUES (?, ?, ?)", encode_vectors(layout, numbers, given))
+                self._execute_many(statement, encode_vectors(layout, numbers, given))
             except StoreError as error:
                 if isinstance(error.__cause__, sqlite3.IntegrityError):
                     raise InputError("a document has its vector already; clear_vectors() starts over.") from error
                 raise
 
-    def _check_target(self, numbers: list[int], layout: Layout) -> None:
-        known = self.layout
+    def _check_target(self, numbers: list[int], layout: Layout, part: int) -> None:
+        known = self.layout_of(part)
         if known is None:
-            self._set("dimension", layout.dimension)
-            if layout.kind != DENSE:
-                self._set("layout", layout.to_dict())
-                self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._prepare(layout, part)
         elif known != layout:
             raise InputError(f"these are {layout}; the store holds {known}.")
         for chunk in _slices(numbers):
@@ -121,30 +120,45 @@ class Store(Documents):
                 absent = sorted(set(chunk) - {seq for (seq,) in rows})
                 raise InputError(f"document numbers {absent[:3] or 'given twice'} are not those of documents here.")
 
-    def iter_vectors(self, after_seq: int = 0, chunk: int = VECTORS) -> Iterator[tuple[np.ndarray, Vectors]]:
-        """Numbers, shape (n,), int64, and vectors, shape (n, dimension), in order of insertion.
+    def _prepare(self, layout: Layout, part: int) -> None:
+        """Note the kind of a model's vectors and make the table for them; raise the version where that takes it."""
+        self._set(of_part("dimension", part), layout.dimension)
+        if layout.kind != DENSE:
+            self._set(of_part("layout", part), layout.to_dict())
+        ((version,),) = self._execute("PRAGMA user_version")
+        wanted = SCHEMA_VERSION if part else DENSE_VERSION if layout.kind == DENSE else SPARSE_VERSION
+        if wanted == SCHEMA_VERSION > version:
+            self._execute(PASSAGES)
+        for missing in range(self.tables, part + 1):
+            self._execute(vector_schema(missing))
+            self._set("tables", missing + 1)
+        if wanted > version:
+            self._execute(f"PRAGMA user_version = {wanted}")
 
-        Parameters
-        ----------
-        after_seq
-            Start above this number.
-        chunk
-            Vectors at a time. Hold `snapshot` around the whole walk where another process may write.
+    def iter_vectors(
+        self, after_seq: int = 0, chunk: int = VECTORS, part: int = 0
+    ) -> Iterator[tuple[np.ndarray, Vectors]]:
+        """Numbers, shape (n,), int64, and a model's vectors, shape (n, dimension), in order of insertion.
+
+        Hold `snapshot` around the whole walk where another process may write.
         """
-        statement = "SELECT seq, vector, checksum FROM vectors WHERE seq > ? ORDER BY seq LIMIT ?"
-        layout = self.layout or Layout(DENSE, 0)
-        while rows := self._execute(statement, (after_seq, chunk)):
+        layout = self.layout_of(part)
+        if layout is None:
+            return
+        statement = f"SELECT seq, vector, checksum FROM {vector_table(part)} WHERE seq > ? ORDER BY seq LIMIT ?"
+        for rows in self._chunks(statement, chunk, after_seq):
             with self._decoding():
-                seqs, vectors = decode_vectors(layout, rows)
-            after_seq = int(seqs[-1])
-            yield seqs, vectors
+                yield decode_vectors(layout, rows)
 
-    def clear_vectors(self) -> None:
-        """Drop all vectors and start the next epoch; every document is then pending."""
+    def clear_vectors(self, part: int = 0) -> None:
+        """Drop all vectors of a model and start its next epoch; every document is then pending."""
         with self.transaction():
-            self._execute("DELETE FROM vectors")
-            self._execute("DELETE FROM settings WHERE key IN ('dimension', 'layout')")
-            self._set("epoch", self.epoch + 1)
+            if part < self.tables:
+                self._execute(f"DELETE FROM {vector_table(part)}")
+            for key in ("dimension", "layout"):
+                if self.get_setting(of_part(key, part)) is not None:
+                    self._set(of_part(key, part), None)
+            self._set(of_part("epoch", part), self.epoch_of(part) + 1)
 
     def put_context(self, digest: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
         """Store a context under its digest; one of the same digest is replaced."""
@@ -203,9 +217,10 @@ class Store(Documents):
                 self.documents(chunk)
             if [seq for seq, _ in self.texts()] != seqs.tolist():
                 raise Damage("the id index does not match the documents")
-            embedded = [seq for chunk, _ in self.iter_vectors() for seq in chunk.tolist()]
-            if embedded and embedded != seqs.tolist():
-                raise Damage(f"{len(seqs)} documents have {len(embedded)} vectors")
+            for part in range(self.tables):
+                embedded = [seq for chunk, _ in self.iter_vectors(part=part) for seq in chunk.tolist()]
+                if embedded and embedded != seqs.tolist():
+                    raise Damage(f"{len(seqs)} documents have {len(embedded)} vectors")
             for digest in self.contexts():
                 self.get_context(digest)
 

@@ -95,7 +95,7 @@ def test_a_newer_version_is_refused_with_the_remedy(path):
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
-    with pytest.raises(StoreError, match=r"schema version 3.*pip install -U"):
+    with pytest.raises(StoreError, match=r"schema version 4.*pip install -U"):
         Store(path)
 
 

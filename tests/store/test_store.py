@@ -163,11 +163,11 @@ def test_pending_may_be_answered_between_chunks(store):
 
 def test_clearing_vectors_starts_an_epoch_and_frees_the_dimension(store):
     fill(store, ["a", "b"], dimension=4)
-    assert (store.epoch, store.dimension) == (0, 4)
+    assert (store.epoch, store.layout.dimension) == (0, 4)
     with store.transaction():
         store.clear_vectors()
         store.put_vectors([1, 2], np.ones((2, 6)))
-    assert (store.epoch, store.dimension) == (1, 6)
+    assert (store.epoch, store.layout.dimension) == (1, 6)
 
 
 def test_a_failed_transaction_leaves_nothing(store):
@@ -180,14 +180,36 @@ def test_a_failed_transaction_leaves_nothing(store):
     assert store.generation == before
 
 
-def test_a_failed_call_inside_a_transaction_leaves_no_half_of_itself(store):
-    with store.transaction():
-        store.put_documents([("a", "t", {})])
-        with pytest.raises(InputError):
-            store.put_documents([*((i, "t", {}) for i in range(600)), (None, "t", {})])
-        store.put_documents([("b", "t", {})])
-    assert store.live()[1] == ["a", "b"]
+def test_a_failed_call_inside_a_transaction_leaves_nothing_of_either(store):
+    def change():
+        with store.transaction():
+            store.put_documents([("a", "t", {})])
+            with pytest.raises(InputError):
+                store.put_documents([*((i, "t", {}) for i in range(600)), (None, "t", {})])
+            store.put_documents([("b", "t", {})])
+
+    with pytest.raises(StoreError, match="nothing of it is kept"):
+        change()
+    assert store.live()[1] == []
     store.check()
+
+
+def test_several_models_have_vectors_of_their_own(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put_documents([("a", "x", {}), ("b", "y", {})])
+        store.put_vectors([1, 2], np.eye(2, dtype=np.float32))
+        store.put_vectors([1, 2], np.ones((2, 3), dtype=np.float32), part=2)
+        assert [seqs.tolist() for seqs, _ in store.pending(part=1)] == [[1, 2]]
+        assert not list(store.pending(part=2))
+        store.remove(["a"])
+        store.clear_vectors(part=2)
+        assert store.epoch_of(2) == 1
+        assert (store.epoch, store.layout_of(2)) == (0, None)
+        store.put_vectors([2], np.ones((1, 5), dtype=np.float32), part=2)
+    with Store(tmp_path / "s.sqlite") as store:
+        assert (store.layout.dimension, store.layout_of(1), store.layout_of(2).dimension) == (2, None, 5)
+        assert [seqs.tolist() for seqs, _ in store.iter_vectors(part=2)] == [[2]]
+        store.check()
 
 
 def test_generation_counts_commits_that_changed_something(store):

@@ -61,7 +61,7 @@ def test_vectors_come_back_as_they_went_in(kind, tmp_path):
     store_of(vectors, tmp_path / "store.sqlite").close()
     with Store(tmp_path / "store.sqlite") as store:
         assert store.layout == Layout(kind, V, D if kind == "sparse-embed" else 0)
-        assert store.dimension == V
+        assert store.layout.dimension == V
         ((seqs, found),) = store.iter_vectors()
         assert seqs.tolist() == [1, 2, 3, 4]
         equal(found, vectors)
