@@ -17,7 +17,7 @@ from common import arguments, bar, finish, interleaved, ratio
 
 from cderetrieval.corpora import pydocs
 from cderetrieval.models.dense import DenseEncoder
-from cderetrieval.models.hub import find
+from cderetrieval.models.locate import find
 from cderetrieval.runtime import supports_bfloat16
 
 MODEL = "all-MiniLM-L6-v2"

@@ -32,7 +32,7 @@ from common import Peer, arguments, finish, ratio
 from encode import MODEL, documents, largest_cosine_difference
 
 from cderetrieval.models.dense import DenseEncoder
-from cderetrieval.models.hub import find
+from cderetrieval.models.locate import find
 
 OURS, PEER = "cderetrieval", "sentence-transformers, torch"
 BACKENDS = {"onnx": "sentence-transformers, ONNX", "openvino": "sentence-transformers, OpenVINO"}

@@ -67,7 +67,7 @@ def child(model: str, documents: str, queries: str) -> None:
 
 def commands(txtai: str | None, documents: Path, queries: Path) -> dict[str, list[str]]:
     """How to run each system."""
-    from cderetrieval.models.hub import find
+    from cderetrieval.models.locate import find
 
     minilm, data = str(find("all-MiniLM-L6-v2")), [str(documents), str(queries)]
     own, peers = [sys.executable, str(HERE / "end_to_end.py"), "--child"], str(HERE / "end_to_end_peers.py")

@@ -28,7 +28,8 @@ from common import arguments, bar, finish, in_fresh_process, interleaved, peak_m
 from cderetrieval.corpora import pydocs
 from cderetrieval.corpora.beir_folder import read_beir, write_beir
 from cderetrieval.corpora.dataset import make_dataset
-from cderetrieval.models.hub import find, load
+from cderetrieval.models.load import load
+from cderetrieval.models.locate import find
 
 MODEL = "all-MiniLM-L6-v2"
 DOCUMENTS, QUICK_DOCUMENTS, REPEATS = 5_000, 400, 2

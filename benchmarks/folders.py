@@ -22,7 +22,8 @@ from cderetrieval.evaluation.retrieval import Scorer, index_corpus, search_block
 from cderetrieval.evaluation.setting import ContextSetting, context_setting
 from cderetrieval.files import read_json, read_tensors, write_json, write_tensors
 from cderetrieval.models.dense import DenseEncoder
-from cderetrieval.models.hub import find, load
+from cderetrieval.models.load import load
+from cderetrieval.models.locate import find
 from cderetrieval.models.statistics import StatisticsModel
 
 METRIC = "ndcg@10"

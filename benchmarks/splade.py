@@ -20,7 +20,7 @@ from common import arguments, bar, finish, interleaved, ratio
 from sentence_transformers import SparseEncoder
 
 from cderetrieval.corpora import pydocs
-from cderetrieval.models.minilm import masked_lm
+from cderetrieval.models.mlm import masked_lm
 from cderetrieval.models.splade import Splade
 
 DOCUMENTS = 400

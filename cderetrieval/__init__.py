@@ -19,7 +19,7 @@ _PUBLIC = {
     "Context": ".context.context",
     "Hits": ".types",
     "Encoder": ".types",
-    "load": ".models.hub",
+    "load": ".models.load",
     "ContextualTransformer": ".models.contextual",
     "ContextualConfig": ".models.config",
     "DenseEncoder": ".models.dense",

@@ -24,7 +24,7 @@ from .errors import ConfigError, ContextError, MismatchError, ModelError, StoreE
 from .files import PRIVATE, as_path, make_directory, read_json, reading, write_json
 from .index.manifest import STORE_FILE as STORE_FILE
 from .index.milvus.location import is_location, parse_location
-from .models.hub import refuse_index
+from .models.locate import refuse_index
 from .store import Store
 from .store.documents import Row
 from .types import Encoder, Vectors

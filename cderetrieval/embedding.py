@@ -191,7 +191,7 @@ class CorpusEmbedder:
                     "Retriever.load(path, model=that_model)."
                 )
             if isinstance(self._given, str):
-                from .models.hub import load
+                from .models.load import load
 
                 self._model = load(self._given, device=self._device, dtype=self._dtype)
             else:

@@ -117,7 +117,7 @@ def write_start(folder: Path) -> None:
     from safetensors.torch import load_file
     from transformers import BertConfig, BertModel
 
-    from cderetrieval.models.hub import find
+    from cderetrieval.models.locate import find
 
     source = find("all-MiniLM-L6-v2")
     weights = load_file(source / "model.safetensors")

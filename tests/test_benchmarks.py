@@ -175,7 +175,7 @@ def test_versions_of_what_is_there():
 
 
 def test_backends_left_out_leave_the_peer_of_this_environment():
-    from cderetrieval.models.minilm import installed_minilm
+    from cderetrieval.models.locate import installed_minilm
 
     if installed_minilm() is None:
         pytest.skip("the weights of all-MiniLM-L6-v2 are not installed")

@@ -7,10 +7,10 @@ from cderetrieval import Retriever, evaluate, load
 from cderetrieval.errors import ModelError
 from cderetrieval.fusion import Hybrid
 from cderetrieval.fusion.parts import named_parts
-from cderetrieval.models import hub, minilm
+from cderetrieval.models import locate
 from cderetrieval.testing import HashEncoder, tiny_dense_directory, tiny_model
 
-needs_minilm = pytest.mark.skipif(minilm.installed_minilm() is None, reason=f"{minilm.PACKAGE} is not installed")
+needs_minilm = pytest.mark.skipif(locate.installed_minilm() is None, reason=f"{locate.PACKAGE} is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +38,12 @@ def test_a_folder_of_results_is_not_taken_for_the_model(here, family):
 
 def test_names_of_hubs_too(here, monkeypatch):
     asked = []
-    monkeypatch.setattr(hub, "fetch", lambda name, revision=None: asked.append(name) or tiny_dense_directory())
+    monkeypatch.setattr(locate, "fetch", lambda name, revision=None: asked.append(name) or tiny_dense_directory())
     results_of("mine", here)
     results_of("jxm/cde-small-v2", here)
     (here / "empty").mkdir()
     for name in ("mine", "jxm/cde-small-v2", "cde-small-v2", "empty"):
-        hub.find(name)
+        locate.find(name)
     assert asked == ["mine", "jxm/cde-small-v2", "jxm/cde-small-v2", "empty"]
 
 

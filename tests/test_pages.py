@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 from cderetrieval.cli import build_parser
-from cderetrieval.models.minilm import installed_minilm
+from cderetrieval.models.locate import installed_minilm
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

@@ -21,7 +21,8 @@ from ..corpora.known_item import known_item
 from ..documents import document_rows, named_queries
 from ..embedding import Model, is_contextual
 from ..errors import InputError, ModelError
-from ..models.hub import DEFAULT_MODEL, load, short_name
+from ..models.load import load
+from ..models.locate import DEFAULT_MODEL, short_name
 from .compare import Comparison, averaged
 from .forms import as_qrels
 from .report import terminal_table

@@ -17,8 +17,8 @@ from ..corpora.dataset import Dataset
 from ..embedding import ContextSpec
 from ..errors import CDEError, InputError
 from ..files import as_path
-from ..fusion.model import PREFIX, AnyModel, load_model
-from ..models.hub import ALIASES, holds_model, looks_like_path, short_name
+from ..fusion.model import AnyModel, load_model
+from ..models.locate import ALIASES, HYBRID, holds_model, looks_like_path, short_name
 from ..runtime import pick_device
 from .candidates import PAPER_DEPTH
 from .folder import ResultsFolder, safe
@@ -194,7 +194,7 @@ def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:
             yield Entrant(name, one, f"local/{name}")
             continue
         given = str(one)
-        is_repository = given.count("/") == 1 and not holds_model(as_path(given)) and not given.startswith(PREFIX)
+        is_repository = given.count("/") == 1 and not holds_model(as_path(given)) and not given.startswith(HYBRID)
         full = given if is_repository else f"local/{safe(name)}"
         yield Entrant(name, load_model(one, device=device, dtype=dtype), ALIASES.get(given, full))
 

@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..embedding import Model, is_contextual
-from ..errors import ConfigError, ModelError, StoreError
+from ..errors import ConfigError, StoreError
 from ..files import as_path
 from ..index.milvus.location import is_location
-from ..models.hub import load
+from ..models.load import load
+from ..models.locate import HYBRID, names_of_parts
 from ..retriever import Retriever
 from .hybrid import Hybrid
 from .manifest import MANIFEST, Manifest
 from .parts import named_parts
 from .scores import Fusion
-
-PREFIX = "hybrid:"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def is_hybrid(name: str | os.PathLike[str]) -> bool:
     """Whether a name is that of a hybrid: ``hybrid:A+B``, a saved hybrid's directory, or a JSON file."""
     text = os.fspath(name)
     path = as_path(text)
-    return text.startswith(PREFIX) or (path / MANIFEST).is_file() or (path.suffix == ".json" and path.is_file())
+    return text.startswith(HYBRID) or (path / MANIFEST).is_file() or (path.suffix == ".json" and path.is_file())
 
 
 def hybrid_parts(name: str | os.PathLike[str]) -> tuple[dict[str, str], Fusion]:
@@ -107,13 +106,10 @@ def hybrid_parts(name: str | os.PathLike[str]) -> tuple[dict[str, str], Fusion]:
     {'cde-minilm': 'cde-minilm', 'bm25': 'bm25'}
     """
     text = os.fspath(name)
-    if not text.startswith(PREFIX):
+    if not text.startswith(HYBRID):
         manifest = Manifest.read(as_path(text))
         return {part: str(model) for part, model in manifest.models({}).items()}, manifest.fusion
-    names = text.removeprefix(PREFIX).split("+")
-    if not all(names):
-        raise ModelError(f"model {text!r} names no part, or an empty one; write it as {PREFIX}cde-minilm+bm25.")
-    return {part: str(model) for part, model in named_parts(names).items()}, Fusion()
+    return {part: str(model) for part, model in named_parts(names_of_parts(text)).items()}, Fusion()
 
 
 def load_model(name: str | os.PathLike[str], *, device: str | None = None, dtype: str = "auto") -> AnyModel:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..embedding import ContextSpec, Model, is_contextual
 from ..errors import ContextError, InputError, StoreError
-from ..models.hub import short_name
+from ..models.locate import short_name
 from ..retriever import Retriever
 from ..store import Store
 from .manifest import Manifest, begun, part_directory

@@ -20,9 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError
+from ..files import reading
+from ..runtime import pick_device
+from . import persistence
 from .config import ContextualConfig
+from .directory import AGAIN, config_of
 from .encoder import EncodingSettings, TextEncoder, encode_texts, tensors_digest
-from .published import NULL_TOKEN, native_names, published_config
+from .fits import check_size
+from .locate import find, is_published
+from .published import NULL_TOKEN, instruction_end, native_names, published_config, read_published
 from .stages import FirstStage, SecondStage
 from .weights import load_tensors, unique_tensors
 
@@ -84,8 +91,8 @@ class ContextualTransformer(nn.Module):
         WeightsError
             If a tensor is missing, unexpected or of another shape; the message lists every one.
         """
-        if instruction_end_id is None and tokenizer is not None and config.get("pool_ignore_instruction_tokens"):
-            instruction_end_id = tokenizer.encode(": ", add_special_tokens=False)[0]
+        if instruction_end_id is None:
+            instruction_end_id = instruction_end(config, tokenizer)
         settings = published_config(
             config,
             backbone,
@@ -179,16 +186,30 @@ class ContextualTransformer(nn.Module):
 
     def save_pretrained(self, path: str, **card: Any) -> None:
         """Write settings, weights (safetensors), tokenizer and model card into a directory; see `persistence`."""
-        from .persistence import save_model
-
-        save_model(self, path, **card)
+        persistence.write(path, self.config, self.tokenizer, unique_tensors(self), **card)
 
     @classmethod
-    def from_pretrained(cls, name: str, *, revision: str | None = None, device: str | None = None) -> Any:
+    def from_pretrained(
+        cls, name: str, *, revision: str | None = None, device: str | None = None
+    ) -> ContextualTransformer:
         """Load a directory or hub name in this package's or in the published layout."""
-        from .hub import load_contextual
-
-        return load_contextual(name, revision=revision, device=device)
+        directory = find(name, revision)
+        path = directory / "config.json"
+        with reading(directory, error=ModelError, remedy=AGAIN):
+            values = config_of(directory) if path.is_file() else {}
+            if is_published(values):
+                config, tokenizer, tensors = read_published(directory)
+            elif values.get("model_type") == "cderetrieval":
+                config, tokenizer, tensors = persistence.read(directory)
+            else:
+                raise ModelError(
+                    f"{directory} holds no contextual model: its config.json has neither model_type 'cderetrieval' nor "
+                    "transductive_corpus_size. Use cderetrieval.load for other models."
+                )
+            check_size(lambda: cls(config), sum(tensor.numel() for tensor in tensors.values()), str(path))
+            model = cls(config, tokenizer)
+            load_tensors(model, tensors, str(directory))
+        return model.to(pick_device(device))
 
 
 class ContextualEncoder(TextEncoder):

@@ -24,6 +24,7 @@ from .directory import SAFE, opened
 from .encoder import EncodingSettings, check_finite, check_texts, computing
 from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of
+from .locate import find
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 def _load(name: str, device: torch.device) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
-
-    from .hub import find
 
     with opened(find(name)) as view:
         return SentenceTransformer(str(view), device=str(device), **SAFE)

@@ -86,17 +86,17 @@ def check_transformer(config: Mapping[str, Any], shapes: Shapes, where: str, *, 
     values = dict(config)
     described = AutoConfig.for_model(values.pop("model_type"), **values)
     kind = AutoModelForMaskedLM if masked else AutoModel
-    check_size(lambda: kind.from_config(described, trust_remote_code=False), shapes, where)
+    stored = sum(math.prod(shape) for shape in shapes.values())
+    check_size(lambda: kind.from_config(described, trust_remote_code=False), stored, where)
 
 
-def check_size(build: Callable[[], Any], shapes: Shapes, where: str) -> None:
-    """Refuse a model that would hold far more numbers than its weights; it is built without memory."""
+def check_size(build: Callable[[], Any], stored: int, where: str) -> None:
+    """Refuse a model that would hold far more numbers than its weights do; it is built without memory."""
     import torch
 
     with torch.device("meta"):
         model = build()
     wanted = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    stored = sum(math.prod(shape) for shape in shapes.values())
     if wanted > 4 * stored + _BESIDE:
         raise WeightsError(
             f"{where} describes a model of {wanted:,} numbers, the weights hold {stored:,}: they do not belong "

@@ -15,12 +15,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError, WeightsError
 from .config import ContextualConfig
+from .directory import config_of, load_tokenizer
+from .fits import check_counts
+from .locate import fetch, from_hub, installed_minilm
+from .weights import read_checkpoint
 
 # Published `embedder` names whose configuration is transformers' default for the family: no hub is needed for them.
 KNOWN_BACKBONES: dict[str, dict[str, Any]] = {
@@ -30,6 +35,8 @@ KNOWN_BACKBONES: dict[str, dict[str, Any]] = {
     "answerdotai/ModernBERT-base": {"model_type": "modernbert", "hidden_size": 768},
 }
 
+# The published checkpoints have no tokenizer; these are the ones they were trained with.
+TOKENIZERS = {"nomic_bert": "bert-base-uncased", "modernbert": "answerdotai/ModernBERT-base"}
 NULL_TOKEN = "second_stage_model.sequence_dropout_null_embedding"
 
 # NomicBERT: the authors' names to transformers' names, inside a backbone.
@@ -44,11 +51,6 @@ _NOMIC_NAMES = [
     (r"\.norm2\.", ".post_mlp_layernorm."),
 ]
 _STAGES = ("first_stage_model.embedder.", "second_stage_model.backbone.")
-
-
-def is_published(config: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is one of the published layout."""
-    return "transductive_corpus_size" in config and config.get("model_type") != "cderetrieval"
 
 
 def published_config(
@@ -138,3 +140,66 @@ def native_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 inner = re.sub(pattern, replacement, inner)
             native[stage + inner] = tensor
     return native
+
+
+def read_published(directory: Path) -> tuple[ContextualConfig, Any, dict[str, Tensor]]:
+    """Settings, tokenizer and tensors of a directory with the layout of jxm/cde-small-v1 or -v2."""
+    config = config_of(directory)
+    local = not from_hub(directory)
+    first = backbone_settings(config["embedder"], local=local)
+    second = backbone_settings(config.get("dataset_backbone") or config["embedder"], local=local)
+    tensors = read_checkpoint(directory)
+    for settings in (config, first, second):
+        check_counts(settings, len(tensors), str(directory / "config.json"))
+    for settings, stage in ((first, _STAGES[0]), (second, _STAGES[1])):
+        # The vocabulary of the checkpoint counts: tokenizers grow, and configurations are not always changed with them.
+        for name in ("embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight"):
+            if stage + name in tensors:
+                settings["vocab_size"] = tensors[stage + name].shape[0]
+    tokenizer = _tokenizer(directory, second["model_type"])
+    settings = published_config(
+        config,
+        second,
+        first_stage_backbone=first,
+        null_token=NULL_TOKEN in tensors,
+        instruction_end_id=instruction_end(config, tokenizer),
+    )
+    return settings, tokenizer, native_names(tensors)
+
+
+def instruction_end(config: Mapping[str, Any], tokenizer: Any) -> int | None:
+    """Id of the token that ends a prompt, the first one of ``": "``, where the pooling leaves prompts out."""
+    if tokenizer is None or not config.get("pool_ignore_instruction_tokens"):
+        return None
+    return int(tokenizer.encode(": ", add_special_tokens=False)[0])
+
+
+def backbone_settings(embedder: str, *, local: bool = True) -> dict[str, Any]:
+    """transformers configuration of a published model's `embedder`, from this package where it is known.
+
+    Another one is looked up in the hub's cache, and with ``local=False`` on the hub.
+    """
+    from transformers import AutoConfig
+
+    if embedder in KNOWN_BACKBONES:
+        values = dict(KNOWN_BACKBONES[embedder])
+        settings: dict[str, Any] = AutoConfig.for_model(values.pop("model_type"), **values).to_dict()
+        return settings
+    return config_of(fetch(embedder, local=local))
+
+
+def _tokenizer(directory: Path, family: str) -> Any:
+    """The tokenizer in the directory, on the hub, or the equal vocabulary of the installed MiniLM."""
+    if (directory / "tokenizer.json").is_file() or (directory / "vocab.txt").is_file():
+        return load_tokenizer(directory, by_config=True)
+    name = TOKENIZERS.get(family, "bert-base-uncased")
+    minilm = installed_minilm()
+    if name == "bert-base-uncased" and minilm is not None:
+        return load_tokenizer(minilm, by_config=True, model_max_length=512)
+    try:
+        return load_tokenizer(fetch(name, local=not from_hub(directory)), by_config=True)
+    except ModelError as error:
+        raise WeightsError(
+            f"{directory} ships no tokenizer, and {name!r}, the one it was trained with, could not be fetched. Copy "
+            f"its tokenizer.json and tokenizer_config.json into {directory}."
+        ) from error

@@ -20,7 +20,6 @@ from ..runtime import pick_device
 from .config import ContextualConfig
 from .contextual import ContextualTransformer
 from .encoder import check_texts
-from .hub import load_contextual
 
 
 class ContextualModule(InputModule):
@@ -96,7 +95,8 @@ class ContextualModule(InputModule):
     @classmethod
     def load(cls, model_name_or_path: str, **kwargs: Any) -> ContextualModule:
         """Read a directory or hub name in this package's or in the published layout."""
-        return cls(load_contextual(model_name_or_path, revision=kwargs.get("revision"), device="cpu"))
+        revision = kwargs.get("revision")
+        return cls(ContextualTransformer.from_pretrained(model_name_or_path, revision=revision, device="cpu"))
 
 
 def sentence_transformer(name: str | Path, *, device: str | None = None) -> SentenceTransformer:

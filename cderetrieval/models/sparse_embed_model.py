@@ -20,15 +20,13 @@ from torch import Tensor
 from ..errors import ConfigError, ModelError, StoreError, WeightsError
 from ..files import read_tensors, write_json, write_tensors
 from .directory import is_regular, read_object
+from .locate import CONVERTED_POOLING, PICKLED_POOLING, POOLING_FOLDER
 from .mlm import logits_of_texts, token_states
 from .splade_model import SpladeModel, is_splade, no_head, pool
 from .term_pooling import TermPooling, Terms, top_terms
 from .weights import load_tensors
 
-FOLDER = "2_SparseEmbed"
 FORMAT = 1
-# What the sparsembed package wrote, and what its users make of it.
-PICKLED, CONVERTED = "linear.pt", "linear.safetensors"
 EMBEDDING_SIZE = 64
 K_TOKENS = 96
 
@@ -143,7 +141,7 @@ class SparseEmbedModel(SpladeModel):
             super().save(path, *args, **kwargs)
         finally:
             self._modules["term_pooling"] = term_pooling
-        write_pooling(self, Path(path) / FOLDER)
+        write_pooling(self, Path(path) / POOLING_FOLDER)
 
 
 def read_saved(directory: Path) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def read_saved(directory: Path) -> dict[str, Any]:
     ModelError
         If they are pickled, as older packages wrote them, or of a newer format.
     """
-    folder = directory / FOLDER
+    folder = directory / POOLING_FOLDER
     if folder.is_dir():
         config: dict[str, Any] = read_object(folder / "config.json")
         if config.get("format", 0) > FORMAT:
@@ -164,13 +162,14 @@ def read_saved(directory: Path) -> dict[str, Any]:
             if not isinstance(number, int) or number < 1:
                 raise ModelError(f"{folder / 'config.json'}: {name}={number!r} must be a whole number of at least 1.")
         return {**config, "weight": _only_tensor(folder / "model.safetensors", "linear.weight"), "source": folder}
-    if (directory / CONVERTED).is_file():
-        return {"weight": _only_tensor(directory / CONVERTED, "weight"), "source": directory}
-    if (directory / PICKLED).is_file():
+    if (directory / CONVERTED_POOLING).is_file():
+        return {"weight": _only_tensor(directory / CONVERTED_POOLING, "weight"), "source": directory}
+    pickled = directory / PICKLED_POOLING
+    if pickled.is_file():
         raise ModelError(
-            f"{directory / PICKLED} is a pickle, which can run code, and is not read. If you trust it, convert it: "
-            f'weight = torch.load("{directory / PICKLED}", weights_only=True)["weight"]; '
-            f'safetensors.torch.save_file({{"weight": weight}}, "{directory / CONVERTED}")'
+            f"{pickled} is a pickle, which can run code, and is not read. If you trust it, convert it: "
+            f'weight = torch.load("{pickled}", weights_only=True)["weight"]; '
+            f'safetensors.torch.save_file({{"weight": weight}}, "{directory / CONVERTED_POOLING}")'
         )
     return {}
 

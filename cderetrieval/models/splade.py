@@ -27,7 +27,7 @@ from ..files import as_path
 from .encoder import EncodingSettings, check_texts, computing, token_batches
 from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of, quiet
-from .sparse_embed_model import FOLDER
+from .locate import POOLING_FOLDER
 from .splade_model import SpladeModel, check_k_tokens, term_weights
 from .splade_parts import build, check, parts_of, route_queries, set_max_length
 from .term_pooling import top_terms
@@ -301,7 +301,7 @@ class Splade(FingerprintedEncoder):
         A SparseEmbed model that lies there is overwritten whole: its embeddings do not stay behind.
         """
         path = as_path(path)
-        shutil.rmtree(path / FOLDER, ignore_errors=True)
+        shutil.rmtree(path / POOLING_FOLDER, ignore_errors=True)
         with quiet():
             self.model.save_pretrained(str(path))
 

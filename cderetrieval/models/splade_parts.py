@@ -22,6 +22,7 @@ from torch import nn
 from ..errors import ConfigError, InputError, ModelError
 from ..runtime import pick_device
 from .loading import loading
+from .locate import find
 from .splade_model import SpladeModel, check_k_tokens, is_splade, no_head
 
 POOLING = ("max", "sum")
@@ -82,8 +83,6 @@ def build(
 
 
 def _from_directory(kind: type[Kind], name: str, device: str | None, settings: dict[str, Any]) -> Kind:
-    from .hub import find
-
     directory = find(name)
     return kind.from_directory(directory, device=str(pick_device(device)), **settings)
 

@@ -31,9 +31,9 @@ from ..errors import ConfigError, InputError
 from ..files import as_path, read_json, write_json
 from .dense import DenseEncoder
 from .encoder import EncodingSettings
+from .locate import STATISTICS_FILE
 from .term_sketch import LONGEST, document_frequencies, rarity, sketch, term_counts
 
-FILE = "statistics.json"
 # Part of every fingerprint: whoever changes how vectors are made changes it, and earlier indexes are refused by name.
 _METHOD = "statistics-2"
 # Queries and documents whose nearest context documents are weighted together: 16 MB at 512 of these.
@@ -107,7 +107,7 @@ def read_settings(values: Mapping[str, Any], source: str) -> StatisticsConfig:
 
 def write_settings(config: StatisticsConfig, path: str | Path) -> None:
     """Put a dense model's directory under the statistics of its corpus."""
-    write_json(Path(path) / FILE, asdict(config))
+    write_json(Path(path) / STATISTICS_FILE, asdict(config))
 
 
 def pseudo_query(text: str, words: int) -> str:
@@ -175,7 +175,8 @@ class StatisticsModel:
             If ``statistics.json`` holds an unknown setting.
         """
         path = as_path(path)
-        config = read_settings(read_json(path / FILE) if (path / FILE).is_file() else {}, str(path / FILE))
+        file = path / STATISTICS_FILE
+        config = read_settings(read_json(file) if file.is_file() else {}, str(file))
         return cls(DenseEncoder(str(path), device=device, dtype=dtype), config)
 
     def save_pretrained(self, path: str | Path) -> None:

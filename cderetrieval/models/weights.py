@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, WeightsError
+from ..files import read_tensors
+
+# Name of the scales of the rows of a matrix, after the name of the matrix.
+SCALE = ".row_scale"
 
 
 def read_checkpoint(directory: Path) -> dict[str, Tensor]:
@@ -82,3 +86,19 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(tensor)
+
+
+def add_update(model: nn.Module, path: str | Path) -> None:
+    """Add a file of what training changed: matrices in int8, with a scale for each row, vectors in float16."""
+    arrays, _ = read_tensors(path)
+    tensors, parameters = {name: torch.from_numpy(a) for name, a in arrays.items()}, model.state_dict(keep_vars=True)
+    names = [name for name in tensors if not name.endswith(SCALE)]
+    wrong = [name for name in names if name not in parameters or parameters[name].shape != tensors[name].shape]
+    if wrong:
+        raise WeightsError(f"{path} is an update of another model: {', '.join(wrong[:3])} do not fit.")
+    with torch.no_grad():
+        for name in names:
+            difference = tensors[name].float()
+            if name + SCALE in tensors:
+                difference *= tensors[name + SCALE]
+            parameters[name].add_(difference.to(parameters[name]))

@@ -17,10 +17,9 @@ from ..models.backbone import layer_shape
 from ..models.config import FAMILIES, ContextualConfig
 from ..models.contextual import ContextualTransformer
 from ..models.directory import AGAIN, config_of, load_tokenizer
-from ..models.fits import check_counts
-from ..models.hub import backbone_settings, find, is_contextual, load_contextual
-from ..models.persistence import check_model
-from ..models.published import KNOWN_BACKBONES, native_names
+from ..models.fits import check_counts, check_size
+from ..models.locate import find, is_contextual
+from ..models.published import KNOWN_BACKBONES, backbone_settings, native_names
 from ..models.weights import load_tensors, read_checkpoint
 from .recipes import Recipe
 
@@ -48,7 +47,7 @@ def start_model(recipe: Recipe) -> ContextualTransformer:
     directory = find(recipe.base)
     with reading(directory, error=ModelError, remedy=AGAIN):
         if is_contextual(directory):
-            model = load_contextual(str(directory), device="cpu")
+            model = ContextualTransformer.from_pretrained(str(directory), device="cpu")
             return _adapted(model, recipe)
         return _from_backbone(directory, recipe)
 
@@ -78,9 +77,10 @@ def _from_backbone(directory: Path, recipe: Recipe) -> ContextualTransformer:
     settings = _settings(directory, recipe.base)
     tokenizer = load_tokenizer(directory)
     loaded = read_checkpoint(directory)
-    check_counts(settings, len(loaded), f"{directory / 'config.json'}")
+    where = str(directory / "config.json")
+    check_counts(settings, len(loaded), where)
     config = model_config(recipe, settings, tokenizer)
-    check_model(config, loaded, directory)
+    check_size(lambda: ContextualTransformer(config), sum(tensor.numel() for tensor in loaded.values()), where)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = ContextualTransformer(config, tokenizer)

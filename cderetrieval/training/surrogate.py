@@ -1,6 +1,6 @@
 """Vectors of every query, document and mined negative by a named model: what clusters and filters go by.
 
-The surrogate only has to know which texts are alike; any model that :func:`cderetrieval.models.hub.load` knows will do.
+The surrogate only has to know which texts are alike; any model that :func:`cderetrieval.load` knows will do.
 Its vectors are computed once, kept in half precision, and mapped into memory.
 """
 
@@ -100,13 +100,13 @@ def load_surrogate(name: str, *, max_length: int | None = None, device: str | No
     Parameters
     ----------
     name
-        As for :func:`cderetrieval.models.hub.load`; a contextual model is used without a context.
+        As for :func:`cderetrieval.load`; a contextual model is used without a context.
     max_length
         Cut texts at so many tokens; None: at the model's own limit.
     device
         Where to compute; None: the best there is.
     """
-    from ..models.hub import load
+    from ..models.load import load
 
     model: Any = load(name, device=device)
     encoder = model.in_context(None) if hasattr(model, "in_context") else model

@@ -11,7 +11,7 @@ import Stemmer
 from cderetrieval.errors import ConfigError, InputError, MissingDependencyError
 from cderetrieval.models import bm25
 from cderetrieval.models.bm25 import BM25
-from cderetrieval.models.hub import load
+from cderetrieval.models.load import load
 from cderetrieval.types import Encoder
 
 
@@ -121,6 +121,6 @@ def test_the_library_does_not_talk():
 
 
 def test_no_torch_is_needed():
-    code = "import sys; from cderetrieval.models.hub import load; load('bm25'); print('torch' in sys.modules)"
+    code = "import sys; from cderetrieval.models.load import load; load('bm25'); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"

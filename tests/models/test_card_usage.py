@@ -63,6 +63,6 @@ def test_both_usages_and_ours_agree(folder):
 
 
 def test_the_name_of_the_model_is_known():
-    from cderetrieval.models.hub import ALIASES
+    from cderetrieval.models.locate import ALIASES
 
     assert ALIASES["multi-qa-distilbert-cos-v1"] == "sentence-transformers/multi-qa-distilbert-cos-v1"

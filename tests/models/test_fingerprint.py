@@ -70,7 +70,7 @@ def test_what_was_stable_stays(name):
 
 
 def test_the_installed_minilm_keeps_its_pooler():
-    from cderetrieval.models.minilm import installed_minilm
+    from cderetrieval.models.locate import installed_minilm
 
     if installed_minilm() is None:
         pytest.skip("all-MiniLM-L6-v2 is not installed")

@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from cderetrieval import load
 from cderetrieval.errors import ConfigError, ModelError, WeightsError
 from cderetrieval.models.contextual import ContextualTransformer
-from cderetrieval.models.hub import backbone_settings
-from cderetrieval.models.published import KNOWN_BACKBONES, native_names, published_config
+from cderetrieval.models.published import KNOWN_BACKBONES, backbone_settings, native_names, published_config
 from cderetrieval.testing import tiny_tokenizer
 
 GOLDEN = Path(__file__).parent.parent / "golden"

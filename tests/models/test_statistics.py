@@ -11,7 +11,7 @@ from scipy import sparse
 from cderetrieval import Context, Retriever, load
 from cderetrieval.errors import ConfigError, ContextError, InputError, MismatchError
 from cderetrieval.models.dense import DenseEncoder
-from cderetrieval.models.minilm import PACKAGE, installed_minilm
+from cderetrieval.models.locate import PACKAGE, installed_minilm
 from cderetrieval.models.statistics import StatisticsConfig, StatisticsModel, pseudo_query
 from cderetrieval.models.term_sketch import LONGEST, document_frequencies, rarity, sketch, term_counts
 from cderetrieval.testing import HashEncoder, tiny_dense_directory, tiny_tokenizer

@@ -12,8 +12,8 @@ from cderetrieval.cli import main
 from cderetrieval.corpora.beir_folder import write_beir
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.errors import ConfigError, InputError, MismatchError, TrainingError
-from cderetrieval.models.hub import load
-from cderetrieval.models.minilm import installed_minilm
+from cderetrieval.models.load import load
+from cderetrieval.models.locate import installed_minilm
 from cderetrieval.testing import tiny_model_directory, tiny_tokenizer
 from cderetrieval.training import run, trainer
 from cderetrieval.training.recipes import Recipe, load_recipe

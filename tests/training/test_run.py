@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from cderetrieval import Retriever
 from cderetrieval.errors import ConfigError, MismatchError, ModelError, StoreError, TrainingError
 from cderetrieval.models.dense import DenseEncoder
-from cderetrieval.models.hub import load
-from cderetrieval.models.minilm import STATISTICS, installed_minilm
+from cderetrieval.models.load import STATISTICS, load
+from cderetrieval.models.locate import installed_minilm
 from cderetrieval.models.statistics import StatisticsConfig, StatisticsModel
 from cderetrieval.testing import tiny_dense_directory, tiny_model, tiny_model_directory
 from cderetrieval.training.checkpoints import last_checkpoint

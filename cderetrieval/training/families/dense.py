@@ -22,8 +22,8 @@ from ...files import atomic_write
 from ...models.card import encoder_card
 from ...models.dense import DenseEncoder
 from ...models.directory import HUB, SAFE, opened
-from ...models.hub import find, is_contextual
 from ...models.loading import quiet
+from ...models.locate import find, is_contextual
 from ...models.statistics import StatisticsModel
 from ..collator import ColumnCollator
 from ..recipes import Recipe

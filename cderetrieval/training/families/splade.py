@@ -3,7 +3,7 @@
 A recipe's `model` may hold ``pooling`` ("max", "sum"), ``k_tokens``, the most terms of a text once it is trained, and
 ``inference_free``: queries are looked up, only documents are learned (SPLADE-doc). The base is a SPLADE model or a
 masked language model; ``"all-MiniLM-L6-v2"``, which is neither, gets its word embeddings as output layer, see
-:func:`~cderetrieval.models.minilm.masked_lm`.
+:func:`~cderetrieval.models.mlm.masked_lm`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...models.hub import ALIASES
-from ...models.minilm import masked_lm
+from ...models.locate import ALIASES
+from ...models.mlm import masked_lm
 from ...models.splade import Splade
 from ...models.splade_parts import parts_of
 from ..collator import ColumnCollator

@@ -8,13 +8,16 @@ from safetensors import safe_open
 import cderetrieval
 from cderetrieval import ContextualTransformer, load
 from cderetrieval.errors import ModelError, WeightsError
-from cderetrieval.models import minilm
+from cderetrieval.models import load as loader
+from cderetrieval.models import locate
 from cderetrieval.models.sentence_transformer import sentence_transformer
-from cderetrieval.models.weight_update import add_update
+from cderetrieval.models.weights import add_update
 from cderetrieval.testing import tiny_model
+from cderetrieval.training.recipes import load_recipe
+from cderetrieval.training.start import start_model
 
 TEXTS = ["owls hunt at night", "", "what is a reservoir sample?", "one pass over a stream of unknown length " * 30]
-needs_minilm = pytest.mark.skipif(minilm.installed_minilm() is None, reason=f"{minilm.PACKAGE} is not installed")
+needs_minilm = pytest.mark.skipif(locate.installed_minilm() is None, reason=f"{locate.PACKAGE} is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def default():
 
 @pytest.fixture(scope="module")
 def trainable():
-    return minilm.contextual_from_minilm(minilm.installed_minilm())
+    return start_model(load_recipe("minilm").replace(max_length=256))
 
 
 @needs_minilm
@@ -36,7 +39,7 @@ def test_the_default_model_without_a_context_is_minilm_with_what_training_change
     assert not queries[:, 384:].any()
     cosines = (documents[:, :384] * before).sum(axis=1)
     assert 0.5 < cosines.min() < cosines.max() < 0.9999, "another model, but not a stranger"
-    add_update(dense.model[0].auto_model, minilm.UPDATE)
+    add_update(dense.model[0].auto_model, loader.UPDATE)
     np.testing.assert_allclose(queries[:, :384], dense.encode_query(TEXTS), atol=1e-6)
     np.testing.assert_allclose(documents[:, :384], dense.model.encode(TEXTS), atol=1e-6)
     assert default.context_size == 512
@@ -44,11 +47,11 @@ def test_the_default_model_without_a_context_is_minilm_with_what_training_change
 
 
 def test_what_training_changed_names_its_base_and_licence():
-    with safe_open(minilm.UPDATE, "pt") as file:
+    with safe_open(loader.UPDATE, "pt") as file:
         about, names = file.metadata(), file.keys()
     assert not any(name.startswith("embeddings.") for name in names)
-    assert (about["base_sha256"], about["license"]) == (minilm.SHA256, "Apache-2.0")
-    assert minilm.UPDATE.stat().st_size < 12 * 2**20
+    assert (about["base_sha256"], about["license"]) == (locate.SHA256, "Apache-2.0")
+    assert loader.UPDATE.stat().st_size < 12 * 2**20
 
 
 @needs_minilm
@@ -76,7 +79,7 @@ def test_a_contextual_minilm_starts_as_minilm_in_every_context(trainable):
 
 @needs_minilm
 def test_the_context_of_a_contextual_minilm_counts_once_its_gates_open(trainable):
-    model = minilm.contextual_from_minilm(minilm.installed_minilm())
+    model = start_model(load_recipe("minilm").replace(max_length=256))
     with torch.no_grad():
         model.second_stage_model.gates += 0.5
     context = model.embed_context(["on birds", "on bees"])
@@ -102,16 +105,16 @@ def test_weights_with_another_digest_are_refused(monkeypatch, tmp_path):
         def locate(self):
             return tmp_path / self.name
 
-    monkeypatch.setattr(minilm, "files", lambda package: [Listed()])
-    minilm.installed_minilm.cache_clear()
+    monkeypatch.setattr(locate, "files", lambda package: [Listed()])
+    locate.installed_minilm.cache_clear()
     try:
-        assert minilm.installed_minilm() is None, "listed, but not there"
-        minilm.installed_minilm.cache_clear()
+        assert locate.installed_minilm() is None, "listed, but not there"
+        locate.installed_minilm.cache_clear()
         (tmp_path / "model.safetensors").write_bytes(b"not the official weights")
-        with pytest.raises(WeightsError, match=f"sha256 .* has {minilm.SHA256}"):
+        with pytest.raises(WeightsError, match=f"sha256 .* has {locate.SHA256}"):
             load("cde-minilm")
     finally:
-        minilm.installed_minilm.cache_clear()
+        locate.installed_minilm.cache_clear()
 
 
 def unreachable(repository, **_):
@@ -129,7 +132,8 @@ def test_an_unknown_name_says_what_works_without_a_network(monkeypatch):
 
 def test_without_the_installed_weights_the_default_model_says_so(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    monkeypatch.setattr(minilm, "installed_minilm", lambda: None)
+    for module in (locate, loader):
+        monkeypatch.setattr(module, "installed_minilm", lambda: None)
     with pytest.raises(ModelError, match=r"all-MiniLM-L6-v2.*offline"):
         load()
 
@@ -167,3 +171,10 @@ def test_a_hub_name_takes_the_path_of_a_directory(monkeypatch, tmp_path):
 def test_a_dense_model_is_no_contextual_one():
     with pytest.raises(ModelError, match="holds no contextual model"):
         ContextualTransformer.from_pretrained("all-MiniLM-L6-v2")
+
+
+def test_the_name_of_a_hybrid_is_not_taken_for_one_of_a_hub():
+    with pytest.raises(ModelError, match="is a hybrid of cde-minilm and bm25: load these one by one"):
+        load("hybrid:cde-minilm+bm25")
+    with pytest.raises(ModelError, match="names no part"):
+        load("hybrid:cde-minilm+")

@@ -1,12 +1,19 @@
 """Weights as a difference to a base."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
 
 from cderetrieval.errors import StoreError, WeightsError
-from cderetrieval.models.weight_update import SCALE, add_update, save_update
+from cderetrieval.models.weights import SCALE, add_update
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+from weight_update import save_update  # noqa: E402
 
 
 def network(seed):
