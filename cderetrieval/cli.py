@@ -96,7 +96,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = _Parser(prog="cderetrieval", description="Retrieval that knows the corpus it searches.")
+    parser = _Parser(prog="cderetrieval", description="Search documents with embeddings that know the corpus.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _index_parser(commands)
@@ -110,21 +110,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
     parser.set_defaults(command=run)
     return parser
 
 
 def _index_parser(commands: Any) -> None:
     parser = _command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
-    parser.add_argument("documents", type=as_path, nargs="?", metavar="DOCUMENTS")
-    parser.add_argument("--out", type=as_path, metavar="DIR", help="where to write the index, unless a server holds it")
+    parser.add_argument("documents", type=as_path, nargs="?", metavar="DOCUMENTS", help="a file, or a BEIR folder")
+    parser.add_argument("--out", type=as_path, metavar="DIR", help="directory of the index; not needed for a server")
     parser.add_argument(
         "--model",
-        help="name or directory of any family, bm25 or hybrid:A+B (default: cde-minilm, or that of the vectors)",
+        help="name or directory of a model, or hybrid:A+B (default: cde-minilm, or the model of the vectors)",
     )
-    parser.add_argument("--key", default="id", help="field of the id (default: id)")
-    parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
+    parser.add_argument("--key", default="id", help="field that holds the id (default: id)")
+    parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields that hold the text (default: title and text)")
     parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
     parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
     parser.add_argument(
@@ -134,9 +134,9 @@ def _index_parser(commands: Any) -> None:
         help="auto, a FAISS factory string, or milvus://HOST:PORT/COLLECTION",
     )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--device")
-    parser.add_argument("--seed", type=int, default=0, help="of the context's sample")
-    parser.add_argument("--skip-empty", action="store_true", help="leave out documents with an empty text")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the context's sample (default: 0)")
+    parser.add_argument("--skip-empty", action="store_true", help="skip documents without text")
     from .distributed.command import add_index_arguments
 
     add_index_arguments(parser)
@@ -145,36 +145,46 @@ def _index_parser(commands: Any) -> None:
 def _search_parser(commands: Any) -> None:
     parser = _command(commands, "search", run_search, "Search an index.")
     parser.add_argument("index", metavar="DIR", help="directory, or milvus://HOST:PORT/COLLECTION")
-    parser.add_argument("queries", nargs="+", metavar="QUERY")
+    parser.add_argument("queries", nargs="+", metavar="QUERY", help="text to search for")
     parser.add_argument("-k", type=int, default=10, help="hits for each query (default: 10)")
-    parser.add_argument("--model", help="where the model has moved; of a hybrid PART=MODEL")
-    parser.add_argument("--device")
-    parser.add_argument("--json", action="store_true", help="one JSON object a hit")
+    parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per hit")
 
 
 def _context_parser(commands: Any) -> None:
-    parser = _command(commands, "context", run_context, "Show what an index's context is, costs, and still is worth.")
+    parser = _command(
+        commands,
+        "context",
+        run_context,
+        "Describe the context of an index: its sample, its cost, and how far the corpus has drifted.",
+    )
     parser.add_argument("index", metavar="DIR", help="directory, or milvus://HOST:PORT/COLLECTION")
-    parser.add_argument("--model", help="where the model has moved")
+    parser.add_argument("--model", help="new place of a model that has moved")
     parser.add_argument("--show", type=int, default=5, metavar="N", help="ids to show (default: 5)")
 
 
 def _embed_parser(commands: Any) -> None:
-    parser = _command(commands, "embed", run_embed, "Embed a large corpus into Parquet; after a crash, go on.")
+    parser = _command(
+        commands,
+        "embed",
+        run_embed,
+        "Embed a large corpus into Parquet files; after a crash, the same command continues.",
+    )
     from .distributed.command import add_embed_arguments
 
     add_embed_arguments(parser)
 
 
 def _eval_parser(commands: Any) -> None:
-    parser = _command(commands, "eval", run_eval, "Evaluate models on BEIR folders, mteb tasks, benchmarks.")
+    parser = _command(commands, "eval", run_eval, "Evaluate models on BEIR folders, mteb tasks and benchmarks.")
     from .evaluation.command import add_arguments
 
     add_arguments(parser)
 
 
 def _train_parser(commands: Any) -> None:
-    parser = _command(commands, "train", run_train, "Train a contextual, dense or sparse model by a recipe.")
+    parser = _command(commands, "train", run_train, "Train a contextual, dense or sparse model from a recipe.")
     from .training.command import add_arguments
 
     add_arguments(parser)
@@ -183,14 +193,14 @@ def _train_parser(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="FOLDER[:SPLIT]",
-        help="BEIR folders for development, never test sets",
+        help="development folders in BEIR form, never test sets",
     )
     parser.add_argument(
         "--contexts",
         nargs="+",
         default=["own", "null"],
         choices=["own", "random", "null"],
-        help="of contextual models when they are evaluated (default: own null)",
+        help="contexts in which contextual models are evaluated (default: own null)",
     )
 
 
@@ -288,7 +298,7 @@ def _described(report: dict[str, Any], n_ids: int, index: str) -> str:
         "cache": f"{report['cache_bytes'] / 2**20:.1f} MiB, shared by all texts",
     }
     if drift is not None:
-        verdict = "stale: call refresh()" if drift.stale else "still stands for the corpus"
+        verdict = "stale: call refresh()" if drift.stale else "still represents the corpus"
         lines["drift"] = f"shift {drift.shift:.4f} (p = {drift.p_value:.3f}), {verdict}"
     return "\n".join(f"{name:8s} {printable(value)}" for name, value in lines.items())
 

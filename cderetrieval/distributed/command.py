@@ -26,27 +26,31 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``cderetrieval embed``."""
     parser.add_argument("corpus", type=as_path, nargs="+", metavar="CORPUS", help="JSONL or Parquet files, or folders")
     parser.add_argument(
-        "--out", type=as_path, required=True, metavar="DIR", help="the folder of vectors; goes on there"
+        "--out",
+        type=as_path,
+        required=True,
+        metavar="DIR",
+        help="folder of the vectors; unfinished work there is continued",
     )
     parser.add_argument("--model", default="cde-minilm", help="name or directory (default: cde-minilm)")
-    parser.add_argument("--key", default="id", help="field of the id (default: id)")
-    parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields of the text (default: title and text)")
+    parser.add_argument("--key", default="id", help="field that holds the id (default: id)")
+    parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields that hold the text (default: title and text)")
     parser.add_argument("--context", default="own", help="own, random, null, centre, or a file (default: own)")
     parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
-    parser.add_argument("--seed", type=int, default=0, help="of the context's sample")
-    parser.add_argument("--skip-empty", action="store_true", help="leave out documents with an empty text")
-    parser.add_argument("--block", type=int, default=10_000, metavar="N", help="documents of a block (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the context's sample (default: 0)")
+    parser.add_argument("--skip-empty", action="store_true", help="skip documents without text")
+    parser.add_argument("--block", type=int, default=10_000, metavar="N", help="documents in a block (default: 10000)")
     parser.add_argument(
         "--engine", default="auto", choices=ENGINES, help=f"auto: Ray Data from {FEW_DOCUMENTS:,} documents on"
     )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--device")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
     _add_cluster(parser)
 
 
 def add_index_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``cderetrieval index`` takes in addition, to build from vectors."""
-    group = parser.add_argument_group("from ready vectors; DOCUMENTS then says where the corpus has moved")
+    group = parser.add_argument_group("from ready vectors (DOCUMENTS is then the new place of a corpus that has moved)")
     group.add_argument(
         "--vectors", type=as_path, nargs="+", metavar="DIR", help="folders that `cderetrieval embed` wrote"
     )
@@ -54,9 +58,13 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cluster(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--workers", type=int, metavar="N", help="Ray workers (default: one a GPU, or a CPU)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPUs of a worker (default: 1)")
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: workers on this machine)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="number of Ray workers (default: one for each GPU, or for each CPU)"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPUs for each worker (default: 1)")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="address of a Ray cluster (default: workers on this machine)"
+    )
 
 
 def run_embed(arguments: argparse.Namespace) -> None:

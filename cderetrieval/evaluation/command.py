@@ -42,19 +42,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[BASELINE, "cde-minilm"],
         metavar="M",
-        help="names or directories, of any family: cde-minilm, all-MiniLM-L6-v2, bm25, a SPLADE directory; of a hybrid "
-        "hybrid:A+B (reciprocal ranks), the directory that Hybrid.save wrote (with its tuned weights), or a JSON file "
-        '{"parts": ["A", "B"], "fusion": {"method": "weighted", "weights": [0.6, 0.4]}}; NAME=M to call it NAME',
+        help="names or directories of models: cde-minilm, all-MiniLM-L6-v2, bm25, a SPLADE directory; for a hybrid "
+        "hybrid:A+B (reciprocal ranks), the directory of a saved one (with its tuned weights), or a JSON file "
+        '{"parts": ["A", "B"], "fusion": {"method": "weighted", "weights": [0.6, 0.4]}}; NAME=M shows M as NAME',
     )
-    what = parser.add_argument_group("what to evaluate on; nothing: docstrings of installed packages")
+    what = parser.add_argument_group("datasets (default: docstrings of installed packages)")
     what.add_argument("--tasks", default="", metavar="NAME,NAME", help="mteb tasks, from the hub")
     what.add_argument("--benchmark", metavar="NAME", help='an mteb benchmark: "MTEB(eng, v1)", BEIR, ...')
     what.add_argument(
-        "--data", nargs="+", default=[], metavar="FOLDER", help="BEIR folders, each FOLDER or NAME=FOLDER; no network"
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="BEIR folders, each FOLDER or NAME=FOLDER; needs no network",
     )
     what.add_argument("--pydocs", nargs="*", metavar="PACKAGE", help="docstrings of installed packages")
-    what.add_argument("--max-documents", type=int, default=600, metavar="N", help="of each package (default: 600)")
-    what.add_argument("--split", help="which judgements (default: the task's own, or test)")
+    what.add_argument(
+        "--max-documents", type=int, default=600, metavar="N", help="documents of each package (default: 600)"
+    )
+    what.add_argument("--split", help="split of the judgements (default: the task's own, or test)")
     context = parser.add_argument_group("the context of contextual models")
     context.add_argument(
         "--context", nargs="+", default=["own", "random", "null"], metavar="C", help="own, random, null, or a file"
@@ -62,16 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     context.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
     context.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N samples of the context")
     results = parser.add_argument_group("results")
-    results.add_argument("--out", type=as_path, metavar="DIR", help="keep results; finished work is not done again")
+    results.add_argument("--out", type=as_path, metavar="DIR", help="folder for results; finished work is not repeated")
     results.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="test B against A, each MODEL or MODEL/CONTEXT; with --out, a plot",
+        help="compare B with A, each MODEL or MODEL/CONTEXT; with --out, also a plot",
     )
-    results.add_argument("--metric", default="ndcg@10", help="of the comparison (default: ndcg@10)")
-    results.add_argument("--ask", nargs="+", default=[], metavar="QUESTION", help="then answer these questions")
-    results.add_argument("--ask-in", metavar="DATASET", help="over this dataset (default: the last)")
+    results.add_argument("--metric", default="ndcg@10", help="metric of the comparison (default: ndcg@10)")
+    results.add_argument(
+        "--ask", nargs="+", default=[], metavar="QUESTION", help="questions to answer after the evaluation"
+    )
+    results.add_argument("--ask-in", metavar="DATASET", help="dataset that answers the questions (default: the last)")
     parser.add_argument(
         "--truncated",
         nargs="?",
@@ -79,9 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=f"rerank the best documents of this first-stage model (default: {BASELINE}) instead of searching all",
     )
-    parser.add_argument("--depth", type=int, default=PAPER_DEPTH, metavar="K", help="how many (default: 1024)")
+    parser.add_argument(
+        "--depth", type=int, default=PAPER_DEPTH, metavar="K", help="number of documents to rerank (default: 1024)"
+    )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--device")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
 
 
 def run(arguments: argparse.Namespace) -> str:

@@ -30,24 +30,31 @@ _FIXED = {"name"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the training command: every field of a recipe is an option."""
     parser.add_argument("recipe", help=f"{', '.join(recipe_names())}, or a JSON file")
-    parser.add_argument("--out", type=as_path, metavar="DIR", help="checkpoints, log and model")
-    parser.add_argument("--cache", type=as_path, metavar="DIR", help="columns, vectors, clusters (default: OUT/cache)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--print-config", action="store_true", help="print the recipe with all changes, and stop")
-    parser.add_argument("--prepare-only", action="store_true", help="read, embed and cluster the data, and stop")
-    parser.add_argument("--table1", action="store_true", help="train the four cells of the paper's Table 1")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of each cell (default: 3)")
+    parser.add_argument("--out", type=as_path, metavar="DIR", help="directory for checkpoints, log and model")
     parser.add_argument(
-        "--cells", nargs="+", type=_cell, default=None, metavar="BATCHES/ARCHITECTURE", help="of Table 1 (default: all)"
+        "--cache", type=as_path, metavar="DIR", help="directory for columns, vectors and clusters (default: OUT/cache)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    parser.add_argument("--print-config", action="store_true", help="print the recipe with all changes and stop")
+    parser.add_argument("--prepare-only", action="store_true", help="read, embed and cluster the data, then stop")
+    parser.add_argument("--table1", action="store_true", help="train the four cells of the paper's Table 1")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds for each cell (default: 3)")
+    parser.add_argument(
+        "--cells",
+        nargs="+",
+        type=_cell,
+        default=None,
+        metavar="BATCHES/ARCHITECTURE",
+        help="cells of Table 1 (default: all)",
     )
     parser.add_argument(
         "--sweep",
         nargs="+",
         default=[],
         metavar="FIELD=A,B",
-        help="repeat the cells with these settings; model.layers=1,2 for one inside another",
+        help="repeat the cells with these settings; write a nested one as model.layers=1,2",
     )
-    parser.add_argument("--license", default="apache-2.0", help="of the trained model (default: apache-2.0)")
+    parser.add_argument("--license", default="apache-2.0", help="licence of the trained model (default: apache-2.0)")
     fields = parser.add_argument_group("settings of the recipe", "lists take several values, objects take JSON")
     for field in dataclasses.fields(Recipe):
         if field.name not in _FIXED:
