@@ -96,7 +96,7 @@ def fill(name, index):
     if name == "ready_vectors":
         index.add(DOCUMENTS, vectors=vectors(len(DOCUMENTS)))
         return
-    index.add(DOCUMENTS[:4] + [{"id": "gone", "title": "Gone", "text": "with the wind"}])
+    index.add([*DOCUMENTS[:4], {"id": "gone", "title": "Gone", "text": "with the wind"}])
     index.add([*DOCUMENTS[4:], DOCUMENTS[0]])
     index.remove("gone")
 
