@@ -54,8 +54,8 @@ def compare_time(n_documents: int, repeats: int, directory: Path) -> dict[str, A
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from cderetrieval.evaluation.inject import inject
-    from cderetrieval.evaluation.runner import evaluate
+    from cderetrieval.evaluation.api import evaluate
+    from cderetrieval.evaluation.mteb_data import use_folder
 
     torch.set_num_threads(1)
     folder = folder_of_docstrings(n_documents, directory)
@@ -69,7 +69,7 @@ def compare_time(n_documents: int, repeats: int, directory: Path) -> dict[str, A
     def there() -> None:
         task = mteb.get_task("SciFact")
         with tempfile.TemporaryDirectory() as place:
-            inject(task, folder, Path(place))
+            use_folder(task, folder, Path(place))
             found = mteb.evaluate(theirs, task, cache=None, show_progress_bar=False, co2_tracker=False)
         scores["mteb"] = found.task_results[0].scores["test"][0]["ndcg_at_10"]
 
@@ -114,7 +114,7 @@ def stream(folder: str) -> dict[str, Any]:
     """Evaluate a folder in this process and say how much memory that took, in MB."""
     import mteb  # noqa: F401  # what is loaded anyway does not count
 
-    from cderetrieval.evaluation.runner import evaluate
+    from cderetrieval.evaluation.api import evaluate
 
     evaluate({"m": FreeEncoder()}, make_dataset("warm", [{"id": "a", "text": "b"}], {"q": "b"}, {"q": {"a": 1}}))
     before = peak_memory_mb()

@@ -15,11 +15,12 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from cderetrieval.context.context import Context
+from cderetrieval.context.spec import ContextLike, ContextSpec
 from cderetrieval.corpora.beir_folder import read_beir
 from cderetrieval.corpora.dataset import Dataset
-from cderetrieval.embedding import ContextSpec
-from cderetrieval.evaluation.retrieval import Scorer, index_corpus, search_blocks, texts_of
-from cderetrieval.evaluation.setting import ContextSetting, context_setting
+from cderetrieval.evaluation.metrics import Scorer
+from cderetrieval.evaluation.search import index_corpus, search_blocks, texts_of
+from cderetrieval.evaluation.variants import as_variant
 from cderetrieval.files import read_json, read_tensors, write_json, write_tensors
 from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.models.load import load
@@ -93,15 +94,15 @@ def query_scores(retriever: Any, dataset: Dataset) -> np.ndarray:
     return scorer.scores()[METRIC]
 
 
-def in_context(model: Any, dataset: Dataset, context: ContextSpec) -> np.ndarray:
+def in_context(model: Any, dataset: Dataset, context: ContextLike) -> np.ndarray:
     """The metric of each query of a model in a context."""
-    with index_corpus(model, context_setting(context), dataset.corpus) as retriever:
+    with index_corpus(model, as_variant(model, context), dataset.corpus) as retriever:
         return query_scores(retriever, dataset)
 
 
 def own_context(model: Any, dataset: Dataset, seed: int, size: int | None = None) -> Context:
     """A sample of a folder's documents, that which a Retriever draws."""
-    return ContextSetting("own", "own", size, seed).make(model, texts_of(dataset.corpus))
+    return ContextSpec.parse("own").make(model, texts_of(dataset.corpus), seed=seed, size=size)
 
 
 def by_context(model: Any, datasets: Sequence[Dataset], seeds: Sequence[int]) -> dict[str, list[np.ndarray]]:

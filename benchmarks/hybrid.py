@@ -26,8 +26,8 @@ from folders import METRIC, Models, difference, query_scores, read_folder
 
 from cderetrieval.corpora.dataset import Dataset, make_dataset
 from cderetrieval.corpora.jsonl import read_jsonl
-from cderetrieval.evaluation.retrieval import index_corpus
-from cderetrieval.evaluation.setting import settings_for
+from cderetrieval.evaluation.search import index_corpus
+from cderetrieval.evaluation.variants import as_variant
 from cderetrieval.fusion import Fusion, Hybrid
 from cderetrieval.fusion.model import HybridModel, hybrid_parts
 
@@ -68,8 +68,8 @@ def shortened(dataset: Dataset) -> Dataset:
 
 def indexed(model: HybridModel, dataset: Dataset) -> Hybrid:
     """A hybrid that holds the documents of a dataset, contextual parts in their own context."""
-    [setting] = settings_for(model, ["own"])
-    hybrid = index_corpus(model, setting, dataset.corpus)
+    variant = as_variant(model, "own")
+    hybrid = index_corpus(model, variant, dataset.corpus)
     assert isinstance(hybrid, Hybrid)
     return hybrid
 

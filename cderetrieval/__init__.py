@@ -28,8 +28,8 @@ _PUBLIC = {
     "BM25": ".models.bm25",
     "Splade": ".models.splade",
     "SparseEmbed": ".models.sparse_embed",
-    "evaluate": ".evaluation.runner",
-    "context_gain": ".evaluation.gain",
+    "evaluate": ".evaluation.api",
+    "context_gain": ".evaluation.context_effect",
     "Results": ".evaluation.results",
     "CDEError": ".errors",
 }

@@ -321,7 +321,7 @@ def _development(folders: Sequence[str], contexts: Sequence[str]) -> Any:
     """The evaluation that training is handed: nDCG@10 of each folder, of contextual models in each of the contexts."""
     from .corpora.beir_folder import read_beir
     from .embedding import is_contextual
-    from .evaluation.retrieval import evaluate_retrieval
+    from .evaluation.runner import evaluate_retrieval
 
     datasets = []
     for folder in folders:
@@ -332,8 +332,7 @@ def _development(folders: Sequence[str], contexts: Sequence[str]) -> Any:
         scores = {}
         for dataset in datasets:
             for context in contexts if is_contextual(model) else ("own",):
-                spec = None if context == "null" else context
-                evaluation = evaluate_retrieval(model, dataset, name=f"step {step}", context=spec, show_progress=False)
+                evaluation = evaluate_retrieval(model, dataset, context=context, show_progress=False)
                 name = f"{dataset.name}_{context}" if is_contextual(model) else dataset.name
                 scores[name] = evaluation.scores.mean()["ndcg@10"]
         return scores

@@ -72,9 +72,9 @@ def folders(small: Path) -> list[Any]:
 
 def ndcg(model: Any, dataset: Any, context: Any, **settings: Any) -> float:
     """nDCG@10 of a model in a context."""
-    from cderetrieval.evaluation.retrieval import evaluate_retrieval
+    from cderetrieval.evaluation.runner import evaluate_retrieval
 
-    evaluation = evaluate_retrieval(model, dataset, name="", context=context, show_progress=False, **settings)
+    evaluation = evaluate_retrieval(model, dataset, context=context, show_progress=False, **settings)
     return evaluation.scores.mean()["ndcg@10"]
 
 

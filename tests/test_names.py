@@ -2,9 +2,9 @@
 
 import pytest
 
-import cderetrieval.evaluation.runner as runner
 from cderetrieval import Retriever, evaluate, load
 from cderetrieval.errors import ModelError
+from cderetrieval.evaluation import api, tasks
 from cderetrieval.fusion import Hybrid
 from cderetrieval.fusion.parts import named_parts
 from cderetrieval.models import locate
@@ -116,17 +116,17 @@ def test_a_model_in_the_current_directory_has_its_name(here, name, monkeypatch):
 
 
 def test_a_repository_keeps_its_full_name(here, monkeypatch):
-    monkeypatch.setattr(runner, "load_model", lambda *_, **__: HashEncoder())
+    monkeypatch.setattr(api, "load_model", lambda *_, **__: HashEncoder())
     results_of("org/model", here)
-    (entrant,) = runner.entrants("org/model", None, "auto")
+    (entrant,) = api.entrants("org/model", None, "auto")
     assert (entrant.name, entrant.full_name) == ("model", "org/model")
 
 
 def test_a_folder_of_a_tasks_name_counts_if_it_holds_data(here, monkeypatch):
-    monkeypatch.setattr(runner, "_named", lambda name, split: [("task", name)])
-    monkeypatch.setattr(runner, "folder_subjects", lambda folders, split: [("folder", *folders)])
+    monkeypatch.setattr(tasks, "named_subjects", lambda name, split=None: [("task", name)])
+    monkeypatch.setattr(tasks, "folder_subjects", lambda folders, split: [("folder", *folders)])
     (here / "SciFact").mkdir()
-    assert runner.subjects_of("SciFact") == [("task", "SciFact")]
-    assert runner.subjects_of("./SciFact") == [("folder", "./SciFact")]
+    assert tasks.subjects_of("SciFact") == [("task", "SciFact")]
+    assert tasks.subjects_of("./SciFact") == [("folder", "./SciFact")]
     (here / "SciFact" / "qrels").mkdir()
-    assert runner.subjects_of("SciFact") == [("folder", "SciFact")]
+    assert tasks.subjects_of("SciFact") == [("folder", "SciFact")]

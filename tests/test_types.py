@@ -3,7 +3,7 @@ import pytest
 from scipy.sparse import csr_array, random_array
 
 from cderetrieval.errors import InputError
-from cderetrieval.evaluation.forms import as_run
+from cderetrieval.evaluation.metrics import as_run
 from cderetrieval.types import Hits, TermEmbeddings
 
 

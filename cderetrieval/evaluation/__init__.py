@@ -1,1 +1,38 @@
-"""Evaluation: metrics, significance, tables, and the harnesses of BEIR and MTEB."""
+"""Evaluation: models on BEIR folders, mteb tasks and one's own data, with metrics, tests and tables."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import evaluate as evaluate
+    from .beir_model import BeirModel as BeirModel
+    from .beir_model import BeirSearch as BeirSearch
+    from .compare import Comparison as Comparison
+    from .context_effect import ContextGain as ContextGain
+    from .context_effect import context_gain as context_gain
+    from .metrics import evaluate_run as evaluate_run
+    from .mteb_model import MTEBModel as MTEBModel
+    from .results import Results as Results
+
+# Public name -> module that holds it, imported on first use: mteb and pandas take seconds.
+_PUBLIC = {
+    "BeirModel": ".beir_model",
+    "BeirSearch": ".beir_model",
+    "Comparison": ".compare",
+    "ContextGain": ".context_effect",
+    "MTEBModel": ".mteb_model",
+    "Results": ".results",
+    "context_gain": ".context_effect",
+    "evaluate": ".api",
+    "evaluate_run": ".metrics",
+}
+
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cderetrieval.evaluation' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name], __name__), name)

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 from ..corpora import pydocs
 from ..corpora.dataset import Dataset
-from ..embedding import ContextSpec
 from ..errors import InputError
 from ..files import as_path, atomic_write
 from ..fusion import Hybrid
@@ -23,13 +22,13 @@ from ..fusion.model import AnyModel
 from ..retriever import Retriever
 from ..runtime import pick_device
 from ..terminal import printable
-from .candidates import PAPER_DEPTH
-from .job import FirstStage
+from .api import entrants, first_stage_of, run_all
+from .rerank import PAPER_DEPTH
 from .results import Results
-from .retrieval import Evaluation, index_corpus
-from .runner import entrants, run_all
-from .setting import PLAIN, ContextSetting, settings_for
+from .runner import Evaluation
+from .search import index_corpus
 from .tasks import GroupedDataset, Subject, benchmark_tasks, folder_subjects, tasks_named
+from .variants import NO_CONTEXT, ContextVariant, variants_for
 
 BASELINE = "all-MiniLM-L6-v2"
 DEMO_PACKAGES = ("numpy", "pandas", "python")
@@ -95,32 +94,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Evaluate what the arguments say.
-
-    Returns
-    -------
-    str
-        The tables, comparisons and answers, for a terminal.
-    """
-    _check(arguments)
-    if arguments.compare and arguments.out and not _evaluates(arguments):
+    """Evaluate what the arguments say; the tables, comparisons and answers, for a terminal."""
+    for name in ("seeds", "depth", "max_documents"):
+        if getattr(arguments, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(arguments, name)} must be at least 1.")
+    evaluates = arguments.tasks or arguments.benchmark or arguments.data or arguments.pydocs is not None
+    if arguments.compare and arguments.out and not evaluates:
         return _compare(Results.load(arguments.out), arguments)
     started = time.perf_counter()
     subjects = read_subjects(arguments)
-    asking = _Asking(arguments.ask, _asked(subjects, arguments.ask_in)) if arguments.ask else None
-    results = _evaluate(arguments, subjects, asking)
+    questions = _Questions(arguments, subjects) if arguments.ask else None
+    results = _evaluate(arguments, subjects, questions)
     parts = [results.summary()]
     if arguments.compare:
         whole = Results.load(arguments.out) if arguments.out else results
         parts.append("\n" + _compare(whole, arguments))
-    if asking is not None:
-        parts += asking.answers(arguments)
+    if questions is not None:
+        parts += questions.answers()
     parts.append(f"\n{len(results)} evaluations in {time.perf_counter() - started:.0f} seconds.")
     return "\n".join(parts)
 
 
 def read_subjects(arguments: argparse.Namespace) -> list[Subject]:
-    """What to evaluate on; with nothing said, the embedded corpus."""
+    """What to evaluate on; the embedded corpus, if the arguments name nothing."""
     splits = None if arguments.split is None else [arguments.split]
     found: list[Subject] = folder_subjects(arguments.data, arguments.split)
     found += tasks_named((name.strip() for name in arguments.tasks.split(",") if name.strip()), splits)
@@ -132,64 +128,83 @@ def read_subjects(arguments: argparse.Namespace) -> list[Subject]:
     return found
 
 
-class _Asking:
-    """Answers questions over one dataset, with the retriever that was evaluated on it where there still is one."""
+class _Questions:
+    """Answers questions over one dataset, with the retriever that was evaluated on it if there is one."""
 
-    def __init__(self, questions: Sequence[str], dataset: Dataset) -> None:
-        self._questions, self._dataset = questions, dataset
+    def __init__(self, arguments: argparse.Namespace, subjects: Sequence[Subject]) -> None:
+        self._arguments, self._dataset = arguments, self._choose(subjects, arguments.ask_in)
         self._retriever: Retriever | Hybrid | None = None
+
+    @staticmethod
+    def _choose(subjects: Sequence[Subject], name: str | None) -> Dataset:
+        datasets = {one.name: one.dataset for one in subjects if isinstance(one, GroupedDataset)}
+        if not datasets:
+            raise InputError("--ask needs a folder or --pydocs to search in; mteb's tasks are not kept.")
+        if name is None:
+            return list(datasets.values())[-1]
+        found = [known for known in datasets if known in (name, f"pydocs-{name}")]
+        if not found:
+            raise InputError(f"--ask-in {name!r} is not evaluated here; choose one of {', '.join(datasets)}.")
+        return datasets[found[0]]
 
     def watch(self, evaluation: Evaluation) -> None:
         """Keep the retriever of the last context that was evaluated, or of the first plain model; close all others."""
         retriever = evaluation.retriever
-        plain = evaluation.setting.name == PLAIN
         if retriever is None:
             return
         is_wanted = evaluation.dataset == self._dataset.name and isinstance(self._dataset.corpus, tuple)
-        if is_wanted and not (plain and self._retriever is not None):
+        if is_wanted and (evaluation.variant.name != NO_CONTEXT or self._retriever is None):
             retriever, self._retriever = self._retriever, retriever
         if retriever is not None:
             retriever.close()
 
-    def answers(self, arguments: argparse.Namespace) -> list[str]:
+    def answers(self) -> list[str]:
         """The best three documents of each question."""
+        arguments = self._arguments
         if self._retriever is None:
-            entrant = list(entrants(arguments.model, arguments.device, arguments.dtype))[-1]
-            setting = _settings(arguments, entrant.model)[0]
-            self._retriever = index_corpus(entrant.model, setting, self._dataset.corpus, arguments.dtype)
+            model = list(entrants(arguments.model, arguments.device, arguments.dtype))[-1].model
+            variant = _variants(arguments, model)[0]
+            self._retriever = index_corpus(model, variant, self._dataset.corpus, arguments.dtype)
         with self._retriever as retriever:
-            found = retriever(self._questions, k=3, documents=True)
+            found = retriever(arguments.ask, k=3, documents=True)
         return [
             f"\n{printable(f'{self._dataset.name}: {question}')}\n{_answer(hits)}"
-            for question, hits in zip(self._questions, found, strict=True)
+            for question, hits in zip(arguments.ask, found, strict=True)
         ]
 
 
-def _evaluate(arguments: argparse.Namespace, subjects: Sequence[Subject], asking: _Asking | None) -> Results:
-    stage = None
-    if arguments.truncated:
-        [first] = entrants(arguments.truncated, arguments.device, arguments.dtype)
-        stage = FirstStage(first, arguments.depth)
+def _answer(hits: Sequence[dict[str, object]]) -> str:
+    lines = []
+    for hit in hits:
+        document = hit["document"]
+        assert isinstance(document, dict)
+        text = " ".join(str(document.get("text", "")).split())
+        shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
+        lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
+    return "\n".join(lines)
+
+
+def _evaluate(arguments: argparse.Namespace, subjects: Sequence[Subject], questions: _Questions | None) -> Results:
+    device, dtype = arguments.device, arguments.dtype
     cells = run_all(
-        entrants(arguments.model, arguments.device, arguments.dtype),
+        entrants(arguments.model, device, dtype),
         subjects,
-        lambda model: _settings(arguments, model),
+        lambda model: _variants(arguments, model),
         out=arguments.out,
-        stage=stage,
-        dtype=arguments.dtype,
+        stage=first_stage_of(arguments.truncated, arguments.depth, device, dtype) if arguments.truncated else None,
+        dtype=dtype,
         about={
-            "device": str(pick_device(arguments.device)),
+            "device": str(pick_device(device)),
             "seeds": list(range(arguments.seeds)),
             "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"},
         },
-        on_done=None if asking is None else asking.watch,
+        on_done=None if questions is None else questions.watch,
     )
     return Results(list(cells), arguments.out)
 
 
-def _settings(arguments: argparse.Namespace, model: AnyModel) -> Sequence[ContextSetting]:
-    specs: list[ContextSpec] = list(arguments.context)
-    return settings_for(model, specs, arguments.context_size, range(arguments.seeds))
+def _variants(arguments: argparse.Namespace, model: AnyModel) -> Sequence[ContextVariant]:
+    return variants_for(model, arguments.context, arguments.context_size, range(arguments.seeds))
 
 
 def _compare(results: Results, arguments: argparse.Namespace) -> str:
@@ -204,36 +219,3 @@ def _compare(results: Results, arguments: argparse.Namespace) -> str:
         comparison.plot(path)
         text += f"\nplot and numbers: {printable(path)} and .csv"
     return text
-
-
-def _evaluates(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.tasks or arguments.benchmark or arguments.data or arguments.pydocs is not None)
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    for name in ("seeds", "depth", "max_documents"):
-        if getattr(arguments, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(arguments, name)} must be at least 1.")
-
-
-def _asked(subjects: Sequence[Subject], name: str | None) -> Dataset:
-    datasets = {one.name: one.dataset for one in subjects if isinstance(one, GroupedDataset)}
-    if not datasets:
-        raise InputError("--ask needs a folder or --pydocs to search in; mteb's tasks are not kept.")
-    if name is None:
-        return list(datasets.values())[-1]
-    found = [known for known in datasets if known in (name, f"pydocs-{name}")]
-    if not found:
-        raise InputError(f"--ask-in {name!r} is not evaluated here; choose one of {', '.join(datasets)}.")
-    return datasets[found[0]]
-
-
-def _answer(hits: Sequence[dict[str, object]]) -> str:
-    lines = []
-    for hit in hits:
-        document = hit["document"]
-        assert isinstance(document, dict)
-        text = " ".join(str(document.get("text", "")).split())
-        shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
-        lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
-    return "\n".join(lines)

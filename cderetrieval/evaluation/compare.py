@@ -1,8 +1,8 @@
-"""Two systems on the same datasets: differences, intervals, tests, and how often each wins.
+"""Two systems on the same datasets: differences, intervals, tests, and how often each is better.
 
-Scores of one query are averaged over context seeds first, since the same query under three samples of the context is
-not three queries. Datasets are tested one by one, with Holm's correction over them; their mean difference is given and
-not tested, since fifteen datasets are no sample of anything.
+Scores of a query are first averaged over context seeds: one query under three samples of the context is not three
+queries. Each dataset is tested, with Holm's correction over all of them. Their mean difference is given and not tested,
+since fifteen datasets are not a sample of anything.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import numpy as np
 
 from ..errors import InputError
 from ..terminal import printable
-from .report import terminal_table
-from .results import MAIN, Cell
-from .significance import holm, paired_tests
+from .cell import MAIN, Cell
+from .plots import plot_differences
+from .stats import holm, paired_tests
+from .tables import terminal_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_TESTED = ("low", "high", "p_randomization", "p_t", "wins", "ties", "losses")
 
 
 @dataclass(frozen=True)
@@ -60,35 +63,29 @@ class Comparison:
         """The comparison for a terminal, times 100."""
         frame = self.to_frame()
         shown = frame[["dataset", "a", "b", "difference", "low", "high", "p_randomization", "p_t", "p_holm"]].copy()
-        for name in ("a", "b", "difference", "low", "high"):
-            shown[name] *= 100
+        shown[["a", "b", "difference", "low", "high"]] *= 100
         for name in ("p_randomization", "p_t", "p_holm"):
             shown[name] = [_p_value(value) for value in shown[name]]
-        shown["win/tie/loss"] = [_counts(row) for row in self.rows]
-        shown = shown.rename(columns={"low": "95% from", "high": "to", "p_randomization": "p rand."})
-        shown = shown.rename(columns={"p_t": "p t", "p_holm": "p Holm"})
+        shown["win/tie/loss"] = [
+            f"{row['wins']}/{row['ties']}/{row['losses']}" if row["n_queries"] else "-" for row in self.rows
+        ]
+        titles = {"low": "95% from", "high": "to", "p_randomization": "p rand.", "p_t": "p t", "p_holm": "p Holm"}
         wins, ties, losses = self.win_tie_loss
         return (
-            printable(f"{self.metric} x 100: a = {self.a}, b = {self.b}") + f"\n{terminal_table(shown, 2)}\n"
+            printable(f"{self.metric} x 100: a = {self.a}, b = {self.b}")
+            + f"\n{terminal_table(shown.rename(columns=titles), 2)}\n"
             f"mean difference {100 * frame['difference'].mean():+.2f} over {len(frame)} datasets; "
             f"b better on {wins}, not different on {ties}, worse on {losses} (p Holm < 0.05)"
         )
 
     def plot(self, path: str | Path) -> Path:
-        """Draw the differences with their intervals as a PNG; see `plots`."""
-        from .plots import plot_comparison
-
-        return plot_comparison(self, path)
+        """Draw the differences with their intervals as a PNG; needs matplotlib."""
+        metric = self.metric.replace("ndcg", "nDCG")
+        return plot_differences(self.rows, f"{self.b}\nminus {self.a}", f"difference in {metric} x 100", path)
 
 
 def compare_systems(a: Sequence[Cell], b: Sequence[Cell], metric: str = "ndcg@10") -> Comparison:
-    """Compare the cells of two systems on the datasets that both have.
-
-    Raises
-    ------
-    InputError
-        If they have no dataset in common, or one with different queries or data.
-    """
+    """Compare the cells of two systems on the datasets that both have; queries and data must be the same."""
     if not a or not b:
         raise InputError("nothing to compare: one of the systems has no results.")
     shared = [name for name in dict.fromkeys(cell.column for cell in a) if any(cell.column == name for cell in b)]
@@ -108,27 +105,20 @@ def compare_systems(a: Sequence[Cell], b: Sequence[Cell], metric: str = "ndcg@10
 
 
 def _compare_dataset(a: Sequence[Cell], b: Sequence[Cell], metric: str) -> dict[str, Any]:
-    common = {"seeds_a": len(a), "seeds_b": len(b)}
+    tests: dict[str, Any]
     if any(cell.scores is None for cell in (*a, *b)):
-        means = [float(np.mean([cell.metrics[MAIN] for cell in cells])) for cells in (a, b)]
-        tests = dict.fromkeys(("low", "high", "p_randomization", "p_t", "wins", "ties", "losses"), float("nan"))
-        return {
-            "metric": MAIN, "a": means[0], "b": means[1], "difference": means[1] - means[0], **tests, "n_queries": 0,
-            **common,
-        }  # fmt: skip
-    queries = [sorted(cells[0].scores.query_ids) for cells in (a, b) if cells[0].scores is not None]
-    if queries[0] != queries[1]:
-        raise InputError(f"{a[0].column}: {a[0].system} and {b[0].system} were asked different queries.")
-    scores = [averaged(cells, metric) for cells in (a, b)]
-    found = paired_tests(*scores)
-    return {
-        "metric": metric,
-        "a": float(scores[0].mean()),
-        "b": float(scores[1].mean()),
-        **asdict(found),
-        "n_queries": len(scores[0]),
-        **common,
-    }
+        metric, n_queries = MAIN, 0
+        mean_a, mean_b = (float(np.mean([cell.metrics[MAIN] for cell in cells])) for cells in (a, b))
+        tests = {"difference": mean_b - mean_a, **dict.fromkeys(_TESTED, float("nan"))}
+    else:
+        asked_a, asked_b = (sorted(cells[0].scores.query_ids) for cells in (a, b) if cells[0].scores is not None)
+        if asked_a != asked_b:
+            raise InputError(f"{a[0].column}: {a[0].system} and {b[0].system} were asked different queries.")
+        scores_a, scores_b = averaged(a, metric), averaged(b, metric)
+        mean_a, mean_b, n_queries = float(scores_a.mean()), float(scores_b.mean()), len(scores_a)
+        tests = asdict(paired_tests(scores_a, scores_b))
+    seeds = {"seeds_a": len(a), "seeds_b": len(b)}
+    return {"metric": metric, "a": mean_a, "b": mean_b, **tests, "n_queries": n_queries, **seeds}
 
 
 def averaged(cells: Sequence[Cell], metric: str) -> np.ndarray:
@@ -138,16 +128,10 @@ def averaged(cells: Sequence[Cell], metric: str) -> np.ndarray:
         assert cell.scores is not None
         order = np.argsort(np.array(cell.scores.query_ids, dtype=object))
         columns.append(cell.scores[metric][order])
-    return np.mean(columns, axis=0)
+    return np.asarray(np.mean(columns, axis=0))
 
 
 def _p_value(value: float) -> str:
     if value != value:  # nan
         return "-"
     return "<.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _counts(row: dict[str, Any]) -> str:
-    if row["n_queries"] == 0:
-        return "-"
-    return f"{row['wins']}/{row['ties']}/{row['losses']}"

@@ -1,4 +1,4 @@
-"""Results on disk: each evaluation is written once, whole, and found again by the next run.
+"""Results on disk: each evaluation is written once, as a whole, and the next run finds it.
 
     DIR/manifest.json                                  for each run its date, versions, device and settings; for each
                                                        evaluation the revision of its data and the digest of its context
@@ -10,9 +10,9 @@
     DIR/MODEL/CONTEXT/seed-N/DATASET.context.json      the same audit, written before mteb scores a subset
     DIR/mteb/                                          mteb's own result files
 
-DATASET.json comes last, so that its presence means that the evaluation is finished. Results of another model, context
-or revision of the data under a name that is taken are refused: they would be averaged into one number. What is damaged,
-or vanished after the manifest named it, is an error with the file (:mod:`.stored`).
+DATASET.json is written last: where it exists, the evaluation is finished. Results of another model, context or revision
+of the data under the same name are refused, since they would be averaged into one number. A file that is damaged, or
+missing although the manifest lists it, is an error that names it.
 """
 
 from __future__ import annotations
@@ -27,89 +27,60 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, MismatchError, StoreError
-from ..files import as_path, atomic_write, make_directory, reading
+from ..files import as_path, make_directory, reading
 from ..types import Hits
-from .forms import Run
-from .metrics import PerQuery
-from .results import Cell, Results
-from .setting import ContextSetting
+from .cell import Cell
+from .metrics import PerQuery, Run
 from .stored import queries_path, read_cell, read_queries, read_sealed, write_cell, write_queries, write_sealed
+from .variants import ContextVariant
 
 logger = logging.getLogger(__name__)
 
 # 2: files carry a checksum.
 FORMAT = 2
 MANIFEST, SETTING, CONTEXT = "manifest.json", "setting.json", ".context.json"
-# What of an evaluation stands in the manifest, and tells it from all others.
+# Fields of an evaluation in the manifest that together identify it.
 NAMES = ("model", "context", "seed", "dataset", "subset", "split", "revision", "candidates")
 ANOTHER = "Restore it from a copy, or evaluate into another folder."
 PACKAGES = ("cderetrieval", "torch", "transformers", "sentence-transformers", "faiss-cpu", "mteb", "datasets", "numpy")
 
 
-class ResultsFolder:
-    """A folder of results that is being written.
+class NoFolder:
+    """Finds nothing and keeps nothing: what an evaluation writes to where the user wants no folder."""
 
-    Parameters
-    ----------
-    directory
-        A new or empty folder, or one that an evaluation wrote.
-    about
-        Settings of this run, for the manifest.
-    """
+    mteb: Path | None = None
 
-    def __init__(self, directory: str | Path, about: Mapping[str, Any] | None = None) -> None:
-        self.directory = as_path(directory)
-        if self.directory.is_file():
-            raise StoreError(f"{directory} is a file; results need a folder.")
-        manifest = self.directory / MANIFEST
-        if not manifest.exists() and self.directory.is_dir() and any(self.directory.iterdir()):
-            raise StoreError(f"{directory} is not empty and no results folder. Choose a new one.")
-        self._runs, self._listed = _read_manifest(manifest) if manifest.exists() else ([], [])
-        if about is not None:
-            make_directory(self.directory)
-            self._runs, self._listed = [*self._runs, {**environment(), **about}], []
-            write_sealed(manifest, {"format": FORMAT, "runs": self._runs, "evaluations": []})
+    def finished(self, name: str, revision: str, candidates: str | None) -> Cell | None:
+        """Return no cell."""
+        return None
 
-    @classmethod
-    def open(cls, directory: str | Path) -> ResultsFolder:
-        """Open a folder to read it."""
-        manifest = as_path(directory) / MANIFEST
-        if not manifest.exists():
-            raise StoreError(f"{directory} holds no results: {MANIFEST} is missing. Evaluate with --out {directory}.")
-        return cls(directory)
+    def write_queries(self, name: str, scores: PerQuery, run: Run, tag: str) -> None:
+        """Drop metrics and hits of single queries."""
 
-    def claim(self, model: str, fingerprint: str, setting: ContextSetting, dtype: str) -> Path:
-        """Folder of one model in one context; made, or checked to be the same one's.
+    def read_queries(self, name: str) -> PerQuery | None:
+        """Return no metrics."""
+        return None
 
-        Raises
-        ------
-        MismatchError
-            If it was written by another model or context.
-        """
-        folder = self.directory / safe(model) / setting.folder
-        identity = {"model": model, "fingerprint": fingerprint, "dtype": dtype, **setting.identity()}
-        path = folder / SETTING
-        if not path.exists():
-            write_sealed(path, identity)
-            return folder
-        stored = read_sealed(path, f"Remove {folder} and evaluate again.")
-        for name, value in identity.items():
-            if stored.get(name) != value:
-                raise MismatchError(
-                    f"{folder} holds results of {name} {_short(stored.get(name))}, this run has {_short(value)}. "
-                    "Results of two settings are not mixed: choose another --out, or remove that folder."
-                )
-        return folder
+    def write_audit(self, name: str, audit: Mapping[str, Any]) -> None:
+        """Drop what a context was made of."""
 
-    def finished(self, folder: Path, name: str, revision: str, candidates: str | None) -> Cell | None:
-        """The cell of a finished evaluation; None where there is none.
+    def read_audit(self, name: str) -> dict[str, Any]:
+        """Return an empty audit."""
+        return {}
 
-        Raises
-        ------
-        MismatchError
-            If it is of another revision of the data, or of other candidates.
-        """
-        path = folder / f"{safe(name)}.json"
+    def write(self, name: str, cell: Cell) -> None:
+        """Drop a cell."""
+
+
+class ModelFolder(NoFolder):
+    """Results of one model in one context; `mteb` is where mteb keeps its own."""
+
+    def __init__(self, directory: Path, mteb: Path) -> None:
+        self.directory, self.mteb = directory, mteb
+
+    def finished(self, name: str, revision: str, candidates: str | None) -> Cell | None:
+        """The cell of a finished evaluation; one of other data or candidates is refused."""
+        path = self._path(name)
         if not path.exists():
             return None
         cell = read_cell(path)
@@ -125,48 +96,80 @@ class ResultsFolder:
                 )
         return cell
 
-    def write_queries(self, folder: Path, name: str, scores: PerQuery, run: Run, tag: str) -> None:
-        """Write what belongs to single queries: metrics and run."""
-        path = folder / f"{safe(name)}.json"
-        write_queries(queries_path(path), scores)
+    def write_queries(self, name: str, scores: PerQuery, run: Run, tag: str) -> None:
+        """Write metrics and hits of single queries."""
+        write_queries(queries_path(self._path(name)), scores)
         hits = [
             [{"id": document, "similarity": score} for document, score in ranking.items()] for ranking in run.values()
         ]
         try:
-            Hits(hits, list(run)).to_trec(folder / f"{safe(name)}.run.txt", safe(tag) or "run")
+            Hits(hits, list(run)).to_trec(self.directory / f"{safe(name)}.run.txt", safe(tag) or "run")
         except InputError as error:
             logger.warning("%s: the TREC run is left out, everything else is kept: %s", name, error)
 
-    def read_queries(self, folder: Path, name: str) -> PerQuery | None:
-        """Read metrics of each query, where there are any that are whole."""
-        path = queries_path(folder / f"{safe(name)}.json")
+    def read_queries(self, name: str) -> PerQuery | None:
+        """Metrics of single queries that an earlier run, perhaps one that was killed, has written."""
+        path = queries_path(self._path(name))
         try:
             return read_queries(path, "They are made again.") if path.exists() else None
         except StoreError as error:
             logger.warning("%s", error)
             return None
 
-    def write_audit(self, folder: Path, name: str, audit: Mapping[str, Any]) -> None:
+    def write_audit(self, name: str, audit: Mapping[str, Any]) -> None:
         """Write what a context was made of, for a run that may be killed before its cell is written."""
-        write_sealed(folder / f"{safe(name)}{CONTEXT}", audit)
+        write_sealed(self.directory / f"{safe(name)}{CONTEXT}", audit)
 
-    def read_audit(self, folder: Path, name: str) -> dict[str, Any]:
-        """Read what a context was made of; empty where nothing was written."""
-        path = folder / f"{safe(name)}{CONTEXT}"
-        return read_sealed(path, f"Remove {folder} and {self.directory / 'mteb'}.") if path.exists() else {}
+    def read_audit(self, name: str) -> dict[str, Any]:
+        """What an earlier run has written of a context."""
+        path = self.directory / f"{safe(name)}{CONTEXT}"
+        return read_sealed(path, f"Remove {self.directory} and {self.mteb}.") if path.exists() else {}
 
-    def write(self, folder: Path, name: str, cell: Cell) -> None:
+    def write(self, name: str, cell: Cell) -> None:
         """Write the cell of a finished evaluation."""
-        write_cell(folder / f"{safe(name)}.json", cell)
+        write_cell(self._path(name), cell)
 
-    def results(self) -> Results:
-        """All finished evaluations.
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{safe(name)}.json"
 
-        Raises
-        ------
-        StoreError
-            If one is damaged, there twice, or no longer there.
-        """
+
+class ResultsFolder:
+    """A folder of results; with `about`, the settings of a run that will write to it."""
+
+    def __init__(self, directory: str | Path, about: Mapping[str, Any] | None = None) -> None:
+        self.directory = as_path(directory)
+        self._manifest = self.directory / MANIFEST
+        if self.directory.is_file():
+            raise StoreError(f"{directory} is a file; results need a folder.")
+        is_new = not self._manifest.exists()
+        if is_new and about is None:
+            raise StoreError(f"{directory} holds no results: {MANIFEST} is missing. Evaluate with --out {directory}.")
+        if is_new and self.directory.is_dir() and any(self.directory.iterdir()):
+            raise StoreError(f"{directory} is not empty and no results folder. Choose a new one.")
+        self._runs, self._listed = ([], []) if is_new else _read_manifest(self._manifest)
+        if about is not None:
+            make_directory(self.directory)
+            self._runs, self._listed = [*self._runs, {**environment(), **about}], []
+            self._write_manifest([])
+
+    def model(self, name: str, fingerprint: str, variant: ContextVariant, dtype: str) -> ModelFolder:
+        """Folder of one model in one context; one that another model or context has written is refused."""
+        folder = self.directory / safe(name) / variant.folder
+        identity = {"model": name, "fingerprint": fingerprint, "dtype": dtype, **variant.identity()}
+        path = folder / SETTING
+        if not path.exists():
+            write_sealed(path, identity)
+        stored = read_sealed(path, f"Remove {folder} and evaluate again.")
+        for field, value in identity.items():
+            if stored.get(field) != value:
+                raise MismatchError(
+                    f"{folder} holds results of {field} {_short(stored.get(field))}, this run has {_short(value)}. "
+                    "Results of two settings are not mixed: choose another --out, or remove that folder."
+                )
+        return ModelFolder(folder, self.directory / "mteb")
+
+    def cells(self) -> list[Cell]:
+        """All finished evaluations; one that is damaged, there twice, or no longer there is an error."""
         paths = sorted(self.directory.glob("*/*/seed-*/*.json"), key=lambda path: path.stat().st_mtime_ns)
         paths = [path for path in paths if path.name != SETTING and not path.name.endswith(CONTEXT)]
         cells = [read_cell(path) for path in paths]
@@ -182,19 +185,14 @@ class ResultsFolder:
                 f"{lost['dataset']}, which {MANIFEST} lists. Restore them from a copy, or evaluate again with the same "
                 "--out."
             )
-        return Results(cells, self.directory)
+        return cells
 
-    def write_tables(self) -> None:
-        """Write the tables of all finished evaluations, and into the manifest what each was made of."""
-        results = self.results()
-        if not len(results):
-            return
-        evaluations = [_provenance(cell) for cell in results.cells]
-        write_sealed(self.directory / MANIFEST, {"format": FORMAT, "runs": self._runs, "evaluations": evaluations})
-        with atomic_write(self.directory / "results.csv") as temporary:
-            results.to_frame().to_csv(temporary, index=False, errors="backslashreplace")
-        with atomic_write(self.directory / "table.md") as temporary:
-            temporary.write_text(results.markdown() + "\n", encoding="utf-8", errors="backslashreplace")
+    def list_cells(self, cells: list[Cell]) -> None:
+        """Write into the manifest which evaluations there are, and what each was made of."""
+        self._write_manifest([_provenance(cell) for cell in cells])
+
+    def _write_manifest(self, evaluations: list[dict[str, Any]]) -> None:
+        write_sealed(self._manifest, {"format": FORMAT, "runs": self._runs, "evaluations": evaluations})
 
 
 def environment() -> dict[str, Any]:

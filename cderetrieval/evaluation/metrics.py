@@ -1,57 +1,85 @@
 """Ranking metrics per query, as trec_eval computes them.
 
-Equal to `pytrec_eval` in five digits, and in its conventions:
+They equal `pytrec_eval` in five digits and follow its conventions: documents are ranked by score as float32, equal
+scores by document id, descending; gain is the grade itself, and grades below 1 have none; recall and average precision
+divide by all relevant documents. A judged query without hits or relevant documents counts 0, while the means of
+`pytrec_eval` and `beir` leave out those without hits. Queries without any judgement are left out.
 
-- documents are ranked by score, cast to float32, and equal scores by document id, descending;
-- gain is the grade itself (linear, not ``2**grade - 1``); grades below 1 are judged and have no gain;
-- recall and average precision divide by all relevant documents, whether found or not.
-
-Unlike `pytrec_eval` and `beir`, whose means leave them out, queries without hits count 0. So do queries without a
-relevant document, in every metric, which is what trec_eval gives them. Queries of which nothing is judged are left out,
-whether the run or empty judgements name them.
-
-Only the ranks of relevant documents matter, so nothing is sorted but scores: a relevant document's rank is the number
-of documents that score higher, and of those with the same score and a greater id, plus one.
+Only the ranks of relevant documents matter. A rank is one plus the number of documents that score higher, or equal with
+a greater id, so no ids are sorted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import judgements
+from ..corpora.qrels import read_qrels, read_rows
 from ..errors import InputError
-from .forms import as_qrels, as_run
+from ..files import as_path
+from ..values import shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# Query id to document id to score.
+Run = dict[str, dict[str, float]]
 K_VALUES = (1, 3, 5, 10, 20, 100, 1000)
+SCORE_COLUMNS = ("score", "similarity", "sim")
+# Hits of each query that are kept: ten thousand rankings of 1,000 would be 2 GB of Python objects.
+KEPT = 100
+
+
+def as_qrels(qrels: Any) -> judgements.Qrels:
+    """Judgements in any form that `judgements.as_qrels` reads, or from a TREC or BEIR file."""
+    return read_qrels(qrels) if isinstance(qrels, str | Path) else judgements.as_qrels(qrels)
+
+
+def as_run(run: Any) -> Run:
+    """Scored documents from a nested dictionary, data frame, tuples, `Hits`, or a TREC run file.
+
+    >>> as_run([("q1", "d1", 0.5)])
+    {'q1': {'d1': 0.5}}
+    """
+    if isinstance(run, str | Path):
+        run = _read_run(as_path(run))
+    return judgements.nested(run.to_run() if hasattr(run, "to_run") else run, SCORE_COLUMNS, "run", _score)
+
+
+def _score(value: Any, where: str) -> float:
+    try:
+        score = float(value)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if math.isnan(score):
+        raise InputError(f"run: the score of {where} is no number: {shown(value)}.")
+    return score
+
+
+def _read_run(path: Path) -> Iterator[tuple[str, str, str]]:
+    for number, fields in read_rows(path):
+        if len(fields) != 6:
+            form = "query Q0 document rank score tag"
+            raise InputError(f"{path}, line {number}: {len(fields)} columns; a TREC run has six: {form}.")
+        yield fields[0], fields[2], fields[4]
 
 
 @dataclass(frozen=True)
 class PerQuery:
-    """Metrics of each query.
-
-    Attributes
-    ----------
-    query_ids
-        Queries in the order of the qrels.
-    values
-        Metric name, such as ``"ndcg@10"``, to an array of shape (n_queries,), float64.
-    missing
-        Queries for which the run has no hits; they count 0.
-    """
+    """Metrics of each query, such as ``"ndcg@10"``: arrays of shape (n_queries,), in the order of `query_ids`."""
 
     query_ids: tuple[str, ...]
     values: dict[str, np.ndarray]
-    missing: tuple[str, ...]
+    missing: tuple[str, ...]  # queries without hits; they count 0
 
     def __getitem__(self, metric: str) -> np.ndarray:
-        """Values of one metric in the order of `query_ids`; upper and lower case are the same."""
+        """Values of one metric, in upper or lower case."""
         try:
             return self.values[metric.lower()]
         except KeyError:
@@ -76,9 +104,11 @@ def evaluate_run(
     Parameters
     ----------
     qrels
-        Judgements, in any form that :func:`~cderetrieval.evaluation.forms.as_qrels` takes.
+        Query id to document id to grade; query id to the ids of relevant documents; a data frame; tuples of BEIR or
+        TREC; or the path of a TREC or BEIR file.
     run
-        Scored documents of each query, in any form that :func:`~cderetrieval.evaluation.forms.as_run` takes.
+        Scored documents of each query: a nested dictionary, a data frame, tuples, :class:`~cderetrieval.types.Hits`, or
+        the path of a TREC run file.
     k_values
         Cut-offs.
     ignore_identical_ids
@@ -155,3 +185,33 @@ def _query_metrics(ranks: np.ndarray, gains: np.ndarray, all_gains: np.ndarray, 
         values[f"mrr@{k}"] = 1 / ranks[0] if n else 0.0
         values[f"p@{k}"] = n / k
     return values
+
+
+class Scorer:
+    """Scores blocks of rankings as they come, and keeps the `KEPT` best hits of each."""
+
+    def __init__(self, qrels: Mapping[str, Mapping[str, int]], ignore_identical_ids: bool = False) -> None:
+        self._qrels = judgements.judged(qrels)
+        self._ignore = ignore_identical_ids
+        self._parts: list[PerQuery] = []
+        self.run: Run = {}
+
+    def watch(self, blocks: Iterable[Run]) -> Iterator[Run]:
+        """Pass blocks through, scoring each."""
+        for block in blocks:
+            known = {query: self._qrels[query] for query in block if query in self._qrels}
+            if known:
+                self._parts.append(evaluate_run(known, block, ignore_identical_ids=self._ignore))
+            for query, hits in block.items():
+                self.run[query] = dict(sorted(hits.items(), key=lambda hit: -hit[1])[:KEPT])
+            yield block
+
+    def scores(self) -> PerQuery:
+        """Metrics of all queries, in the order of the judgements; a query that never came counts 0."""
+        unasked = {query: grades for query, grades in self._qrels.items() if query not in self.run}
+        parts = self._parts + ([evaluate_run(unasked, {})] if unasked else [])
+        place = {query: i for i, query in enumerate(query for part in parts for query in part.query_ids)}
+        rows = [place[query] for query in self._qrels]
+        values = {name: np.concatenate([part.values[name] for part in parts])[rows] for name in parts[0].values}
+        missing = {query for part in parts for query in part.missing}
+        return PerQuery(tuple(self._qrels), values, tuple(query for query in self._qrels if query in missing))

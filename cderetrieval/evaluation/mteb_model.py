@@ -1,11 +1,9 @@
 """A model behind mteb's encoder and search protocols, over the Retriever that users run.
 
-mteb calls `index(corpus)` before any query is encoded, so retrieval takes its context there, from the corpus alone. For
-every other task type the harness calls `prepare(task)` first, which registers what a context may be sampled from
-(`mteb_context`); an `encode` without a registered context is an error. Nothing is ever sampled from what is being
-encoded: mteb encodes queries before documents, label names before texts, and one side of a pair before the other.
-
-All texts of a call are collected and then encoded once, sorted by token count.
+In retrieval mteb calls `index(corpus)` before it encodes a query, so the context comes from the corpus alone. For other
+types of task `prepare(task)` registers what a context may be sampled from; encoding without it is an error. Nothing is
+sampled from what is encoded: mteb encodes queries before documents, label names before texts, and one side of a pair
+before the other. All texts of a call are encoded at once, sorted by token count.
 """
 
 from __future__ import annotations
@@ -13,71 +11,77 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import logging
+import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from ..context.spec import ContextLike
 from ..embedding import is_contextual
 from ..errors import ContextError, InputError
 from ..fusion.model import AnyModel, HybridModel, takes_context
-from ..types import Encoder
+from ..types import ContextualModel, Encoder
 from ..vectors import DENSE
-from .candidates import NO_VECTORS, encode_side, encoder_in, model_kind, rerank
-from .forms import Run
-from .inject import TaskCorpus, query_texts
-from .mteb_context import context_pools, is_retrieval
-from .retrieval import audit, described, index_corpus, search_blocks, texts_of
-from .setting import ContextSetting
-
-logger = logging.getLogger(__name__)
+from .metrics import Run
+from .mteb_data import TaskCorpus, context_pools, is_retrieval, query_texts
+from .rerank import rerank
+from .runner import audit, described
+from .search import NO_VECTORS, encode_side, encoder_in, index_corpus, model_kind, search_blocks
+from .variants import ContextVariant, as_variant
 
 # Given subset, split and the blocks of hits; passes the blocks on.
 Watch = Callable[[str, str, Iterator[Run]], Iterator[Run]]
 # Given subset, split, and what their context was made of.
 OnContext = Callable[[str, str, dict[str, Any]], None]
-# What mteb calls each kind of model; it counts words among the sparse ones.
+# mteb's names for kinds of models; BM25 counts as sparse.
 MODEL_TYPES = {DENSE: DENSE, HybridModel.kind: "hybrid"}
 _SEARCHED = ("Retrieval", "InstructionRetrieval", "InstructionReranking")
 
 
 class MTEBModel:
-    """Adapter of a model in one context setting.
+    """Adapter of a model in one context for mteb.
 
     Parameters
     ----------
     model
         A model of any family.
-    setting
-        Where contexts come from.
+    context
+        As for :class:`~cderetrieval.retriever.Retriever`, or a variant with size and seed.
     name
         In mteb's results, ``organisation/model``.
     revision
-        The same; the model's fingerprint is a good one.
+        In mteb's results; None: the model's fingerprint.
     dtype
         Number format of a contextual model's computation.
     directory
-        Where a corpus lies while it is searched; None: the system's temporary directory.
+        Holds a corpus while it is searched; None: the system's temporary directory.
     candidates
-        What chose the documents that are reranked, in place of a full search; part of the experiment's name.
+        What chose the documents that are reranked in place of a full search; part of the experiment's name.
     on_context
         Called with subset, split and what their context was made of.
     watch
-        Sees the hits of each subset and split go by, before mteb scores them.
+        Passes on the hits of each subset and split before mteb scores them.
 
     Attributes
     ----------
     audits
         (task, subset, split) to what its context was made of.
+
+    Examples
+    --------
+    >>> from cderetrieval.testing import tiny_model
+    >>> model = MTEBModel(tiny_model(), "own", name="mine/tiny")  # then mteb.evaluate(model, task)
+    >>> model.similarity([[1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]).tolist()
+    [[0.0, 1.0]]
     """
 
     def __init__(
         self,
         model: AnyModel,
-        setting: ContextSetting,
+        context: ContextLike | ContextVariant = "own",
         *,
         name: str,
         revision: str | None = None,
@@ -88,21 +92,44 @@ class MTEBModel:
         on_context: OnContext | None = None,
     ) -> None:
         self.model = model
-        self.setting = setting
+        self.variant = as_variant(model, context)
         self.audits: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._dtype, self._directory, self._watch, self._on_context = dtype, directory, watch, on_context
         self._pools: dict[tuple[str, str, str], list[str]] = {}
         self._newest: tuple[int, Encoder] | None = None
         self._corpus: TaskCorpus | None = None
-        self._meta = model_meta(model, setting, name, revision or model.fingerprint[:12], candidates)
+        self._name, self._revision, self._candidates = name, revision or model.fingerprint[:12], candidates
 
-    @property
+    @functools.cached_property
     def mteb_model_meta(self) -> Any:
-        """What mteb writes beside results; the context setting is its experiment."""
-        return self._meta
+        """mteb's description of the model; the context is its experiment, so a plain model has none, as in mteb."""
+        from mteb.models import ModelMeta
+        from mteb.models.model_meta import ScoringFunction
+
+        model, variant, name = self.model, self.variant, self._name
+        experiment: dict[str, Any] = {}
+        if takes_context(model):
+            size = variant.size or cast(ContextualModel, model).context_size
+            experiment = {"context": variant.name, "seed": variant.seed, "size": size}
+        if self._candidates is not None:
+            experiment["candidates"] = self._candidates
+        config = getattr(model, "config", None)
+        is_cosine = getattr(getattr(model, "settings", None), "normalize", model_kind(model) == DENSE)
+        return ModelMeta.create_empty(
+            overwrites={
+                "name": name if "/" in name else f"local/{name}",
+                "revision": self._revision,
+                "embed_dim": getattr(model, "dimension", getattr(config, "hidden_size", None)) or None,
+                "max_tokens": getattr(getattr(model, "settings", config), "max_length", None),
+                "similarity_fn_name": ScoringFunction("cosine" if is_cosine else "dot"),
+                "model_type": [MODEL_TYPES.get(model_kind(model), "sparse")],
+                "modalities": ["text"],
+                "experiment_kwargs": experiment or None,
+            }
+        )
 
     def prepare(self, task: Any) -> None:
-        """Register what the contexts of a task may be sampled from; its data must be loaded."""
+        """Register what the contexts of a loaded task may be sampled from."""
         self._pools.clear()
         self._newest = None
         if is_retrieval(task):
@@ -121,9 +148,7 @@ class MTEBModel:
         prompt_type: Any = None,
         **_: Any,
     ) -> np.ndarray:
-        """Vectors of the texts of a data loader, shape (n, dimension), float32.
-
-        Sparse ones are given as a full matrix, as mteb's own sparse models give theirs: its evaluators take no other.
+        """Vectors of the texts of a data loader, shape (n, dimension), float32; sparse ones as a full matrix.
 
         Raises
         ------
@@ -152,31 +177,30 @@ class MTEBModel:
                 "task.load_data(), or evaluate through cderetrieval.evaluate. It is never sampled from what is encoded."
             )
         if self._newest is None or self._newest[0] != id(pool):
-            encoder, context = encoder_in(
-                self.model, self.setting, ((str(i), text) for i, text in enumerate(pool)), self._dtype
-            )
+            pairs = ((str(i), text) for i, text in enumerate(pool))
+            encoder, context = encoder_in(self.model, self.variant, pairs, self._dtype)
+            assert context is not None
             self._newest = (id(pool), encoder)
             made = {**described(context), "pool": len(pool)}
             for key in (key for key, texts in self._pools.items() if texts is pool):
-                self._note(key, made)
+                self._report(key, made)
         return self._newest[1]
 
-    def _note(self, key: tuple[str, str, str], made: dict[str, Any]) -> None:
+    def _report(self, key: tuple[str, str, str], made: dict[str, Any]) -> None:
         self.audits[key] = made
         if made and self._on_context is not None:
             self._on_context(key[1], key[2], made)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Inner products, what an index ranks by, shape (n, m); vectors of cosine models have length 1."""
-        left, right = _matrix(embeddings1), _matrix(embeddings2)
-        return left @ right.T
+        """Inner products, by which an index ranks, shape (n, m); vectors of cosine models have length 1."""
+        return _matrix(embeddings1) @ _matrix(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Inner product of each pair, shape (n,)."""
         return (_matrix(embeddings1) * _matrix(embeddings2)).sum(dim=1)
 
     def index(self, corpus: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, **_: Any) -> None:
-        """Take the corpus; it is what the context is sampled from."""
+        """Take the corpus, from which the context is sampled."""
         self._corpus = TaskCorpus(corpus)
 
     def search(
@@ -190,45 +214,28 @@ class MTEBModel:
         top_ranked: Mapping[str, list[str]] | None = None,
         **_: Any,
     ) -> Run:
-        """Hits of each query: over the corpus, or among `top_ranked`."""
+        """Hits of each query in the corpus, or among `top_ranked`."""
         if self._corpus is None:
             raise InputError("index(corpus) must come before search(queries).")
         asked = dict(zip(queries["id"], query_texts(queries), strict=True))
-        task = (task_metadata.name, hf_subset, hf_split)
         found: Run = {}
         with contextlib.ExitStack() as stack:
-            blocks = self._blocks(asked, top_k, top_ranked, task_metadata, task, stack)
+            if top_ranked is None:
+                directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="corpus-", dir=self._directory))
+                retriever = index_corpus(self.model, self.variant, self._corpus, self._dtype, directory)
+                stack.callback(retriever.close)
+                blocks, context = search_blocks(retriever, asked, top_k), retriever.context
+            else:
+
+                def encode(encoder: Encoder, texts: Sequence[str], is_query: bool) -> Any:
+                    return encode_for(encoder, texts, task_metadata, "query" if is_query else "document")
+
+                blocks, context = rerank(self.model, self.variant, self._corpus, asked, top_ranked, self._dtype, encode)
+            made = audit(context, self._corpus, asked.values())
+            self._report((task_metadata.name, hf_subset, hf_split), made)
             for block in blocks if self._watch is None else self._watch(hf_subset, hf_split, blocks):
                 found.update(block)
         return found
-
-    def _blocks(
-        self,
-        asked: dict[str, str],
-        k: int,
-        top_ranked: Mapping[str, list[str]] | None,
-        metadata: Any,
-        task: tuple[str, str, str],
-        stack: contextlib.ExitStack,
-    ) -> Iterator[Run]:
-        assert self._corpus is not None
-        if top_ranked is not None:
-
-            def encode(encoder: Encoder, texts: Sequence[str], is_query: bool) -> Any:
-                return encode_for(encoder, texts, metadata, "query" if is_query else "document")
-
-            corpus = self._corpus
-            blocks, context = rerank(
-                self.model, self.setting, lambda: texts_of(corpus), asked, top_ranked, self._dtype, encode
-            )
-        else:
-            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="corpus-", dir=self._directory))
-            retriever = index_corpus(self.model, self.setting, self._corpus, self._dtype, directory)
-            stack.callback(retriever.close)
-            context = retriever.context
-            blocks = search_blocks(retriever, asked, k)
-        self._note(task, audit(context, self._corpus, asked.values()))
-        yield from blocks
 
 
 def encode_for(encoder: Any, texts: Sequence[str], task_metadata: Any, prompt_type: Any = None) -> Any:
@@ -245,9 +252,8 @@ def encode_for(encoder: Any, texts: Sequence[str], task_metadata: Any, prompt_ty
 def prompt_name(prompts: Mapping[str, str], task_metadata: Any, prompt_type: Any = None) -> str | None:
     """Name of a model's prompt for a task; None where none fits and mteb names no side.
 
-    The order is mteb's: task and side, task, type and side, type. Then query and document for what is searched, and
-    for the other types the families of the published models, ``clustering`` and ``classification`` (so for
-    reranking, as in mteb's settings for CDE), then the side, which every model has, with a prompt or without.
+    In mteb's order: task and side, task, type and side, type. Then for tasks that are not searched ``clustering`` or
+    ``classification`` (also for reranking, as in mteb's settings for CDE), then the side, which every model has.
     """
     side, kind = getattr(prompt_type, "value", prompt_type), task_metadata.type
     names = [name for part in (task_metadata.name, kind) for name in ((f"{part}-{side}", part) if side else (part,))]
@@ -261,29 +267,3 @@ def _matrix(vectors: Any) -> Any:
 
     tensor = torch.as_tensor(vectors).float()
     return tensor if tensor.ndim == 2 else tensor.reshape(1, -1)
-
-
-def model_meta(model: Any, setting: ContextSetting, name: str, revision: str, candidates: str | None = None) -> Any:
-    """mteb's description of a model; a plain one has no experiment, so that its results stand where mteb's own do."""
-    from mteb.models import ModelMeta
-    from mteb.models.model_meta import ScoringFunction
-
-    experiment: dict[str, Any] = {}
-    if takes_context(model):
-        experiment = {"context": setting.name, "seed": setting.seed, "size": setting.size or model.context_size}
-    if candidates is not None:
-        experiment["candidates"] = candidates
-    config = getattr(model, "config", None)
-    is_cosine = getattr(getattr(model, "settings", None), "normalize", model_kind(model) == DENSE)
-    return ModelMeta.create_empty(
-        overwrites={
-            "name": name if "/" in name else f"local/{name}",
-            "revision": revision,
-            "embed_dim": getattr(model, "dimension", getattr(config, "hidden_size", None)) or None,
-            "max_tokens": getattr(getattr(model, "settings", config), "max_length", None),
-            "similarity_fn_name": ScoringFunction("cosine" if is_cosine else "dot"),
-            "model_type": [MODEL_TYPES.get(model_kind(model), "sparse")],
-            "modalities": ["text"],
-            "experiment_kwargs": experiment or None,
-        }
-    )

@@ -1,10 +1,11 @@
-"""Figures in one style, and a comparison as a picture: differences with their intervals, sorted, zero marked.
+"""Figures in one style, and differences of two systems with their intervals, sorted, zero marked.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; a marker goes with each, which says the same.
+The colours are Okabe and Ito's, which colour-blind readers tell apart; each also has its own marker.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +14,6 @@ from ..files import as_path, atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from .compare import Comparison
 
 BETTER, WORSE, SAME = "#0072B2", "#D55E00", "#666666"
 GRID = "#DDDDDD"
@@ -32,20 +31,7 @@ _ROW_INCHES = 0.34
 
 
 def new_figure(width: float, height: float, *, grid: Literal["x", "y", "both"] = "x") -> tuple[Figure, Any]:
-    """An empty figure and its axes.
-
-    Parameters
-    ----------
-    width, height
-        In inches; 8 inches wide is read without scaling on a page of this documentation.
-    grid
-        Which lines help the eye.
-
-    Raises
-    ------
-    MissingDependencyError
-        If matplotlib is not installed.
-    """
+    """An empty figure and its axes, sizes in inches; 8 inches wide fit a page of the documentation without scaling."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -59,61 +45,39 @@ def new_figure(width: float, height: float, *, grid: Literal["x", "y", "both"] =
 
 
 def style_axes(axes: Any, grid: Literal["x", "y", "both"]) -> None:
-    """Lines that help the eye behind what is drawn, and no frame."""
+    """Draw grid lines behind the data, and no frame."""
     axes.grid(axis=grid, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a PNG, whole or not at all; the same numbers give the same bytes."""
+    """Write a PNG atomically; the same numbers give the same bytes."""
     path = as_path(path)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
     return path
 
 
-def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
-    """Draw the differences of a comparison.
-
-    Parameters
-    ----------
-    comparison
-        What to draw.
-    path
-        A PNG file; it is replaced.
-
-    Raises
-    ------
-    MissingDependencyError
-        If matplotlib is not installed.
-    """
-    rows = sorted(comparison.rows, key=lambda row: row["difference"])
+def plot_differences(rows: Sequence[Mapping[str, Any]], title: str, label: str, path: str | Path) -> Path:
+    """Draw rows with dataset, difference, low, high, p_holm and n_queries, as `Comparison` has them."""
+    rows = sorted(rows, key=lambda row: row["difference"])
     figure, axes = new_figure(7.5, 2.1 + _ROW_INCHES * len(rows))
     axes.axvline(0, color="black", linewidth=0.8)
     for place, row in enumerate(rows):
-        color, marker = _style(row["difference"], row["p_holm"])
-        difference = 100 * row["difference"]
-        if row["low"] == row["low"]:
+        color, marker = SAME, "o"
+        if row["p_holm"] < 0.05:
+            color, marker = (BETTER, "^") if row["difference"] > 0 else (WORSE, "v")
+        if row["low"] == row["low"]:  # not nan
             axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=color, linewidth=1.8)
-        axes.plot([difference], [place], marker=marker, markersize=7, color=color, linestyle="none")
-    axes.set_yticks(range(len(rows)), [_label(row["dataset"], row["n_queries"]) for row in rows])
+        axes.plot([100 * row["difference"]], [place], marker=marker, markersize=7, color=color, linestyle="none")
+    counts = [f" ({row['n_queries']:,} queries)" if row["n_queries"] else "" for row in rows]
+    axes.set_yticks(range(len(rows)), [row["dataset"] + count for row, count in zip(rows, counts, strict=True)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    metric = comparison.metric.replace("ndcg", "nDCG")
-    axes.set_xlabel(f"difference in {metric} x 100\n(mean and 95% interval over queries)", fontsize=9)
-    axes.set_title(f"{comparison.b}\nminus {comparison.a}", fontsize=10, loc="left")
+    axes.set_xlabel(f"{label}\n(mean and 95% interval over queries)", fontsize=9)
+    axes.set_title(title, fontsize=10, loc="left")
     _legend(figure)
     return save_figure(figure, path)
-
-
-def _style(difference: float, p_value: float) -> tuple[str, str]:
-    if not p_value < 0.05:
-        return SAME, "o"
-    return (BETTER, "^") if difference > 0 else (WORSE, "v")
-
-
-def _label(dataset: str, n_queries: int) -> str:
-    return f"{dataset} ({n_queries:,} queries)" if n_queries else dataset
 
 
 def _legend(figure: Figure) -> None:

@@ -1,108 +1,20 @@
-"""What an evaluation found: one cell for each model, context, seed, dataset, subset and split.
-
-A cell holds the means of its metrics and, for retrieval, the metrics of each query, which tests of significance need
-and mteb does not keep. `Results` is a collection of cells that hands itself to people as pandas frames.
-"""
+"""Results of an evaluation as pandas frames and tables: cells of a model, context, seed, dataset, subset and split."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .metrics import PerQuery
-from .report import markdown_table, terminal_table, wide_table
+from ..files import as_path, atomic_write
+from .cell import MAIN, Cell
+from .compare import Comparison, compare_systems
+from .folder import ResultsFolder
+from .tables import markdown_table, terminal_table, wide_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from .compare import Comparison
-
-# The metric by which a task is ranked: nDCG@10 for retrieval, accuracy for classification, ...
-MAIN = "main_score"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Scores of one model in one context on one split of one dataset.
-
-    Attributes
-    ----------
-    model, context, seed
-        What was evaluated.
-    dataset, subset, split, revision
-        On what; `revision` changes with the data.
-    type, group
-        mteb's task type; and the aggregate that the dataset is part of.
-    metrics
-        Means, ``"main_score"`` among them.
-    scores
-        Metrics of each query, for retrieval.
-    audit
-        What the context was made of.
-    seconds
-        Wall time of encoding, searching and scoring.
-    candidates
-        First-stage model and depth, where candidates were reranked.
-    """
-
-    model: str
-    context: str
-    seed: int
-    dataset: str
-    subset: str
-    split: str
-    revision: str
-    type: str
-    metrics: dict[str, float]
-    group: str | None = None
-    scores: PerQuery | None = None
-    audit: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    candidates: str | None = None
-
-    @property
-    def system(self) -> str:
-        """Model and context: what is compared."""
-        return f"{self.model}/{self.context}"
-
-    @property
-    def column(self) -> str:
-        """What tables call the dataset: its name, with split and subset where they are not the usual ones."""
-        extra = [part for part in (self.subset, self.split) if part not in ("default", "test")]
-        depth = f"@{self.candidates.rpartition('@')[2]}" if self.candidates else ""
-        return self.dataset + depth + (f" ({', '.join(extra)})" if extra else "")
-
-    @property
-    def file_name(self) -> str:
-        """What its files are called in a folder of results."""
-        return cell_name(self.dataset, self.subset, self.split, self.candidates)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of the long table, one for each metric."""
-        n_queries = len(self.scores.query_ids) if self.scores else None
-        fixed = {
-            "model": self.model,
-            "dataset": self.column,
-            "context": self.context,
-            "seed": self.seed,
-            "type": self.type,
-            "group": self.group or self.column,
-        }
-        for metric, value in self.metrics.items():
-            yield {**fixed, "metric": metric, "value": value, "n_queries": n_queries}
-
-
-def cell_name(dataset: str, subset: str, split: str, candidates: str | None) -> str:
-    """Name of the files of an evaluation.
-
-    >>> cell_name("SciFact", "default", "test", "all-MiniLM-L6-v2@1024")
-    'SciFact@1024.test'
-    """
-    depth = f"@{candidates.rpartition('@')[2]}" if candidates else ""
-    return ".".join([dataset + depth, *([subset] if subset != "default" else []), split])
 
 
 class Results:
@@ -111,12 +23,13 @@ class Results:
     Parameters
     ----------
     cells
-        In the order in which tables shall name models and datasets.
+        Scores of one model in one context on one dataset each; tables keep their order.
     directory
-        Where they are kept, if anywhere.
+        Folder that holds them, if any.
 
     Examples
     --------
+    >>> from cderetrieval.evaluation.cell import Cell
     >>> cell = Cell("tiny", "own", 0, "toy", "default", "test", "r1", "Retrieval", {"ndcg@10": 0.5, "main_score": 0.5})
     >>> Results([cell]).to_frame()[["model", "dataset", "metric", "value"]].to_dict("records")[0]
     {'model': 'tiny', 'dataset': 'toy', 'metric': 'ndcg@10', 'value': 0.5}
@@ -142,9 +55,7 @@ class Results:
         StoreError
             If it is none, or a file in it is damaged.
         """
-        from .folder import ResultsFolder
-
-        return ResultsFolder.open(directory).results()
+        return cls(ResultsFolder(directory).cells(), as_path(directory))
 
     @property
     def systems(self) -> list[str]:
@@ -215,8 +126,6 @@ class Results:
 
     def compare(self, a: str, b: str, metric: str = "ndcg@10") -> Comparison:
         """Compare two systems, ``model/context`` or, where it has one context, ``model``; see `compare_systems`."""
-        from .compare import compare_systems
-
         return compare_systems(self.of(a), self.of(b), metric)
 
     def of(self, system: str) -> list[Cell]:
@@ -232,3 +141,16 @@ class Results:
             what = "no system is" if not matches else "several systems are"
             raise InputError(f"{what} called {system!r}; there are {', '.join(self.systems)}.")
         return [cell for cell in self.cells if cell.system == matches[0]]
+
+
+def write_tables(folder: ResultsFolder) -> None:
+    """Write the tables of all finished evaluations of a folder, and list these in its manifest."""
+    cells = folder.cells()
+    if not cells:
+        return
+    folder.list_cells(cells)
+    results = Results(cells, folder.directory)
+    with atomic_write(folder.directory / "results.csv") as temporary:
+        results.to_frame().to_csv(temporary, index=False, errors="backslashreplace")
+    with atomic_write(folder.directory / "table.md") as temporary:
+        temporary.write_text(results.markdown() + "\n", encoding="utf-8", errors="backslashreplace")

@@ -20,8 +20,8 @@ import numpy as np
 
 from ..errors import StoreError
 from ..files import atomic_write, read_json, reading, write_json
+from .cell import MAIN, Cell
 from .metrics import PerQuery
-from .results import MAIN, Cell
 
 SEAL, QUERIES = "sha256", "queries"
 # Eight digits of each query are kept; and rounding may carry a metric over 1.

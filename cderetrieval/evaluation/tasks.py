@@ -16,27 +16,19 @@ from typing import Any
 
 from ..corpora.beir_folder import read_beir
 from ..corpora.dataset import Dataset
-from ..errors import InputError, missing_dependency
+from ..errors import CDEError, InputError, missing_dependency
 from ..files import as_path
-from .inject import inject
+from ..models.locate import looks_like_path
+from .mteb_data import is_retrieval, use_folder
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class TaskSubject:
-    """An mteb task to evaluate.
+    """An mteb task to evaluate; its data comes from `folder`, or from the hub.
 
-    Attributes
-    ----------
-    task
-        The task, without its data; or with data that the caller has put there.
-    folder
-        Where its data comes from; None: from the hub.
-    splits
-        Which splits; None: those of the task.
-    group
-        The aggregate it belongs to (CQADupstack), of whose mean tables have one column.
+    `splits` replaces those of the task. `group` is the aggregate it belongs to (CQADupstack), one column of tables.
     """
 
     task: Any
@@ -46,26 +38,15 @@ class TaskSubject:
 
     @property
     def name(self) -> str:
-        """What result tables call it."""
+        """Name in tables."""
         return str(self.task.metadata.name)
 
     def load(self, directory: Path) -> Any:
-        """The task with its data.
-
-        Parameters
-        ----------
-        directory
-            For files that must stay as long as the task is used.
-
-        Raises
-        ------
-        InputError
-            If the hub does not give the data; the message says which file to put where.
-        """
+        """The task with its data; `directory` is for files that must stay as long as the task is used."""
         if self.task.data_loaded:
             return self.task
         if self.folder is not None:
-            inject(self.task, self.folder, directory, self.splits)
+            use_folder(self.task, self.folder, directory, self.splits)
             _compare_size(self.task)
             return self.task
         if self.splits is not None:
@@ -79,28 +60,68 @@ class TaskSubject:
 
 @dataclass
 class GroupedDataset:
-    """A dataset of one's own that is part of a group, of whose mean tables have one column."""
+    """A dataset of one's own, and the group whose mean is one column of tables."""
 
     dataset: Dataset
     group: str | None = None
 
     @property
     def name(self) -> str:
-        """What result tables call it."""
+        """Name in tables."""
         return self.dataset.name
 
 
 Subject = TaskSubject | GroupedDataset
 
 
-def tasks_named(names: Iterable[str], splits: Sequence[str] | None = None) -> list[TaskSubject]:
-    """mteb tasks by name, upper and lower case being the same; aggregates are expanded.
+def subjects_of(tasks: Any, split: str | None = None) -> list[Subject]:
+    """Subjects from a name, folder, dataset or mteb task, or from a list of them."""
+    found: list[Subject] = []
+    for one in tasks if isinstance(tasks, list | tuple) else [tasks]:
+        if isinstance(one, Dataset):
+            found.append(GroupedDataset(one))
+        elif isinstance(one, TaskSubject | GroupedDataset):
+            found.append(one)
+        elif isinstance(one, Path) or (isinstance(one, str) and _means_folder(one)):
+            found += folder_subjects([one], split)
+        elif isinstance(one, str):
+            found += named_subjects(one, split)
+        elif hasattr(one, "metadata"):
+            found.append(TaskSubject(one, None, None if split is None else [split]))
+        else:
+            raise InputError(f"tasks: {type(one).__name__} is no name, folder, Dataset or mteb task.")
+    if not found:
+        raise InputError("tasks is empty: name a task, a benchmark or a folder.")
+    return found
 
-    Raises
-    ------
-    InputError
-        If a name is unknown (the nearest are offered), or the task is not one of text.
-    """
+
+def _means_folder(name: str) -> bool:
+    """Whether a name is that of a folder; a folder with a task's name counts only if it holds data."""
+    folder = as_path(name)
+    if "=" in name or not folder.is_dir():
+        return "=" in name
+    if looks_like_path(name) or any(True for one in ("qrels", "*/qrels", "corpus.jsonl*") for _ in folder.glob(one)):
+        return True
+    try:
+        return not named_subjects(name)
+    except CDEError:
+        return True
+
+
+def named_subjects(name: str, split: str | None = None) -> list[TaskSubject]:
+    """The task or the tasks of the benchmark of a name."""
+    splits = None if split is None else [split]
+    try:
+        return tasks_named([name], splits)
+    except InputError as unknown:
+        try:
+            return benchmark_tasks(name, splits)
+        except InputError:
+            raise unknown from None
+
+
+def tasks_named(names: Iterable[str], splits: Sequence[str] | None = None) -> list[TaskSubject]:
+    """mteb tasks by name in upper or lower case; aggregates are expanded, and unknown names get suggestions."""
     mteb = _mteb()
     known = {task.metadata.name: task for task in mteb.get_tasks(exclude_superseded=False)}
     lower = {name.lower(): name for name in known}
@@ -115,7 +136,8 @@ def tasks_named(names: Iterable[str], splits: Sequence[str] | None = None) -> li
 def benchmark_tasks(name: str, splits: Sequence[str] | None = None) -> list[TaskSubject]:
     """All tasks of an mteb benchmark, such as ``"MTEB(eng, v1)"`` or ``"BEIR"``."""
     mteb = _mteb()
-    known = {one: benchmark.name for benchmark in mteb.get_benchmarks() for one in _names(benchmark)}
+    benchmarks = mteb.get_benchmarks()
+    known = {alias: one.name for one in benchmarks for alias in (one.name, *(one.aliases or ()))}
     if name not in known:
         same = [one for one in known if one.lower() == name.lower()]
         if not same:
@@ -125,13 +147,7 @@ def benchmark_tasks(name: str, splits: Sequence[str] | None = None) -> list[Task
 
 
 def folder_subjects(folders: Iterable[str | Path], split: str | None = None) -> list[Subject]:
-    """BEIR folders, each ``FOLDER`` or ``NAME=FOLDER``; a folder of BEIR folders (CQADupstack) is a group.
-
-    Raises
-    ------
-    InputError
-        If a folder does not exist or is none.
-    """
+    """BEIR folders, each ``FOLDER`` or ``NAME=FOLDER``; a folder of BEIR folders (CQADupstack) is a group."""
     found: list[Subject] = []
     for given in folders:
         name, folder = _named_folder(given)
@@ -143,11 +159,6 @@ def folder_subjects(folders: Iterable[str | Path], split: str | None = None) -> 
         else:
             found += [_folder_subject(f"{name}-{part.name}", part, split, group=name) for part in parts]
     return found
-
-
-def holds_dataset(folder: Path) -> bool:
-    """Whether a folder, or one inside it, holds judgements of the BEIR layout."""
-    return any(True for pattern in ("qrels", "*/qrels", "corpus.jsonl*") for _ in folder.glob(pattern))
 
 
 def task_for(name: str) -> Any | None:
@@ -193,19 +204,12 @@ def _named_folder(given: str | Path) -> tuple[str, Path]:
 
 
 def _expand(task: Any, splits: Sequence[str] | None) -> list[TaskSubject]:
-    parts = getattr(task.metadata, "tasks", None)
-    if parts:
-        name = task.metadata.name
-        return [TaskSubject(part, None, splits, name) for part in task.metadata.tasks]
+    name = task.metadata.name
+    if parts := getattr(task.metadata, "tasks", None):
+        return [TaskSubject(part, None, splits, name) for part in parts]
     if task.metadata.modalities != ["text"]:
-        raise InputError(
-            f"{task.metadata.name} is a task of {', '.join(task.metadata.modalities)}; models here read text."
-        )
+        raise InputError(f"{name} is a task of {', '.join(task.metadata.modalities)}; models here read text.")
     return [TaskSubject(task, None, splits)]
-
-
-def _names(benchmark: Any) -> list[str]:
-    return [benchmark.name, *(benchmark.aliases or ())]
 
 
 def _key(name: str) -> str:
@@ -239,8 +243,6 @@ def _compare_size(task: Any) -> None:
 def _unreachable(task: Any, error: Exception) -> str:
     name = task.metadata.name
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    from .mteb_context import is_retrieval
-
     if is_retrieval(task):
         split = task.eval_splits[0]
         remedy = (

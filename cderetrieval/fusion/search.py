@@ -185,5 +185,5 @@ def judged_queries(queries: Any, qrels: Any) -> tuple[dict[str, str], Qrels]:
 
 _NEEDED = (
     "tune needs queries, query id to text, and qrels, query id to document id to grade: read_beir gives both, "
-    "and cderetrieval.evaluation.forms.as_qrels reads other forms."
+    "and cderetrieval.evaluation.metrics.as_qrels reads other forms."
 )

@@ -17,7 +17,7 @@ from cderetrieval.corpora.qrels import read_qrels
 from cderetrieval.corpora.readers import read_documents
 from cderetrieval.documents import document_rows
 from cderetrieval.errors import CDEError, InputError, MissingDependencyError
-from cderetrieval.evaluation.forms import as_run
+from cderetrieval.evaluation.metrics import as_run
 from cderetrieval.training.sources import Source, find_sources, read_rows
 
 ROWS = [

@@ -13,9 +13,7 @@ from cderetrieval.corpora.dataset import Dataset, make_dataset
 from cderetrieval.corpora.known_item import known_item
 from cderetrieval.documents import document_rows, named_queries, query_texts
 from cderetrieval.errors import InputError
-from cderetrieval.evaluation.gain import context_gain
-from cderetrieval.evaluation.metrics import evaluate_run
-from cderetrieval.evaluation.runner import evaluate
+from cderetrieval.evaluation import context_gain, evaluate, evaluate_run
 from cderetrieval.filters import parse_filter
 from cderetrieval.judgements import as_qrels, parse_grade
 from cderetrieval.testing import HashEncoder, tiny_model

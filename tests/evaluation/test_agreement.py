@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from cderetrieval.corpora.beir_folder import read_beir, write_beir
+from cderetrieval.evaluation import evaluate
 from cderetrieval.evaluation.beir_model import BeirModel
-from cderetrieval.evaluation.retrieval import evaluate_retrieval
-from cderetrieval.evaluation.runner import evaluate
+from cderetrieval.evaluation.runner import evaluate_retrieval
 from cderetrieval.testing import tiny_model
 
 METRICS = {"ndcg@10": ("NDCG@10", "ndcg_at_10"), "map@100": ("MAP@100", "map_at_100")}
@@ -73,7 +73,7 @@ NAMES = ("med", "cisi", "cranfield", "feedbackqa", "nfcorpus-preprocessed", "sci
 def test_every_real_folder_scores_as_pytrec_eval(words, shared_data, name):
     pytrec_eval = pytest.importorskip("pytrec_eval")
     dataset = read_beir(shared_data / "eval" / name)
-    found = evaluate_retrieval(words, dataset, name="words", show_progress=False)
+    found = evaluate_retrieval(words, dataset, show_progress=False)
     measures = {"ndcg_cut.10": "ndcg@10", "map_cut.100": "map@100", "recall.100": "recall@100", "P.10": "p@10"}
     measures["recip_rank"] = "mrr@100"
     expected = pytrec_eval.RelevanceEvaluator(dataset.qrels, set(measures)).evaluate(found.run)

@@ -75,7 +75,7 @@ def test_truncated(tiny, toy_folder, capsys, monkeypatch, words):
         (["--data", "TOY", "--split", "dev"], "has no split 'dev'; it has test"),
         (["--data", "SciFact=TOY", "--split", "train"], "has no split 'train'"),
         (["--data", "TOY", "--ask", "x", "--ask-in", "numpy"], "'numpy' is not evaluated here; choose one of toy"),
-        (["--data", "TOY", "--context", "onw"], "neither own, random, null nor a file"),
+        (["--data", "TOY", "--context", "onw"], "neither 'own', 'random', 'null' nor a file"),
         (["--data", "TOY", "--context-size", "0"], "must be at least 1"),
         (["--data", "TOY", "--seeds", "0"], "--seeds 0 must be at least 1"),
         (["--data", "TOY", "--compare", "a", "b"], "no system is called 'a'"),

@@ -13,15 +13,14 @@ from cderetrieval import evaluate
 from cderetrieval.cli import main
 from cderetrieval.errors import ConfigError, InputError, ModelError, StoreError
 from cderetrieval.evaluation.beir_model import BeirModel, BeirSearch
-from cderetrieval.evaluation.candidates import first_stage, rerank
-from cderetrieval.evaluation.retrieval import evaluate_retrieval, texts_of
-from cderetrieval.evaluation.setting import ContextSetting, settings_for
+from cderetrieval.evaluation.rerank import FirstStage, rerank
+from cderetrieval.evaluation.runner import evaluate_retrieval
+from cderetrieval.evaluation.variants import variants_for
 from cderetrieval.fusion import Fusion, Hybrid
 from cderetrieval.fusion.model import HybridModel, is_hybrid, load_model, takes_context
 from cderetrieval.models.bm25 import BM25
 from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory, tiny_sparse_embed, tiny_splade
 
-NONE = ContextSetting("none", "own")
 FAMILIES = {
     "bm25": BM25,
     "hybrid": lambda: HybridModel({"hash": HashEncoder(), "words": BM25(None)}, Fusion("weighted", (0.1, 0.9))),
@@ -49,10 +48,10 @@ def test_a_dataset_of_ones_own(model, toy, tmp_path):
 
 
 def test_candidates_are_reranked(model, toy):
-    [setting] = settings_for(model, ["own"], 4)
-    full = evaluate_retrieval(model, toy, name="m", context=setting, show_progress=False)
+    [variant] = variants_for(model, ["own"], 4)
+    full = evaluate_retrieval(model, toy, context=variant, show_progress=False)
     candidates = {query: [*list(hits)[1:6], "d59"] for query, hits in full.run.items()}
-    blocks, context = rerank(model, setting, lambda: texts_of(toy.corpus), toy.queries, candidates)
+    blocks, context = rerank(model, variant, toy.corpus, toy.queries, candidates)
     found = {query: hits for block in blocks for query, hits in block.items()}
     assert (context is not None) == takes_context(model)
     for query, hits in found.items():
@@ -62,14 +61,14 @@ def test_candidates_are_reranked(model, toy):
         assert [hits[document] for document in ranked] == pytest.approx([hits[document] for document in kept], abs=1e-5)
         assert min(hits.values()) == min(hits[document] for document in set(hits) - set(kept) or set(hits))
     with pytest.raises(InputError, match="1 candidates are not in the corpus, the first is 'nowhere'"):
-        rerank(model, setting, lambda: texts_of(toy.corpus), toy.queries, {"q0": ["nowhere"]})
+        rerank(model, variant, toy.corpus, toy.queries, {"q0": ["nowhere"]})
 
 
 def test_words_choose_candidates(toy):
-    found = first_stage(BM25(), toy, 7)
+    found = FirstStage("bm25", BM25(), 7).candidates(toy)
     assert max(map(len, found.values())) == 7
     with pytest.raises(InputError, match="must be a model without context"):
-        first_stage(FAMILIES["contextual hybrid"](), toy, 7)
+        FirstStage("both", FAMILIES["contextual hybrid"](), 7).candidates(toy)
 
 
 def test_beirs_own_evaluation_agrees(model, toy):
@@ -79,7 +78,7 @@ def test_beirs_own_evaluation_agrees(model, toy):
     corpus = {row["id"]: {"title": row["title"], "text": row["text"]} for row in toy.corpus}
     retriever = EvaluateRetrieval(BeirSearch(model, context_size=4))
     ndcg, _, recall, _ = retriever.evaluate(toy.qrels, retriever.retrieve(corpus, toy.queries), [10, 100])
-    ours = evaluate_retrieval(model, toy, name="m", context_size=4, show_progress=False).scores.mean()
+    ours = evaluate_retrieval(model, toy, context_size=4, show_progress=False).scores.mean()
     assert ndcg["NDCG@10"] == pytest.approx(ours["ndcg@10"], abs=1e-5)
     assert recall["Recall@100"] == pytest.approx(ours["recall@100"], abs=1e-5)
     with pytest.raises(InputError, match="takes dense vectors, and this model is"):
@@ -95,7 +94,7 @@ def mock(*types):
 
 def test_mtebs_retrieval_and_reranking_tasks(model, tmp_path):
     pytest.importorskip("mteb")
-    from cderetrieval.evaluation.mteb_context import is_retrieval
+    from cderetrieval.evaluation.mteb_data import is_retrieval
 
     wanted = {"MockRetrievalTask", "MockRerankingTask", "MockInstructionReranking"}
     tasks = [task for task in mock() if task.metadata.name in wanted]
@@ -116,7 +115,7 @@ def test_tasks_that_need_vectors_are_refused_by_name(family, toy):
     tasks = [toy, *(task for task in mock("STS") if task.metadata.name == "MockSTSTask")]
     with pytest.raises(InputError, match=rf"MockSTSTask is a task of type STS, which needs one vector.*'{kind}' model"):
         evaluate({"m": model}, tasks, show_progress=False)
-    adapter = MTEBModel(model, NONE, name="m")
+    adapter = MTEBModel(model, name="m")
     with pytest.raises(InputError, match=f"MockSTSTask compares vectors, and a '{kind}' model has no single vector"):
         adapter.encode([{"text": ["a"]}], task_metadata=tasks[1].metadata, hf_split="test", hf_subset="default")
 

@@ -8,9 +8,7 @@ from cderetrieval import Results, evaluate
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.errors import InputError
 from cderetrieval.evaluation.beir_model import BeirModel, BeirSearch
-from cderetrieval.evaluation.forms import as_run
-from cderetrieval.evaluation.metrics import evaluate_run
-from cderetrieval.evaluation.retrieval import Scorer
+from cderetrieval.evaluation.metrics import Scorer, as_run, evaluate_run
 from cderetrieval.testing import tiny_model
 
 

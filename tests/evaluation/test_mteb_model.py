@@ -12,16 +12,16 @@ from mteb.mocks import MOCK_TASK_TEST_GRID  # noqa: E402
 from mteb.models import EncoderProtocol, SearchProtocol  # noqa: E402
 
 from cderetrieval import Context, Retriever, load  # noqa: E402
+from cderetrieval.context.spec import ContextSpec  # noqa: E402
 from cderetrieval.errors import ContextError  # noqa: E402
-from cderetrieval.evaluation.inject import TaskCorpus, query_texts  # noqa: E402
-from cderetrieval.evaluation.mteb_context import context_pools, is_retrieval  # noqa: E402
+from cderetrieval.evaluation import evaluate  # noqa: E402
+from cderetrieval.evaluation.mteb_data import TaskCorpus, context_pools, is_retrieval, query_texts  # noqa: E402
 from cderetrieval.evaluation.mteb_model import MTEBModel, encode_for, prompt_name  # noqa: E402
-from cderetrieval.evaluation.runner import evaluate  # noqa: E402
-from cderetrieval.evaluation.setting import context_setting, settings_for  # noqa: E402
+from cderetrieval.evaluation.variants import context_variant  # noqa: E402
 from cderetrieval.models.statistics import StatisticsModel  # noqa: E402
 from cderetrieval.testing import tiny_dense_directory, tiny_model  # noqa: E402
 
-OWN = context_setting("own", 4)
+OWN = context_variant("own", 4)
 
 
 def mock(name):
@@ -45,10 +45,10 @@ class Spy:
         return self._model.embed_context(texts, **kwargs)
 
 
-def run(name, setting=OWN):
+def run(name, variant=OWN):
     model, task = Spy(), mock(name)
     task.load_data()
-    adapter = MTEBModel(model, setting, name="tiny")
+    adapter = MTEBModel(model, variant, name="tiny")
     adapter.prepare(task)
     mteb.evaluate(adapter, task, cache=None, show_progress_bar=False, co2_tracker=False)
     return model, task, adapter
@@ -87,7 +87,7 @@ def test_protocols_and_encode_without_context(words):
     batches = [{"text": ["a", "b"]}]
     with pytest.raises(ContextError, match="no context is registered for MockSTSTask, subset 'default', split 'test'"):
         adapter.encode(batches, task_metadata=task.metadata, hf_split="test", hf_subset="default")
-    plain = MTEBModel(words, settings_for(words, ["own"])[0], name="org/words")
+    plain = MTEBModel(words, name="org/words")
     assert plain.encode(batches, task_metadata=task.metadata, hf_split="test", hf_subset="default").shape == (2, 96)
     assert plain.mteb_model_meta.experiment_kwargs is None
     assert plain.mteb_model_meta.name == "org/words"
@@ -140,10 +140,9 @@ def test_the_same_sample_in_any_order_of_rows():
     [(_, texts)] = context_pools(task)
     model = tiny_model()
     pool = [(str(i), text) for i, text in enumerate(texts)]
-    assert OWN.make(model, pool).digest == OWN.make(model, pool[::-1]).digest
-    assert (
-        context_setting("own", 2, seed=1).make(model, pool).digest != context_setting("own", 2).make(model, pool).digest
-    )
+    make = ContextSpec.parse("own").make
+    assert make(model, pool, size=4).digest == make(model, pool[::-1], size=4).digest
+    assert make(model, pool, size=2, seed=1).digest != make(model, pool, size=2).digest
 
 
 def test_rerank_scores_equal_the_retrievers(make_toy):
@@ -175,7 +174,7 @@ def test_documents_without_text_are_kept(words):
         {"id": "b", "text": "again"},
     ]
     metadata = mock("MockRetrievalTask").metadata
-    adapter = MTEBModel(words, settings_for(words, ["own"])[0], name="words")
+    adapter = MTEBModel(words, name="words")
     common = {"task_metadata": metadata, "hf_split": "test", "hf_subset": "default"}
     adapter.index(rows, **common)
     hits = adapter.search({"id": ["q"], "text": ["bees"]}, top_k=10, **common)["q"]
@@ -240,7 +239,7 @@ def test_a_side_without_a_prompt_stays_that_side(side):
 def test_an_unfitting_prompt_is_left_out():
     model, task = tiny_model(prompts={"query": "q: ", "document": "d: "}), mock("MockSTSTask")
     task.load_data()
-    adapter = MTEBModel(model, context_setting("null"), name="tiny")
+    adapter = MTEBModel(model, "null", name="tiny")
     adapter.prepare(task)
     found = adapter.encode([{"text": ["owl"]}], task_metadata=task.metadata, hf_split="test", hf_subset="default")
     bare = tiny_model(prompts={"query": "", "document": ""}).in_context(None).encode_document(["owl"])

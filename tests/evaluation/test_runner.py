@@ -6,10 +6,9 @@ import pytest
 
 from cderetrieval import Results, context_gain, evaluate
 from cderetrieval.corpora.beir_folder import write_beir
-from cderetrieval.errors import ConfigError, InputError, MismatchError, ModelError, StoreError
-from cderetrieval.evaluation.forms import as_run
-from cderetrieval.evaluation.metrics import evaluate_run
-from cderetrieval.evaluation.setting import context_setting
+from cderetrieval.errors import ConfigError, ContextError, InputError, MismatchError, ModelError, StoreError
+from cderetrieval.evaluation.metrics import as_run, evaluate_run
+from cderetrieval.evaluation.variants import context_variant
 from cderetrieval.testing import tiny_model, tiny_model_directory
 
 SMALL = {"context_size": 4, "show_progress": False}
@@ -185,12 +184,12 @@ def test_groups_are_one_column(words, make_toy, tmp_path):
 
 
 def test_context_settings():
-    assert context_setting(None, seed=3) == context_setting("null")
-    assert context_setting("own", 8, 2).folder == "own/seed-2"
-    with pytest.raises(ConfigError, match="neither own, random, null nor a file"):
-        context_setting("onw")
+    assert context_variant(None, seed=3) == context_variant("null")
+    assert context_variant("own", 8, 2).folder == "own/seed-2"
+    with pytest.raises(ContextError, match="neither 'own', 'random', 'null' nor a file"):
+        context_variant("onw")
     with pytest.raises(ConfigError, match="must be at least 1"):
-        context_setting("own", 0)
+        context_variant("own", 0)
 
 
 def test_comparison_averages_seeds_per_query(toy, make_words, tmp_path):

@@ -8,7 +8,7 @@ mteb = pytest.importorskip("mteb")
 
 from cderetrieval.corpora.beir_folder import write_beir  # noqa: E402
 from cderetrieval.errors import InputError  # noqa: E402
-from cderetrieval.evaluation.runner import evaluate  # noqa: E402
+from cderetrieval.evaluation import evaluate  # noqa: E402
 from cderetrieval.evaluation.tasks import (  # noqa: E402
     GroupedDataset,
     TaskSubject,

@@ -1,12 +1,11 @@
-"""How much does context buy on my own documents? One call, one answer with an interval.
+"""What is a context worth on one's own documents? One call, one answer with an interval.
 
     print(context_gain(documents))                          # queries generated from the documents
     print(context_gain(documents, queries, qrels))          # one's own questions and judgements
 
 The model searches the same documents for the same queries in its null context, in one of neutral sentences, and in
-samples of the documents themselves. Without judgements, queries are made from the documents (`known_item`: the title,
-or the first sentence, must find the rest); the answer then says "generated", since such queries compare settings and
-do not tell how well real questions will be answered.
+samples of the documents themselves. Without judgements, queries are made from the documents: the title, or the first
+sentence, must find the rest. Such queries compare contexts and do not tell how well real questions will be answered.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..context.spec import NULL, OWN, RANDOM
 from ..corpora.dataset import Dataset, make_dataset
 from ..corpora.known_item import known_item
 from ..documents import document_rows, named_queries
@@ -23,17 +23,15 @@ from ..embedding import Model, is_contextual
 from ..errors import InputError, ModelError
 from ..models.load import load
 from ..models.locate import DEFAULT_MODEL, short_name
+from .api import evaluate
 from .compare import Comparison, averaged
-from .forms import as_qrels
-from .report import terminal_table
+from .metrics import as_qrels
 from .results import Results
-from .runner import evaluate
-from .significance import bootstrap_interval
+from .stats import bootstrap_interval
+from .tables import terminal_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CONTEXTS = ("null", "random", "own")
 
 
 @dataclass(frozen=True)
@@ -81,15 +79,13 @@ class ContextGain:
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
-        frame = self.to_frame()
-        for name in (self.metric, "low", "high", "gain", "gain_low", "gain_high"):
-            frame[name] *= 100
-        shown = frame.drop(columns="p").rename(columns={"low": "95% from", "high": "to"})
-        shown = shown.rename(columns={"gain": "own gains", "gain_low": "from", "gain_high": "to "})
+        frame = self.to_frame().drop(columns="p")
+        frame[[self.metric, "low", "high", "gain", "gain_low", "gain_high"]] *= 100
+        titles = {"low": "95% from", "high": "to", "gain": "own gains", "gain_low": "from", "gain_high": "to "}
         queries = f"{len(self.dataset.queries)} {'generated' if self.generated else 'given'} queries"
         head = f"{self.results.cells[0].model}: {self.metric} x 100, {len(self.dataset.corpus)} documents, {queries}"
         tail = f" ({self.dataset.name.replace('-', ' ')}: compares contexts, not quality)" if self.generated else ""
-        return f"{head}{tail}\n{terminal_table(shown, 2)}"
+        return f"{head}{tail}\n{terminal_table(frame.rename(columns=titles), 2)}"
 
 
 def context_gain(
@@ -116,7 +112,7 @@ def context_gain(
         As for :meth:`Retriever.add <cderetrieval.retriever.Retriever.add>`.
     queries, qrels
         Query id to text, and query id to document id to grade, or another form of judgements that
-        :func:`~cderetrieval.evaluation.forms.as_qrels` reads; both or neither. Neither: queries are generated.
+        :func:`~cderetrieval.evaluation.metrics.evaluate_run` reads; both or neither. Neither: queries are generated.
     model
         A contextual model or its name.
     key, on
@@ -157,11 +153,11 @@ def context_gain(
         raise ModelError(f"{model!r} takes no context; pass a contextual model, {DEFAULT_MODEL!r} for example.")
     if (queries is None) != (qrels is None):
         raise InputError("pass queries and qrels together, or neither, to have queries generated.")
-    dataset = _dataset(documents, queries, qrels, key, on, n_queries)
+    dataset = _dataset(documents, queries, qrels, key, [on] if isinstance(on, str) else on, n_queries)
     results = evaluate(
         {short_name(model) if isinstance(model, str | Path) else type(loaded).__name__: loaded},
         dataset,
-        context=CONTEXTS,
+        context=(NULL, RANDOM, OWN),
         context_size=context_size,
         seeds=seeds,
         dtype=dtype,
@@ -170,17 +166,10 @@ def context_gain(
     return ContextGain(results, metric, queries is None, dataset)
 
 
-def _dataset(
-    documents: Any,
-    queries: Any,
-    qrels: Any,
-    key: str,
-    on: str | Sequence[str] | None,
-    n_queries: int,
-) -> Dataset:
-    fields = [on] if isinstance(on, str) else None if on is None else list(on)
-    rows = list(document_rows(documents, key, fields))
-    if queries is not None and qrels is not None:
+def _dataset(documents: Any, queries: Any, qrels: Any, key: str, on: Sequence[str] | None, n_queries: int) -> Dataset:
+    """One's own documents with the given queries, or with generated ones."""
+    rows = list(document_rows(documents, key, None if on is None else list(on)))
+    if queries is not None:
         texts = ({"id": identity, "text": text} for identity, text, _ in rows)
         judged, asked = as_qrels(qrels), named_queries(queries)
         unknown = [query for query in judged if query not in asked]
@@ -188,6 +177,7 @@ def _dataset(
             raise InputError(f"qrels judge queries that are not given: {unknown[:3]}.")
         return make_dataset("yours", texts, {query: asked[query] for query in judged}, judged)
     payloads = [{**payload, key: identity} for identity, _, payload in rows]
-    if fields is None:
-        fields = ["title", "text"] if any(payload.get("title") for payload in payloads) else ["text"]
+    if on is None:
+        on = ["title", "text"] if any(payload.get("title") for payload in payloads) else ["text"]
+    fields = list(on)
     return known_item(payloads, key, fields if len(fields) > 1 else fields[0], n_queries)

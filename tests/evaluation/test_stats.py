@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cderetrieval.errors import InputError
-from cderetrieval.evaluation.significance import bootstrap_interval, holm, paired_tests
+from cderetrieval.evaluation.stats import bootstrap_interval, holm, paired_tests
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cderetrieval.errors import InputError
-from cderetrieval.evaluation.report import LONG_COLUMNS, markdown_table, terminal_table, wide_table
+from cderetrieval.evaluation.tables import LONG_COLUMNS, markdown_table, terminal_table, wide_table
 
 RESULTS = pd.DataFrame(
     [

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cderetrieval.errors import InputError
-from cderetrieval.evaluation.forms import as_qrels, as_run
+from cderetrieval.evaluation.metrics import as_qrels, as_run
 from cderetrieval.types import Hits
 
 QRELS = {"q1": {"d1": 1, "d2": -1}, "2": {"d1": 3}}
