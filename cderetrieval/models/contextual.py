@@ -26,7 +26,7 @@ from ..runtime import pick_device
 from . import persistence
 from .config import ContextualConfig
 from .directory import AGAIN, config_of
-from .encoder import EncodingSettings, TextEncoder, encode_texts, tensors_digest
+from .encoder import EncodingSettings, TextEncoder, encode_batches, tensors_digest, token_batches
 from .fits import check_size
 from .locate import find, is_published
 from .published import NULL_TOKEN, instruction_end, native_names, published_config, read_published
@@ -156,16 +156,16 @@ class ContextualTransformer(nn.Module):
         settings = EncodingSettings(
             self.config.max_length, self.config.prompts, dtype=dtype, normalize=False, token_budget=budget
         )
-        return encode_texts(
+        batches = token_batches(
             texts,
             self.tokenizer,
-            self.first_stage_model,
             settings,
             self.device,
             prompt=self.config.prompts.get("document", ""),
             description="embedding the context",
             show_progress=show_progress,
         )
+        return encode_batches(batches, len(texts), self.first_stage_model, settings, self.device)
 
     def in_context(
         self, embeddings: np.ndarray | Tensor | None, digest: str = "", *, dtype: str = "auto"

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,8 @@ from ..runtime import autocast, check_texts, length_batches, progress, token_bud
 logger = logging.getLogger(__name__)
 
 Forward = Callable[[Tensor, Tensor], Tensor]
+# Positions of the texts, their token ids (b, t) and their mask (b, t), on the device.
+Batch = tuple[list[int], Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -129,14 +131,8 @@ def token_batches(
     prompt: str = "",
     description: str = "encoding",
     show_progress: bool = False,
-) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Tokenize texts and cut them into batches of similar length.
-
-    Yields
-    ------
-    tuple
-        Positions of the batch's texts, their token ids (b, t) and their mask (b, t), on the device.
-    """
+) -> Iterator[Batch]:
+    """Tokenize texts and cut them into batches of similar length."""
     rows = tokenize([prompt + text for text in check_texts(texts)], tokenizer, settings.max_length)
     budget = settings.token_budget or token_budget_for(device)
     pad_id = tokenizer.pad_token_id or 0
@@ -147,47 +143,19 @@ def token_batches(
             bar.update(len(batch))
 
 
-def encode_texts(
-    texts: Sequence[str],
-    tokenizer: Any,
-    forward: Forward,
-    settings: EncodingSettings,
-    device: torch.device,
-    **batches: Any,
+def encode_batches(
+    batches: Iterable[Batch], count: int, forward: Forward, settings: EncodingSettings, device: torch.device
 ) -> np.ndarray:
-    """Encode texts with `forward`, in order, float32.
-
-    Parameters
-    ----------
-    texts
-        Any number of strings.
-    tokenizer
-        A transformers tokenizer.
-    forward
-        Token ids and mask, both (b, t), to vectors (b, ...).
-    settings
-        Length limit, number format, normalisation.
-    device
-        Where to compute.
-    batches
-        ``prompt``, ``description``, ``show_progress`` of :func:`token_batches`.
-
-    Raises
-    ------
-    InputError
-        If a text is not a string.
-    ModelError
-        If a vector is not finite; the message names the text.
-    """
+    """Vectors of `count` texts in order, float32; `forward` maps ids and mask, both (b, t), to vectors (b, ...)."""
     vectors: np.ndarray | None = None
-    for batch, ids, mask in token_batches(texts, tokenizer, settings, device, **batches):
+    for batch, ids, mask in batches:
         with torch.inference_mode():
             with autocast(device, settings.dtype), computing("the model"):
                 output = forward(ids, mask).float()
             if settings.normalize:
                 output = torch.nn.functional.normalize(output, dim=-1)
         if vectors is None:
-            vectors = np.empty((len(texts), *output.shape[1:]), dtype=np.float32)
+            vectors = np.empty((count, *output.shape[1:]), dtype=np.float32)
         vectors[batch] = output.cpu().numpy()
     if vectors is None:
         return np.empty((0, 0), dtype=np.float32)
@@ -280,6 +248,18 @@ class TextEncoder(ABC):
             raise InputError(f"prompt_name={name!r} is unknown; this model has {', '.join(sorted(prompts))}.")
         return prompts[name]
 
+    def batches(self, texts: Sequence[str], prompt_name: str, show_progress: bool) -> Iterator[Batch]:
+        """Texts under a prompt, tokenized, in batches of similar length."""
+        return token_batches(
+            texts,
+            self.tokenizer,
+            self.settings,
+            self.device,
+            prompt=self.prompt(prompt_name),
+            description=f"encoding {prompt_name}s" if prompt_name in ("query", "document") else "encoding",
+            show_progress=show_progress,
+        )
+
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
         """Vectors of texts under a prompt of the model, shape (n, dimension), float32.
 
@@ -292,14 +272,6 @@ class TextEncoder(ABC):
         show_progress
             Show a progress bar on a terminal.
         """
-        vectors = encode_texts(
-            texts,
-            self.tokenizer,
-            self.embed,
-            self.settings,
-            self.device,
-            prompt=self.prompt(prompt_name),
-            description=f"encoding {prompt_name}s" if prompt_name in ("query", "document") else "encoding",
-            show_progress=show_progress,
-        )
+        batches = self.batches(texts, prompt_name, show_progress)
+        vectors = encode_batches(batches, len(texts), self.embed, self.settings, self.device)
         return vectors if len(vectors) else np.empty((0, self.dimension), dtype=np.float32)

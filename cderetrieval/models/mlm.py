@@ -1,28 +1,36 @@
-"""A masked language model in two parts: the backbone that gives token states, and the head that gives logits.
-
-The head of a masked language model (states to one logit for each vocabulary term) costs about as much as a small
-backbone, and its output is by far the largest tensor: 4,096 tokens of 30,522 terms are 500 MB. So the head is fed only
-the rows of real tokens, a few texts at a time:
+"""A masked language model as a sparse network: the head sees only real tokens, the pooling makes term weights.
 
     backbone -> states (b, t, h) -> rows of real tokens (n, h) -> a few texts -> head -> logits (rows, v) -> pooled
+    w_j = max_i log(1 + ReLU(logit_ij))     or, as in the first SPLADE, the sum over the tokens i of the text
 
-Every family of transformers names its head otherwise (``cls``, ``lm_head``, ``vocab_projector``, ...). None is named
-here: the head is the model itself with its backbone replaced by one that hands its input on.
+The head costs about as much as a small backbone, and its output is by far the largest tensor: 4,096 tokens of 30,522
+terms are 500 MB. The maximum is taken before log(1 + ReLU), which is monotone: the same result from one pass over the
+logits, and a training step keeps the positions of the maxima and not the logits.
+SPLADE: Formal et al. 2021, arXiv 2107.05720, 2109.10086; "log1p_relu", a second log(1 + x): arXiv 2504.14839.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
+import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 from transformers.modeling_outputs import BaseModelOutput
 
-from .directory import load_tokenizer, read_config
+from ..errors import ConfigError, ModelError
+from ..runtime import pick_device
+from .directory import SAFE, load_tokenizer, opened, read_config
+from .loading import loading
 from .locate import find
 from .weights import load_tensors, read_checkpoint
 
@@ -63,15 +71,7 @@ def token_states(model: Any, features: Mapping[str, Tensor]) -> tuple[Tensor, li
 
 
 def logits_of_texts(model: Any, rows: Tensor, lengths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """Position of each text and its logits, shape (its tokens, v); a text without tokens has a row of zeros.
-
-    Parameters
-    ----------
-    model
-        A masked language model.
-    rows, lengths
-        From :func:`token_states`.
-    """
+    """Position of each text and its logits, shape (its tokens, v); a text without tokens has a row of zeros."""
     head = mlm_head(model)
     most = CPU_ROWS if rows.device.type == "cpu" else GPU_ROWS
     starts = [0]
@@ -86,6 +86,116 @@ def logits_of_texts(model: Any, rows: Tensor, lengths: Sequence[int]) -> Iterato
         for position, part in enumerate(logits.split(lengths[text:end]), start=text):
             yield position, part if len(part) else logits.new_zeros(1, logits.shape[1])
         text = end
+
+
+def check_k_tokens(k: int | None, dimension: int, name: str = "k_tokens") -> None:
+    """Refuse a number of terms that no text can have."""
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= dimension):
+        raise ConfigError(
+            f"{name}={k!r} must be a whole number from 1 to {dimension}, the size of the vocabulary; None: all terms."
+        )
+
+
+def is_splade(modules: Sequence[nn.Module]) -> bool:
+    """Whether modules are a masked language model and the pooling of its logits."""
+    return len(modules) == 2 and isinstance(modules[0], Transformer) and isinstance(modules[1], SpladePooling)
+
+
+def no_head(family: str, modules: Sequence[nn.Module]) -> ModelError:
+    """Build the error for a model of other modules."""
+    found = ", ".join(type(module).__name__ for module in modules) or "nothing"
+    return ModelError(
+        f"{family} needs a masked language model with its head (AutoModelForMaskedLM) and SPLADE pooling; this model "
+        f"has {found}. Use a SPLADE model or a masked language model, or load this one as a dense model."
+    )
+
+
+def pool(logits: Tensor, pooling: Any) -> Tensor:
+    """Logits of one text's tokens (n, v) to its term weights (v), float32."""
+
+    def activate(values: Tensor) -> Tensor:
+        weights = torch.log1p(torch.relu(values.float()))
+        return torch.log1p(weights) if pooling.activation_function == "log1p_relu" else weights
+
+    if pooling.pooling_strategy == "sum":
+        return activate(logits).sum(dim=0)
+    # `max` keeps positions for the backward pass, `amax` would keep the logits.
+    return activate(logits.max(dim=0).values if logits.requires_grad else logits.amax(dim=0))
+
+
+def term_weights(transformer: Any, pooling: Any, features: dict[str, Tensor]) -> Tensor:
+    """Term weights of a batch, shape (b, v), float32."""
+    rows, lengths = token_states(transformer.model, features)
+    return torch.stack([pool(logits, pooling) for _, logits in logits_of_texts(transformer.model, rows, lengths)])
+
+
+def top_terms(weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Weights and ids of the k heaviest terms, each shape (..., k), by falling weight."""
+    best = torch.topk(weights, min(k, weights.shape[-1]), dim=-1)
+    return best.values, best.indices
+
+
+class SpladeModel(SparseEncoder):
+    """A `SparseEncoder` whose masked language model and pooling run as one; other modules run as they do there."""
+
+    @classmethod
+    def make(cls, name: str | Path | None, model: Any, tokenizer: Any, device: str | None, **settings: Any) -> Self:
+        """From a directory or hub name, a masked language model and its tokenizer, or another `SparseEncoder`."""
+        if (name is None) == (model is None):
+            raise ConfigError("give model_name_or_path=, or model= with its tokenizer=: one of the two.")
+        if model is None:
+            return cls.from_directory(find(str(name)), device=str(pick_device(device)), **settings)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(
+                f"model={model!r} is no model. Give a directory or hub name as model_name_or_path=, and as model= a "
+                "masked language model or a SparseEncoder."
+            )
+        place: Any = model.device if device is None else pick_device(device)
+        if isinstance(model, cls):
+            return model.to(place)
+        if isinstance(model, SparseEncoder):
+            kept = ("default_prompt_name", "similarity_fn_name", "max_active_dims")
+            settings |= {"prompts": dict(model.prompts), **{name: getattr(model, name) for name in kept}}
+            return cls(modules=OrderedDict(model.named_children()), device=str(place), **settings)
+        if tokenizer is None:
+            raise ConfigError("a masked language model comes without its tokenizer: give tokenizer= too.")
+        if getattr(model, "base_model", model) is model or model.get_output_embeddings() is None:
+            raise no_head("SPLADE", [model])
+        # The module reads only from a directory, so it is made from a copy on disk and then given the model itself.
+        with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory, loading(type(model).__name__):
+            model.save_pretrained(directory)
+            tokenizer.save_pretrained(directory)
+            module = Transformer(directory, transformer_task="fill-mask")
+        module.model = model
+        return cls(modules=[module, SpladePooling()], device=str(place), **settings)
+
+    @classmethod
+    def from_directory(cls, directory: Path, **settings: Any) -> Self:
+        """Read a directory; its settings are checked first, and only safetensors are read."""
+        with opened(directory) as view:
+            return cls(str(view), **SAFE, **settings)
+
+    def parts(self) -> tuple[Any, Any, Any]:
+        """Transformer and pooling, at the top or behind a router, and the weights of queries without inference."""
+        modules, static = list(self.children()), None
+        if modules and isinstance(modules[0], Router):
+            routes = {name: list(route) for name, route in modules[0].sub_modules.items()}
+            queries, modules = routes.get("query", []), routes.get("document", [])
+            static = queries[0] if len(queries) == 1 and isinstance(queries[0], SparseStaticEmbedding) else None
+            if static is None and queries != modules:
+                names = ", ".join(type(module).__name__ for module in queries) or "nothing"
+                raise ModelError(f"this model routes queries through modules that are not supported: {names}.")
+        if not is_splade(modules[:2]):
+            raise no_head("SPLADE", modules)
+        return modules[0], modules[1], static
+
+    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Features of a batch, with ``"sentence_embedding"``: term weights (b, v)."""
+        modules = list(self.children())
+        if not is_splade(modules) or "cu_seq_lens_q" in input:  # a router, or inputs flattened for flash attention
+            return super().forward(input, **kwargs)
+        input["sentence_embedding"] = term_weights(modules[0], modules[1], input)
+        return input
 
 
 def masked_lm(bias: float = -6.0) -> tuple[Any, Any]:

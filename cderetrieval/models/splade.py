@@ -1,10 +1,9 @@
-"""SPLADE as an encoder: a text as weights over the vocabulary, most of them zero.
+"""SPLADE: a text as weights over the vocabulary, most of them zero.
 
     text -> masked language model -> w_j = max_i log(1 + ReLU(logit_ij)) -> the k heaviest terms -> a row of a csr_array
 
-Each position of a text votes for every vocabulary term, so terms that the text does not hold are activated too. Padding
-never votes: a text's vector does not depend on its batch. The model is a sentence-transformers `SparseEncoder`; its
-directories are read and written as they are.
+Each token i votes for every vocabulary term j, so terms that the text does not hold are activated too. The model is a
+sentence-transformers `SparseEncoder` (:mod:`.mlm`); any `SparseEncoder` reads what is saved here.
 """
 
 from __future__ import annotations
@@ -20,21 +19,22 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
+from sentence_transformers.base.modules import Router
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from torch import Tensor
 
-from ..errors import InputError, ModelError
+from ..errors import ConfigError, InputError, ModelError
 from ..files import as_path
-from .encoder import EncodingSettings, check_texts, computing, token_batches
+from ..runtime import check_texts
+from .encoder import EncodingSettings, computing
 from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of, quiet
 from .locate import POOLING_FOLDER
-from .splade_model import SpladeModel, check_k_tokens, term_weights
-from .splade_parts import build, check, parts_of, route_queries, set_max_length
-from .term_pooling import top_terms
+from .mlm import SpladeModel, check_k_tokens, term_weights, top_terms
 
 logger = logging.getLogger(__name__)
 
-# So many documents without any term are no accident; fewer can be a few lines of punctuation.
+# This many documents without any term are no accident; fewer can be a few lines of punctuation.
 COLLAPSED = 32
 
 
@@ -81,8 +81,7 @@ class Splade(FingerprintedEncoder):
     >>> vectors = splade.encode_document(["owls hunt at night", "bees make honey"])
     >>> vectors.shape == (2, splade.dimension)
     True
-    >>> scores = splade.scores(["owls", "bees"], ["owls hunt at night", "bees make honey"])
-    >>> scores.shape
+    >>> splade.scores(["owls", "bees"], ["owls hunt at night", "bees make honey"]).shape
     (2,)
     """
 
@@ -101,47 +100,72 @@ class Splade(FingerprintedEncoder):
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
     ) -> None:
-        built = build(SpladeModel, model_name_or_path, model, tokenizer, pooling, device)
-        self._open(built, max_length, dtype, prompts)
+        network = SpladeModel.make(model_name_or_path, model, tokenizer, device)
+        self._open(network, pooling, max_length, dtype, prompts)
         if k_tokens is not None:
             check_k_tokens(k_tokens, self.dimension)
-            built.max_active_dims = k_tokens
+            self.model.max_active_dims = k_tokens
 
-    def _open(self, model: Any, max_length: int | None, dtype: str, prompts: Mapping[str, str] | None) -> None:
-        """Take over a model that was built."""
-        model.eval()
-        self.model = model
-        self._parts = parts_of(model)
-        dimension = check(model, self._parts)
+    def _open(
+        self, model: Any, pooling: str | None, max_length: int | None, dtype: str, prompts: Mapping[str, str] | None
+    ) -> None:
+        """Take over a model, once its parts fit each other."""
+        if pooling not in (None, "max", "sum"):
+            raise ConfigError(f"pooling={pooling!r} is unknown; use 'max' or 'sum'.")
+        self.model = model.eval()
+        self.transformer, self.pooling, self.query_weights = model.parts()
+        self.pooling.pooling_strategy = pooling or self.pooling.pooling_strategy
+        size, tokenizer = int(self.transformer.model.config.vocab_size), self.transformer.tokenizer
+        if len(tokenizer) > size:
+            raise ModelError(
+                f"the tokenizer has {len(tokenizer)} tokens, the model's vocabulary {size}: they do not belong "
+                "together. Use the tokenizer that the model was trained with."
+            )
+        if self.query_weights is not None and self.query_weights.num_dimensions != size:
+            raise ModelError(
+                f"queries have weights for {self.query_weights.num_dimensions} terms, documents for {size}."
+            )
+        if model.similarity_fn_name != "dot":
+            raise ConfigError(
+                f"this model compares vectors by {model.similarity_fn_name!r}, an inverted index by inner product: use "
+                "similarity_fn_name='dot'."
+            )
+        check_k_tokens(model.max_active_dims, size, "max_active_dims")
+        self.pooling.embedding_dimension = size
         if max_length is not None:
-            set_max_length(model, self._parts, max_length)
+            if max_length < 1:
+                raise ConfigError(f"max_length={max_length!r} must be at least 1.")
+            model.max_seq_length = max_length  # the tokenizers keep it, and are saved with the model
+            if self.query_weights is not None:
+                self.query_weights.tokenizer.model_max_length = max_length
         model.prompts.update(prompts or {})
         settings = EncodingSettings(length_limit(model), prompts_of(model), dtype, normalize=False)
-        super().__init__(self._parts.transformer.tokenizer, settings, model.device, dimension)
+        super().__init__(tokenizer, settings, model.device, size)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, k_tokens={self.k_tokens})"
 
     @property
     def k_tokens(self) -> int | None:
-        """Most terms of a text; None: all of positive weight."""
+        """Most terms of a document; None: all of positive weight."""
         return self.model.max_active_dims
+
+    @property
+    def query_k_tokens(self) -> int | None:
+        """Most terms of a query."""
+        return self.k_tokens
 
     def _identity(self) -> str:
         own = {"dtype": None, "modules": [repr(module) for module in self.model], "k_tokens": self._limits()}
         return repr(sorted({**dataclasses.asdict(self.settings), **own}.items()))
 
     def _limits(self) -> Any:
-        """What of the numbers of terms belongs into the fingerprint."""
-        return self.k_tokens
-
-    def _limit_of(self, prompt_name: str) -> int | None:
-        """Most terms of a text under a prompt."""
+        """The numbers of terms, as the fingerprint has them."""
         return self.k_tokens
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (b, t) to the weights of all terms (b, dimension)."""
-        return term_weights(self._parts.transformer, self._parts.pooling, self._features(input_ids, attention_mask))
+        return term_weights(self.transformer, self.pooling, self._features(input_ids, attention_mask))
 
     def _features(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         features = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -176,72 +200,54 @@ class Splade(FingerprintedEncoder):
             If a weight is not finite, or none of 32 or more documents has a term; of fewer the log says so.
         """
         check_k_tokens(k_tokens, self.dimension)
-        limit = self._limit_of(prompt_name) if k_tokens is None else k_tokens
-        if prompt_name == "query" and self._parts.static is not None:
-            vectors = self._own_terms(check_texts(texts), limit)
+        is_query = prompt_name == "query"
+        limit = k_tokens if k_tokens is not None else self.query_k_tokens if is_query else self.k_tokens
+        if is_query and self.query_weights is not None:
+            vectors = self._look_up(check_texts(texts), limit)
         else:
-            vectors = self._encode_batches(texts, prompt_name, limit, show_progress)
-        check_terms(getattr(vectors, "weights", vectors), expected=prompt_name != "query")
+            self.model.eval()  # training may have gone on since this encoder was made
+            positions: list[int] = []
+            parts: list[Any] = []
+            for batch, ids, mask in self.batches(texts, prompt_name, show_progress):
+                with torch.inference_mode(), self.autocast(), computing("the model"):
+                    parts.append(self._rows(ids, mask, limit))
+                positions += batch
+            vectors = self._joined(parts, np.argsort(np.array(positions, dtype=np.int64)))
+        _check_terms(getattr(vectors, "weights", vectors), expected=not is_query)
         return vectors
 
-    def _own_terms(self, texts: list[str], limit: int | None) -> csr_array:
+    def _look_up(self, texts: list[str], limit: int | None) -> csr_array:
         """Queries without inference: the terms that a text holds, by their saved weights."""
-        prompt = self.prompt("query")
-        with computing("the model"):
-            weights = self.model.encode_query(
-                texts, prompt=prompt, max_active_dims=limit, save_to_cpu=True, show_progress_bar=False
-            )
         if not texts:
             return csr_array((0, self.dimension), dtype=np.float32)
-        found = weights.coalesce()
+        with computing("the model"):
+            found = self.model.encode_query(
+                texts, prompt=self.prompt("query"), max_active_dims=limit, save_to_cpu=True, show_progress_bar=False
+            ).coalesce()
         rows, columns = found.indices().numpy()
         shape = (len(texts), self.dimension)
         return csr_array((found.values().float().numpy(), (rows, columns.astype(np.int32))), shape=shape)
 
-    def _encode_batches(self, texts: Sequence[str], prompt_name: str, limit: int | None, show_progress: bool) -> Any:
-        self.model.eval()  # training may have gone on since this encoder was made
-        positions: list[int] = []
-        parts: list[Any] = []
-        batches = token_batches(
-            texts,
-            self.tokenizer,
-            self.settings,
-            self.device,
-            prompt=self.prompt(prompt_name),
-            description=f"encoding {prompt_name}s" if prompt_name in ("query", "document") else "encoding",
-            show_progress=show_progress,
-        )
-        for batch, ids, mask in batches:
-            with torch.inference_mode(), self.autocast(), computing("the model"):
-                parts.append(self._rows(ids, mask, limit))
-            positions += batch
-        return self._ordered(parts, np.argsort(np.array(positions, dtype=np.int64)))
-
     def _rows(self, input_ids: Tensor, attention_mask: Tensor, limit: int | None) -> Any:
-        """One batch as sparse rows."""
-        return sparse_rows(self.embed(input_ids, attention_mask), limit)
+        """One batch as sparse rows, each cut to its heaviest terms."""
+        weights = self.embed(input_ids, attention_mask)
+        if limit is not None and limit < weights.shape[1]:
+            values, ids = top_terms(weights, limit)
+            weights = torch.zeros_like(weights).scatter_(1, ids, values)
+        rows, columns = weights.nonzero(as_tuple=True)
+        counts = torch.bincount(rows, minlength=len(weights)).cumsum(0)
+        indptr = np.concatenate([[0], counts.cpu().numpy()]).astype(np.int32)
+        data = weights[rows, columns].float().cpu().numpy()
+        return csr_array((data, columns.to(torch.int32).cpu().numpy(), indptr), shape=tuple(weights.shape))
 
-    def _ordered(self, parts: list[Any], order: np.ndarray) -> Any:
+    def _joined(self, parts: list[Any], order: np.ndarray) -> Any:
         """All batches as one, in the order of the texts."""
         if not parts:
             return csr_array((0, self.dimension), dtype=np.float32)
         return vstack(parts, format="csr")[order]
 
     def decode(self, vectors: Any, k_tokens: int | None = None) -> list[list[tuple[str, float]]]:
-        """Terms and weights of encoded texts, heaviest first.
-
-        Parameters
-        ----------
-        vectors
-            From `encode_query` or `encode_document`.
-        k_tokens
-            Most terms of a text; None: all.
-
-        Raises
-        ------
-        InputError
-            If the vectors are of another vocabulary.
-        """
+        """Terms and weights of encoded texts, heaviest first; of each text at most `k_tokens`, None: all."""
         check_k_tokens(k_tokens, self.dimension)
         weights = getattr(vectors, "weights", vectors)
         if weights.shape[1] != self.dimension:
@@ -254,78 +260,62 @@ class Splade(FingerprintedEncoder):
         return decoded
 
     def scores(self, queries: Sequence[str], documents: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Score of the i-th query with the i-th document, shape (n,), float32.
-
-        Raises
-        ------
-        InputError
-            If there are not as many queries as documents.
-        """
+        """Score of the i-th query with the i-th document, shape (n,), float32."""
         if len(queries) != len(documents):
             raise InputError(
                 f"{len(queries)} queries and {len(documents)} documents: scores compares them pair by pair."
             )
-        return self._scores(
-            self.encode_query(queries, show_progress=show_progress),
-            self.encode_document(documents, show_progress=show_progress),
-        )
+        encoded = self.encode_query(queries, show_progress=show_progress)
+        return self._scores(encoded, self.encode_document(documents, show_progress=show_progress))
 
     def _scores(self, queries: Any, documents: Any) -> np.ndarray:
         return np.asarray((queries * documents).sum(axis=1), dtype=np.float32)
 
     def inference_free(self, weights: Mapping[str, float] | None = None) -> Splade:
-        """The same model for documents; a query is only looked up: its own terms, by given weights.
+        """The same model for documents, sharing its modules; a query is only looked up: its own terms, by weight.
 
         Parameters
         ----------
         weights
             Token to weight, such as an inverse document frequency; tokens that are not named weigh nothing. None: 1 for
             every token but the special ones (SPLADE-doc).
-
-        Returns
-        -------
-        Splade
-            It shares this model's modules, and is saved as sentence-transformers saves such models: a router.
-
-        Raises
-        ------
-        InputError
-            If a token is not in the vocabulary.
         """
-        model = route_queries(self.model, self._parts, weights)
+        vocabulary = self.tokenizer.get_vocab()
+        if len(vocabulary) != self.dimension:
+            raise ModelError(
+                f"the tokenizer has {len(vocabulary)} tokens, the model's vocabulary {self.dimension}: queries without "
+                "inference need the same. Call resize_token_embeddings(len(tokenizer)) on the model first."
+            )
+        if weights is None:
+            values = torch.ones(self.dimension)
+            values[self.tokenizer.all_special_ids] = 0.0
+        else:
+            values = torch.zeros(self.dimension)
+            for token, weight in weights.items():
+                if token not in vocabulary:
+                    raise InputError(f"weights name the token {token!r}, which is not in the vocabulary.")
+                values[vocabulary[token]] = weight
+        static = SparseStaticEmbedding(self.tokenizer, values, frozen=True)
+        model = SpladeModel(
+            modules=[Router.for_query_document([static], [self.transformer, self.pooling])],
+            prompts=dict(self.model.prompts),
+            similarity_fn_name="dot",
+            max_active_dims=self.model.max_active_dims,
+            device=str(self.model.device),
+        )
         return Splade(model=model, dtype=self.settings.dtype, prompts=self.settings.prompts)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the model into a directory that SparseEncoder reads, and, without a router, AutoModelForMaskedLM.
-
-        A SparseEmbed model that lies there is overwritten whole: its embeddings do not stay behind.
-        """
+        """Write a directory that SparseEncoder reads, and, without a router, AutoModelForMaskedLM."""
         path = as_path(path)
+        # The embeddings of a SparseEmbed model that is overwritten must not stay.
         shutil.rmtree(path / POOLING_FOLDER, ignore_errors=True)
         with quiet():
             self.model.save_pretrained(str(path))
 
 
-def sparse_rows(weights: Tensor, limit: int | None) -> csr_array:
-    """Weights (b, v) as sparse rows, each cut to its heaviest terms."""
-    if limit is not None and limit < weights.shape[1]:
-        values, ids = top_terms(weights, limit)
-        weights = torch.zeros_like(weights).scatter_(1, ids, values)
-    rows, columns = weights.nonzero(as_tuple=True)
-    counts = torch.bincount(rows, minlength=len(weights)).cumsum(0)
-    indptr = np.concatenate([[0], counts.cpu().numpy()])
-    data = weights[rows, columns].float().cpu().numpy()
-    return csr_array((data, columns.to(torch.int32).cpu().numpy(), indptr.astype(np.int32)), shape=tuple(weights.shape))
-
-
-def check_terms(weights: csr_array, *, expected: bool) -> None:
-    """Check that weights are finite and, where terms are `expected`, that texts have some.
-
-    Raises
-    ------
-    ModelError
-        If a weight is not finite, or none of many texts has a term.
-    """
+def _check_terms(weights: csr_array, *, expected: bool) -> None:
+    """Check that weights are finite and, where terms are `expected`, that texts have some."""
     finite = np.isfinite(weights.data)
     if not finite.all():
         row = int(np.searchsorted(weights.indptr, np.argmin(finite), side="right")) - 1

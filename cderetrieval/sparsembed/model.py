@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..models.sparse_embed import SparseEmbed
+from ..models.mlm import check_k_tokens, top_terms
+from ..models.sparse_embed import SparseEmbed, Terms, pairwise_scores
 from ..models.splade import Splade as SpladeEncoder
-from ..models.splade_model import check_k_tokens
-from ..models.term_pooling import Terms, pairwise_scores, top_terms
 from ..runtime import check_texts
 
 MAX_LENGTH = 256
@@ -267,6 +266,6 @@ class SparsEmbed(Splade):
 
 
 def terms_of(output: dict[str, Tensor]) -> Terms:
-    """What `SparsEmbed` gives as :class:`~cderetrieval.models.term_pooling.Terms`, which its scores take."""
+    """What `SparsEmbed` gives as :class:`~cderetrieval.models.sparse_embed.Terms`, which its scores take."""
     weights = output["sparse_activations"].gather(1, output["activations"])
     return Terms(output["activations"], weights, output["embeddings"])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..models.term_pooling import all_pairs_scores, pairwise_scores
+from ..models.sparse_embed import all_pairs_scores, pairwise_scores
 from .losses import Flops, Ranking
 from .model import SparsEmbed, Splade, terms_of
 

@@ -25,7 +25,8 @@ from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, softmax
 
-from ..models.term_pooling import Terms, all_pairs_scores, top_terms
+from ..models.mlm import top_terms
+from ..models.sparse_embed import Terms, all_pairs_scores
 from .recipes import Recipe
 from .sparsity import CountedFlops, Sparsity
 
@@ -101,7 +102,7 @@ class PackedTerms(nn.Module):
     Parameters
     ----------
     model
-        A :class:`~cderetrieval.models.sparse_embed_model.SparseEmbedModel`.
+        A :class:`~cderetrieval.models.sparse_embed.SparseEmbedModel`.
     """
 
     def __init__(self, model: nn.Module) -> None:

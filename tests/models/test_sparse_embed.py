@@ -12,8 +12,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertModel
 
 from cderetrieval import SparseEmbed, Splade, load
 from cderetrieval.errors import ConfigError, ModelError, WeightsError
-from cderetrieval.models.sparse_embed import padded_terms, term_rows
-from cderetrieval.models.term_pooling import all_pairs_scores
+from cderetrieval.models.sparse_embed import all_pairs_scores, padded_terms, term_rows
 from cderetrieval.testing import (
     BACKBONES,
     tiny_masked_lm,

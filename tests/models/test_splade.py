@@ -14,7 +14,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForSequenceClassi
 
 from cderetrieval import Retriever, Splade, load
 from cderetrieval.errors import ConfigError, InputError, ModelError, WeightsError
-from cderetrieval.models.splade_model import SpladeModel
+from cderetrieval.models.mlm import SpladeModel
 from cderetrieval.testing import BACKBONES, tiny_masked_lm, tiny_splade, tiny_splade_directory, tiny_tokenizer
 from cderetrieval.types import Encoder
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cderetrieval.models.term_pooling import TermPooling, Terms, all_pairs_scores, pairwise_scores, top_terms
+from cderetrieval.models.mlm import top_terms
+from cderetrieval.models.sparse_embed import TermPooling, Terms, all_pairs_scores, pairwise_scores
 
 VOCABULARY = 20
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cderetrieval.errors import TrainingError
-from cderetrieval.models.term_pooling import Terms
+from cderetrieval.models.sparse_embed import Terms
 from cderetrieval.testing import tiny_sparse_embed
 from cderetrieval.training.recipes import Recipe
 from cderetrieval.training.sparse_losses import (

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ...models.locate import ALIASES
 from ...models.mlm import masked_lm
 from ...models.splade import Splade
-from ...models.splade_parts import parts_of
 from ..collator import ColumnCollator
 from ..recipes import Recipe
 from ..sparse_losses import CountedSpladeLoss, ramp, regularised, splade_ranking
@@ -45,7 +44,7 @@ class SpladeFamily(Family):
             encoder = self.kind(model=mlm, tokenizer=tokenizer, **settings)
         else:
             encoder = self.kind(recipe.base, **settings)
-        switch_on(recipe, [parts_of(encoder.model).transformer.model])
+        switch_on(recipe, [encoder.transformer.model])
         return encoder.inference_free().model if inference_free else encoder.model
 
     def settings(self, model: Any) -> Mapping[str, Any]:
@@ -55,7 +54,7 @@ class SpladeFamily(Family):
             "kind": encoder.kind,
             "dimension": encoder.dimension,
             "max_length": encoder.settings.max_length,
-            "pooling": parts_of(model).pooling.pooling_strategy,
+            "pooling": encoder.pooling.pooling_strategy,
             "modules": [type(module).__name__ for module in model],
             "k_tokens": encoder.k_tokens,
         }
