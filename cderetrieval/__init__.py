@@ -29,7 +29,7 @@ _PUBLIC = {
     "Splade": ".models.splade",
     "SparseEmbed": ".models.sparse_embed",
     "evaluate": ".evaluation.api",
-    "context_gain": ".evaluation.context_effect",
+    "context_gain": ".evaluation.api",
     "Results": ".evaluation.results",
     "CDEError": ".errors",
 }

@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api import ContextGain as ContextGain
+    from .api import context_gain as context_gain
     from .api import evaluate as evaluate
     from .beir_model import BeirModel as BeirModel
     from .beir_model import BeirSearch as BeirSearch
     from .compare import Comparison as Comparison
-    from .context_effect import ContextGain as ContextGain
-    from .context_effect import context_gain as context_gain
     from .metrics import evaluate_run as evaluate_run
     from .mteb_model import MTEBModel as MTEBModel
     from .results import Results as Results
@@ -21,10 +21,10 @@ _PUBLIC = {
     "BeirModel": ".beir_model",
     "BeirSearch": ".beir_model",
     "Comparison": ".compare",
-    "ContextGain": ".context_effect",
+    "ContextGain": ".api",
     "MTEBModel": ".mteb_model",
     "Results": ".results",
-    "context_gain": ".context_effect",
+    "context_gain": ".api",
     "evaluate": ".api",
     "evaluate_run": ".metrics",
 }

@@ -29,9 +29,17 @@ from typing import Any
 from ..errors import InputError, MismatchError, StoreError
 from ..files import as_path, make_directory, reading
 from ..types import Hits
-from .cell import Cell
+from .cell import (
+    Cell,
+    queries_path,
+    read_cell,
+    read_queries,
+    read_sealed,
+    write_cell,
+    write_queries,
+    write_sealed,
+)
 from .metrics import PerQuery, Run
-from .stored import queries_path, read_cell, read_queries, read_sealed, write_cell, write_queries, write_sealed
 from .variants import ContextVariant
 
 logger = logging.getLogger(__name__)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Query id to document id to score.
 Run = dict[str, dict[str, float]]
+METRICS = ("ndcg", "map", "recall", "mrr", "p")
 K_VALUES = (1, 3, 5, 10, 20, 100, 1000)
 SCORE_COLUMNS = ("score", "similarity", "sim")
 # Hits of each query that are kept: ten thousand rankings of 1,000 would be 2 GB of Python objects.
@@ -132,23 +133,56 @@ def evaluate_run(
     >>> scores.mean()["recall@10"]
     0.5
     """
-    judged, scored = judgements.judged(as_qrels(qrels)), as_run(run)
-    ks = sorted(set(k_values))
-    if not judged:
-        raise InputError("qrels hold no judgements.")
-    if not ks or ks[0] < 1:
-        raise InputError(f"k_values={list(k_values)} must be at least 1.")
-    values = {f"{metric}@{k}": np.zeros(len(judged)) for metric in ("ndcg", "map", "recall", "mrr", "p") for k in ks}
-    for i, (query, grades) in enumerate(judged.items()):
-        hits = scored.get(query, {})
-        if ignore_identical_ids:
-            hits = {document: score for document, score in hits.items() if document != query}
-        relevant = {document: grade for document, grade in grades.items() if grade > 0}
-        if relevant and hits:
-            ranks, gains = _rank_relevant(hits, relevant)
-            for name, value in _query_metrics(ranks, gains, np.array(list(relevant.values())), ks).items():
-                values[name][i] = value
-    return PerQuery(tuple(judged), values, tuple(query for query in judged if not scored.get(query)))
+    scorer = Scorer(as_qrels(qrels), ignore_identical_ids, k_values)
+    scorer.add(as_run(run))
+    return scorer.scores()
+
+
+class Scorer:
+    """Scores blocks of rankings as they come, and keeps the `KEPT` best hits of each in `run`."""
+
+    def __init__(
+        self, qrels: judgements.Qrels, ignore_identical_ids: bool = False, k_values: Sequence[int] = K_VALUES
+    ) -> None:
+        self._qrels = judgements.judged(qrels)
+        self._ks = sorted(set(k_values))
+        if not self._qrels:
+            raise InputError("qrels hold no judgements.")
+        if not self._ks or self._ks[0] < 1:
+            raise InputError(f"k_values={list(k_values)} must be at least 1.")
+        self._ignore_identical_ids = ignore_identical_ids
+        self._rows = {query: row for row, query in enumerate(self._qrels)}
+        self._values = {f"{metric}@{k}": np.zeros(len(self._rows)) for metric in METRICS for k in self._ks}
+        self._found: set[str] = set()
+        self.run: Run = {}
+
+    def watch(self, blocks: Iterable[Run]) -> Iterator[Run]:
+        """Pass blocks through, scoring and keeping each."""
+        for block in blocks:
+            self.add(block)
+            for query, hits in block.items():
+                self.run[query] = dict(sorted(hits.items(), key=lambda hit: -hit[1])[:KEPT])
+            yield block
+
+    def add(self, block: Run) -> None:
+        """Score the rankings of some queries; those that are not judged are left out."""
+        for query in block.keys() & self._rows:
+            hits = block[query]
+            if hits:
+                self._found.add(query)
+            if self._ignore_identical_ids:
+                hits = {document: score for document, score in hits.items() if document != query}
+            relevant = {document: grade for document, grade in self._qrels[query].items() if grade > 0}
+            if relevant and hits:
+                ranks, gains = _rank_relevant(hits, relevant)
+                for name, value in _query_metrics(ranks, gains, np.array(list(relevant.values())), self._ks).items():
+                    self._values[name][self._rows[query]] = value
+
+    def scores(self) -> PerQuery:
+        """Metrics of all judged queries; one that never came counts 0."""
+        return PerQuery(
+            tuple(self._rows), self._values, tuple(query for query in self._rows if query not in self._found)
+        )
 
 
 def _rank_relevant(hits: Mapping[str, float], relevant: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -185,33 +219,3 @@ def _query_metrics(ranks: np.ndarray, gains: np.ndarray, all_gains: np.ndarray, 
         values[f"mrr@{k}"] = 1 / ranks[0] if n else 0.0
         values[f"p@{k}"] = n / k
     return values
-
-
-class Scorer:
-    """Scores blocks of rankings as they come, and keeps the `KEPT` best hits of each."""
-
-    def __init__(self, qrels: Mapping[str, Mapping[str, int]], ignore_identical_ids: bool = False) -> None:
-        self._qrels = judgements.judged(qrels)
-        self._ignore = ignore_identical_ids
-        self._parts: list[PerQuery] = []
-        self.run: Run = {}
-
-    def watch(self, blocks: Iterable[Run]) -> Iterator[Run]:
-        """Pass blocks through, scoring each."""
-        for block in blocks:
-            known = {query: self._qrels[query] for query in block if query in self._qrels}
-            if known:
-                self._parts.append(evaluate_run(known, block, ignore_identical_ids=self._ignore))
-            for query, hits in block.items():
-                self.run[query] = dict(sorted(hits.items(), key=lambda hit: -hit[1])[:KEPT])
-            yield block
-
-    def scores(self) -> PerQuery:
-        """Metrics of all queries, in the order of the judgements; a query that never came counts 0."""
-        unasked = {query: grades for query, grades in self._qrels.items() if query not in self.run}
-        parts = self._parts + ([evaluate_run(unasked, {})] if unasked else [])
-        place = {query: i for i, query in enumerate(query for part in parts for query in part.query_ids)}
-        rows = [place[query] for query in self._qrels]
-        values = {name: np.concatenate([part.values[name] for part in parts])[rows] for name in parts[0].values}
-        missing = {query for part in parts for query in part.missing}
-        return PerQuery(tuple(self._qrels), values, tuple(query for query in self._qrels if query in missing))

@@ -7,7 +7,7 @@ against the judgements as it comes. All 1,000 hits of a query are scored and the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,12 @@ class Job:
         return cell
 
 
-def dataset_cell(job: Job, subject: GroupedDataset, directory: Path) -> Cell:
+def dataset_cells(job: Job, subject: GroupedDataset, directory: Path) -> Iterator[Cell]:
     """Evaluate a retrieval dataset, or find it finished; `directory` is for documents and vectors meanwhile."""
     dataset = subject.dataset
     if (done := job.finished(dataset.name, "default", dataset.split, dataset.revision)) is not None:
-        return done
+        yield done
+        return
     started = time.perf_counter()
     in_memory = isinstance(dataset.corpus, tuple)
     evaluation = evaluate_retrieval(
@@ -173,7 +174,7 @@ def dataset_cell(job: Job, subject: GroupedDataset, directory: Path) -> Cell:
     elif evaluation.retriever is not None:
         evaluation.retriever.close()
     means = evaluation.scores.mean()
-    return job.keep(
+    yield job.keep(
         dataset=dataset.name,
         subset="default",
         split=dataset.split,

@@ -1,8 +1,4 @@
-"""Results as tables, in Markdown or for a terminal.
-
-The long form is stored, one row for each number: model, dataset, context, seed, metric, value, n_queries, and whatever
-else a caller adds. The wide form is read: models in rows, datasets in columns. Text from data is made printable.
-"""
+"""Results as tables, in Markdown or for a terminal; text from data is made printable."""
 
 from __future__ import annotations
 
@@ -14,38 +10,23 @@ from ..terminal import printable
 if TYPE_CHECKING:
     import pandas as pd
 
-LONG_COLUMNS = ("model", "dataset", "context", "seed", "metric", "value", "n_queries")
 
+def wide_table(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One metric times 100 of rows with model, context, dataset, metric and value: models by datasets, then the mean.
 
-def wide_table(
-    results: pd.DataFrame,
-    metric: str = "ndcg@10",
-    rows: tuple[str, ...] = ("model", "context"),
-    columns: str = "dataset",
-    scale: float = 100.0,
-    mean: bool = True,
-) -> pd.DataFrame:
-    """Turn long results into a table of one metric; rows that differ only in the seed are averaged.
-
-    `rows` and `columns` name columns of `results`; a row column with a single value is left out, except the first. The
-    mean over all columns is given only where none is missing: means over different datasets cannot be compared.
+    Rows that differ only in the seed are averaged; a context that all rows share is left out. A model that lacks a
+    dataset has no mean, since means over different datasets cannot be compared.
     """
-    for column in (*rows, columns, "metric", "value"):
-        if column not in results.columns:
-            raise InputError(
-                f"The results have no column {column!r}; they have {', '.join(map(str, results.columns))}."
-            )
     chosen = results[results["metric"].str.lower() == metric.lower()]
     if chosen.empty:
         raise InputError(f"No result has metric {metric!r}; there are {', '.join(sorted(set(results['metric'])))}.")
-    used = [rows[0], *(row for row in rows[1:] if chosen[row].nunique(dropna=False) > 1)]
-    names = list(dict.fromkeys(chosen[columns]))
-    means = chosen.groupby([*used, columns], sort=False, dropna=False)["value"].mean() * scale
+    rows = ["model", *(["context"] if chosen["context"].nunique() > 1 else [])]
+    datasets = list(dict.fromkeys(chosen["dataset"]))
+    means = 100 * chosen.groupby([*rows, "dataset"], sort=False)["value"].mean()
     # the merge puts rows into the order of the results; unstack sorts them
-    wide = chosen[used].drop_duplicates().merge(means.unstack(columns).reset_index(), on=used)[[*used, *names]]
+    wide = chosen[rows].drop_duplicates().merge(means.unstack("dataset").reset_index(), on=rows)[[*rows, *datasets]]
     wide.columns.name = None
-    if mean:
-        wide["mean"] = wide[names].mean(axis=1, skipna=False)
+    wide["mean"] = wide[datasets].mean(axis=1, skipna=False)
     return wide
 
 
