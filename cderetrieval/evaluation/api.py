@@ -29,14 +29,13 @@ from .cell import MAIN, Cell
 from .compare import Comparison, averaged
 from .folder import NoFolder, ResultsFolder, safe
 from .metrics import as_qrels
-from .mteb_run import check_tasks, task_cells
 from .rerank import PAPER_DEPTH, FirstStage
 from .results import Results, write_tables
-from .runner import Evaluation, Job, dataset_cells
+from .runner import Evaluation, Job, check_tasks, evaluate_subject
 from .stats import bootstrap_interval
 from .tables import terminal_table
-from .tasks import GroupedDataset, Subject, subjects_of
-from .variants import ContextVariant, variants_for
+from .tasks import Subject, subjects_of
+from .variants import variants_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,20 +108,54 @@ def evaluate(
     [100.0, 100.0]
     """
     models = list(entrants(model, device, dtype))
-    stage = None if first_stage is None else first_stage_of(first_stage, depth, device, dtype)
-    contexts = _contexts(context)
-    numbers = range(seeds) if isinstance(seeds, int) else seeds
-    cells = run_all(
+    return evaluate_all(
         models,
         subjects_of(tasks, split),
-        lambda one: variants_for(one, contexts, context_size, list(numbers)),
+        _contexts(context),
+        context_size,
+        list(range(seeds) if isinstance(seeds, int) else seeds),
         out=out,
-        stage=stage,
+        stage=None if first_stage is None else first_stage_of(first_stage, depth, device, dtype),
+        device=device,
         dtype=dtype,
-        about={"device": str(pick_device(device)), "seeds": list(numbers), "context_size": context_size},
         show_progress=show_progress,
     )
-    return Results(list(cells), None if out is None else as_path(out))
+
+
+def evaluate_all(
+    models: Iterable[Entrant],
+    subjects: Sequence[Subject],
+    contexts: Sequence[ContextLike],
+    context_size: int | None,
+    seeds: Sequence[int],
+    *,
+    out: str | Path | None,
+    stage: FirstStage | None,
+    device: str | None,
+    dtype: str,
+    about: Mapping[str, Any] | None = None,
+    on_done: Callable[[Evaluation], None] | None = None,
+    show_progress: bool = True,
+) -> Results:
+    """Evaluate every model in every context on every subject; `about` describes the run in the results folder."""
+    results = None
+    if out is not None:
+        settings = {"dtype": dtype, "device": str(pick_device(device)), "seeds": seeds, "context_size": context_size}
+        results = ResultsFolder(out, {**settings, **(about or {})})
+    cells: list[Cell] = []
+    for name, full_name, model in models:
+        check_tasks(model, subjects)
+        for variant in variants_for(model, contexts, context_size, seeds):
+            folder = NoFolder() if results is None else results.model(name, model.fingerprint, variant, dtype)
+            job = Job(name, full_name, model, variant, dtype, folder, stage, on_done, show_progress)
+            for subject in subjects:
+                with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory:
+                    for cell in evaluate_subject(job, subject, Path(directory)):
+                        logger.info("%s on %s: %s %.5f", cell.system, cell.column, MAIN, cell.metrics[MAIN])
+                        cells.append(cell)
+                if results is not None:
+                    write_tables(results)
+    return Results(cells, None if results is None else results.directory)
 
 
 def _contexts(context: Any) -> list[ContextLike]:
@@ -174,35 +207,6 @@ def first_stage_of(model: Any, depth: int, device: str | None, dtype: str) -> Fi
     """The first stage of a truncated evaluation, from a model or its name."""
     entrant = next(entrants(model, device, dtype))
     return FirstStage(entrant.name, entrant.model, depth)
-
-
-def run_all(
-    entrants: Iterable[Entrant],
-    subjects: Sequence[Subject],
-    variants: Callable[[AnyModel], Sequence[ContextVariant]],
-    *,
-    out: str | Path | None = None,
-    stage: FirstStage | None = None,
-    dtype: str = "auto",
-    about: Mapping[str, Any] | None = None,
-    on_done: Callable[[Evaluation], None] | None = None,
-    show_progress: bool = True,
-) -> Iterator[Cell]:
-    """Evaluate every model in every variant on every subject, one after the other."""
-    results = None if out is None else ResultsFolder(out, {"dtype": dtype, **(about or {})})
-    for name, full_name, model in entrants:
-        check_tasks(model, subjects)
-        for variant in variants(model):
-            folder = NoFolder() if results is None else results.model(name, model.fingerprint, variant, dtype)
-            job = Job(name, full_name, model, variant, dtype, folder, stage, on_done, show_progress)
-            for subject in subjects:
-                with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory:
-                    evaluated = dataset_cells if isinstance(subject, GroupedDataset) else task_cells
-                    for cell in evaluated(job, subject, Path(directory)):
-                        logger.info("%s on %s: %s %.5f", cell.system, cell.column, MAIN, cell.metrics[MAIN])
-                        yield cell
-                if results is not None:
-                    write_tables(results)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
-"""Models behind the interface of the `beir` package, to check this package's search and metrics against it.
+"""Models behind the interfaces of the `beir` package, to check this package's search and metrics against it.
 
-    loader = GenericDataLoader("scifact"); corpus, queries, qrels = loader.load(split="test")
-    model = BeirModel(load("cde-minilm"), corpus)              # the context comes from the corpus, never from queries
-    retriever = EvaluateRetrieval(DenseRetrievalExactSearch(model), score_function="dot")
-    retriever.evaluate(qrels, retriever.retrieve(corpus, queries), retriever.k_values)
+    EvaluateRetrieval(DenseRetrievalExactSearch(BeirModel(model, corpus)), score_function="dot")      # dense models
+    EvaluateRetrieval(BeirSearch(model))                                                              # all families
 
-`beir` encodes the queries first and names no dataset, so the adapter is given the corpus. It takes dense models; those
-of every family, hybrids too, are searched by ``EvaluateRetrieval(BeirSearch(load("bm25")))``.
+`beir` encodes the queries before the documents, so `BeirModel` is given the corpus to sample its context from.
 """
 
 from __future__ import annotations
@@ -36,11 +33,6 @@ class BeirModel:
         The corpus as beir loads it: id to ``{"title", "text"}``.
     context, context_size, seed, dtype
         As for :class:`~cderetrieval.retriever.Retriever`.
-
-    Raises
-    ------
-    InputError
-        If the model gives no dense vectors.
 
     Examples
     --------
@@ -78,7 +70,7 @@ class BeirModel:
 
 
 class BeirSearch:
-    """A model of any family behind beir's search interface, over the Retriever that users run.
+    """A model of any family behind beir's search interface; keywords as for `BeirModel`.
 
     >>> from cderetrieval.testing import tiny_model
     >>> corpus = {"d1": {"title": "", "text": "owls"}, "d2": {"title": "", "text": "bees"}}
@@ -86,17 +78,9 @@ class BeirSearch:
     ['d2']
     """
 
-    def __init__(
-        self,
-        model: AnyModel,
-        *,
-        context: ContextLike = "own",
-        context_size: int | None = None,
-        seed: int = 0,
-        dtype: str = "auto",
-    ) -> None:
+    def __init__(self, model: AnyModel, *, dtype: str = "auto", **context: Any) -> None:
         self._model, self._dtype = model, dtype
-        self._variant = as_variant(model, context, context_size, seed)
+        self._variant = as_variant(model, **context)
 
     def search(
         self, corpus: Mapping[str, Mapping[str, str]], queries: Mapping[str, str], top_k: int, *_: Any, **__: Any

@@ -18,17 +18,15 @@ from ..corpora.dataset import Dataset
 from ..errors import InputError
 from ..files import as_path, atomic_write
 from ..fusion import Hybrid
-from ..fusion.model import AnyModel
 from ..retriever import Retriever
-from ..runtime import pick_device
 from ..terminal import printable
-from .api import entrants, first_stage_of, run_all
+from .api import entrants, evaluate_all, first_stage_of
 from .rerank import PAPER_DEPTH
 from .results import Results
 from .runner import Evaluation
 from .search import index_corpus
 from .tasks import GroupedDataset, Subject, benchmark_tasks, folder_subjects, tasks_named
-from .variants import NO_CONTEXT, ContextVariant, variants_for
+from .variants import NO_CONTEXT, variants_for
 
 BASELINE = "all-MiniLM-L6-v2"
 DEMO_PACKAGES = ("numpy", "pandas", "python")
@@ -104,7 +102,20 @@ def run(arguments: argparse.Namespace) -> str:
     started = time.perf_counter()
     subjects = read_subjects(arguments)
     questions = _Questions(arguments, subjects) if arguments.ask else None
-    results = _evaluate(arguments, subjects, questions)
+    device, dtype = arguments.device, arguments.dtype
+    results = evaluate_all(
+        entrants(arguments.model, device, dtype),
+        subjects,
+        arguments.context,
+        arguments.context_size,
+        list(range(arguments.seeds)),
+        out=arguments.out,
+        stage=first_stage_of(arguments.truncated, arguments.depth, device, dtype) if arguments.truncated else None,
+        device=device,
+        dtype=dtype,
+        about={"arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"}},
+        on_done=None if questions is None else questions.watch,
+    )
     parts = [results.summary()]
     if arguments.compare:
         whole = Results.load(arguments.out) if arguments.out else results
@@ -163,7 +174,7 @@ class _Questions:
         arguments = self._arguments
         if self._retriever is None:
             model = list(entrants(arguments.model, arguments.device, arguments.dtype))[-1].model
-            variant = _variants(arguments, model)[0]
+            variant = variants_for(model, arguments.context, arguments.context_size)[0]
             self._retriever = index_corpus(model, variant, self._dataset.corpus, arguments.dtype)
         with self._retriever as retriever:
             found = retriever(arguments.ask, k=3, documents=True)
@@ -182,29 +193,6 @@ def _answer(hits: Sequence[dict[str, object]]) -> str:
         shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
         lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
     return "\n".join(lines)
-
-
-def _evaluate(arguments: argparse.Namespace, subjects: Sequence[Subject], questions: _Questions | None) -> Results:
-    device, dtype = arguments.device, arguments.dtype
-    cells = run_all(
-        entrants(arguments.model, device, dtype),
-        subjects,
-        lambda model: _variants(arguments, model),
-        out=arguments.out,
-        stage=first_stage_of(arguments.truncated, arguments.depth, device, dtype) if arguments.truncated else None,
-        dtype=dtype,
-        about={
-            "device": str(pick_device(device)),
-            "seeds": list(range(arguments.seeds)),
-            "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"},
-        },
-        on_done=None if questions is None else questions.watch,
-    )
-    return Results(list(cells), arguments.out)
-
-
-def _variants(arguments: argparse.Namespace, model: AnyModel) -> Sequence[ContextVariant]:
-    return variants_for(model, arguments.context, arguments.context_size, range(arguments.seeds))
 
 
 def _compare(results: Results, arguments: argparse.Namespace) -> str:

@@ -1,14 +1,8 @@
 """Results on disk: each evaluation is written once, as a whole, and the next run finds it.
 
-    DIR/manifest.json                                  for each run its date, versions, device and settings; for each
-                                                       evaluation the revision of its data and the digest of its context
-    DIR/results.csv, table.md                          all numbers in long form; main scores, models by datasets
-    DIR/MODEL/CONTEXT/seed-N/setting.json              fingerprint of the model, and all that makes the context
-    DIR/MODEL/CONTEXT/seed-N/DATASET.json              means, wall time, audit of the context
-    DIR/MODEL/CONTEXT/seed-N/DATASET.queries.csv       metrics of each query
-    DIR/MODEL/CONTEXT/seed-N/DATASET.run.txt           the best 100 hits of each query, as a TREC run
-    DIR/MODEL/CONTEXT/seed-N/DATASET.context.json      the same audit, written before mteb scores a subset
-    DIR/mteb/                                          mteb's own result files
+    manifest.json, results.csv, table.md, mteb/    runs and what they evaluated; all numbers; tables; mteb's own files
+    MODEL/CONTEXT/seed-N/setting.json              fingerprint of the model, and all that makes the context
+    MODEL/CONTEXT/seed-N/DATASET.json              a cell; beside it .queries.csv, .run.txt (best hits), .context.json
 
 DATASET.json is written last: where it exists, the evaluation is finished. Results of another model, context or revision
 of the data under the same name are refused, since they would be averaged into one number. A file that is damaged, or
@@ -29,16 +23,7 @@ from typing import Any
 from ..errors import InputError, MismatchError, StoreError
 from ..files import as_path, make_directory, reading
 from ..types import Hits
-from .cell import (
-    Cell,
-    queries_path,
-    read_cell,
-    read_queries,
-    read_sealed,
-    write_cell,
-    write_queries,
-    write_sealed,
-)
+from .cell import Cell, queries_path, read_cell, read_queries, read_sealed, write_cell, write_queries, write_sealed
 from .metrics import PerQuery, Run
 from .variants import ContextVariant
 
@@ -62,7 +47,7 @@ class NoFolder:
         """Return no cell."""
         return None
 
-    def write_queries(self, name: str, scores: PerQuery, run: Run, tag: str) -> None:
+    def write_queries(self, name: str, scores: PerQuery, run: Run) -> None:
         """Drop metrics and hits of single queries."""
 
     def read_queries(self, name: str) -> PerQuery | None:
@@ -81,10 +66,10 @@ class NoFolder:
 
 
 class ModelFolder(NoFolder):
-    """Results of one model in one context; `mteb` is where mteb keeps its own."""
+    """Results of one model in one context; `mteb` is where mteb keeps its own, `tag` names the TREC runs."""
 
-    def __init__(self, directory: Path, mteb: Path) -> None:
-        self.directory, self.mteb = directory, mteb
+    def __init__(self, directory: Path, mteb: Path, tag: str) -> None:
+        self.directory, self.mteb, self._tag = directory, mteb, tag
 
     def finished(self, name: str, revision: str, candidates: str | None) -> Cell | None:
         """The cell of a finished evaluation; one of other data or candidates is refused."""
@@ -104,14 +89,12 @@ class ModelFolder(NoFolder):
                 )
         return cell
 
-    def write_queries(self, name: str, scores: PerQuery, run: Run, tag: str) -> None:
+    def write_queries(self, name: str, scores: PerQuery, run: Run) -> None:
         """Write metrics and hits of single queries."""
         write_queries(queries_path(self._path(name)), scores)
-        hits = [
-            [{"id": document, "similarity": score} for document, score in ranking.items()] for ranking in run.values()
-        ]
+        hits = [[{"id": document, "similarity": score} for document, score in one.items()] for one in run.values()]
         try:
-            Hits(hits, list(run)).to_trec(self.directory / f"{safe(name)}.run.txt", safe(tag) or "run")
+            Hits(hits, list(run)).to_trec(self._path(name, ".run.txt"), safe(self._tag) or "run")
         except InputError as error:
             logger.warning("%s: the TREC run is left out, everything else is kept: %s", name, error)
 
@@ -126,19 +109,19 @@ class ModelFolder(NoFolder):
 
     def write_audit(self, name: str, audit: Mapping[str, Any]) -> None:
         """Write what a context was made of, for a run that may be killed before its cell is written."""
-        write_sealed(self.directory / f"{safe(name)}{CONTEXT}", audit)
+        write_sealed(self._path(name, CONTEXT), audit)
 
     def read_audit(self, name: str) -> dict[str, Any]:
         """What an earlier run has written of a context."""
-        path = self.directory / f"{safe(name)}{CONTEXT}"
+        path = self._path(name, CONTEXT)
         return read_sealed(path, f"Remove {self.directory} and {self.mteb}.") if path.exists() else {}
 
     def write(self, name: str, cell: Cell) -> None:
         """Write the cell of a finished evaluation."""
         write_cell(self._path(name), cell)
 
-    def _path(self, name: str) -> Path:
-        return self.directory / f"{safe(name)}.json"
+    def _path(self, name: str, ending: str = ".json") -> Path:
+        return self.directory / f"{safe(name)}{ending}"
 
 
 class ResultsFolder:
@@ -174,7 +157,7 @@ class ResultsFolder:
                     f"{folder} holds results of {field} {_short(stored.get(field))}, this run has {_short(value)}. "
                     "Results of two settings are not mixed: choose another --out, or remove that folder."
                 )
-        return ModelFolder(folder, self.directory / "mteb")
+        return ModelFolder(folder, self.directory / "mteb", f"{name}-{variant.name}")
 
     def cells(self) -> list[Cell]:
         """All finished evaluations; one that is damaged, there twice, or no longer there is an error."""

@@ -28,13 +28,10 @@ from ..vectors import DENSE
 from .metrics import Run
 from .mteb_data import TaskCorpus, context_pools, is_retrieval, query_texts
 from .rerank import rerank
-from .runner import audit, described
-from .search import NO_VECTORS, encode_side, encoder_in, index_corpus, model_kind, search_blocks
+from .search import NO_VECTORS, audit, described, encode_side, encoder_in, index_corpus, model_kind, search_blocks
 from .variants import ContextVariant, as_variant
 
-# Given subset, split and the blocks of hits; passes the blocks on.
 Watch = Callable[[str, str, Iterator[Run]], Iterator[Run]]
-# Given subset, split, and what their context was made of.
 OnContext = Callable[[str, str, dict[str, Any]], None]
 # mteb's names for kinds of models; BM25 counts as sparse.
 MODEL_TYPES = {DENSE: DENSE, HybridModel.kind: "hybrid"}
@@ -50,20 +47,14 @@ class MTEBModel:
         A model of any family.
     context
         As for :class:`~cderetrieval.retriever.Retriever`, or a variant with size and seed.
-    name
-        In mteb's results, ``organisation/model``.
-    revision
-        In mteb's results; None: the model's fingerprint.
-    dtype
-        Number format of a contextual model's computation.
-    directory
-        Holds a corpus while it is searched; None: the system's temporary directory.
+    name, revision
+        ``organisation/model`` and a revision in mteb's results; revision None: the model's fingerprint.
+    dtype, directory
+        Number format of a contextual model's computation, and where a corpus is kept while it is searched.
     candidates
-        What chose the documents that are reranked in place of a full search; part of the experiment's name.
-    on_context
-        Called with subset, split and what their context was made of.
-    watch
-        Passes on the hits of each subset and split before mteb scores them.
+        Name of what chose the documents to rerank, where that is not the task; part of the experiment.
+    watch, on_context
+        Called with subset, split and the blocks of their hits, which it passes on; or what their context was made of.
 
     Attributes
     ----------
@@ -148,15 +139,7 @@ class MTEBModel:
         prompt_type: Any = None,
         **_: Any,
     ) -> np.ndarray:
-        """Vectors of the texts of a data loader, shape (n, dimension), float32; sparse ones as a full matrix.
-
-        Raises
-        ------
-        ContextError
-            If no context was registered for this task, subset and split.
-        InputError
-            If the model has no vectors whose inner products rank.
-        """
+        """Vectors of the texts of a data loader, shape (n, dimension), float32; sparse ones as a full matrix."""
         if (kind := model_kind(self.model)) in NO_VECTORS:
             raise InputError(
                 f"{task_metadata.name} compares vectors, and a {kind!r} model has no single vector for a text: evaluate"

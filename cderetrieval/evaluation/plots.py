@@ -76,14 +76,10 @@ def plot_differences(rows: Sequence[Mapping[str, Any]], title: str, label: str, 
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(f"{label}\n(mean and 95% interval over queries)", fontsize=9)
     axes.set_title(title, fontsize=10, loc="left")
-    _legend(figure)
-    return save_figure(figure, path)
-
-
-def _legend(figure: Figure) -> None:
     from matplotlib.lines import Line2D
 
     entries = [("better", BETTER, "^"), ("no significant difference", SAME, "o"), ("worse", WORSE, "v")]
     handles = [Line2D([], [], color=color, marker=marker, linewidth=1.8, label=text) for text, color, marker in entries]
     title = "randomization test with Holm's correction, 5%"
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, title=title)
+    return save_figure(figure, path)

@@ -1,30 +1,39 @@
-"""Evaluate one model in one context on retrieval datasets, and keep what was found.
+"""Evaluate one model in one context on datasets of one's own and on mteb tasks, and keep what was found.
 
-The corpus is indexed by the Retriever that users run, the queries are searched in blocks, and each block is scored
-against the judgements as it comes. All 1,000 hits of a query are scored and the best 100 are kept.
+Datasets are indexed and searched by the Retriever that users run. Tasks are evaluated by mteb, which saves after each
+subset and resumes there. mteb does not keep the metrics and hits of single queries, so these are written before it
+scores a subset; a score without them is made again.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..context.context import Context
 from ..context.spec import ContextLike
-from ..corpora.dataset import Corpus, Dataset
+from ..corpora.dataset import Dataset
+from ..errors import InputError
 from ..fusion import Hybrid
 from ..fusion.model import AnyModel
 from ..retriever import Retriever
 from .cell import MAIN, Cell, cell_name
 from .folder import NoFolder
 from .metrics import PerQuery, Run, Scorer
+from .mteb_data import is_retrieval, split_dataset
+from .mteb_model import MTEBModel
 from .rerank import Candidates, FirstStage, rerank
-from .search import index_corpus, search_blocks, texts_of
-from .tasks import GroupedDataset
+from .search import NO_VECTORS, audit, index_corpus, model_kind, search_blocks
+from .tasks import GroupedDataset, Subject, TaskSubject
 from .variants import ContextVariant, as_variant
+
+logger = logging.getLogger(__name__)
+
+# mteb rounds to five digits.
+_TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
@@ -74,50 +83,19 @@ def evaluate_retrieval(
     return Evaluation(dataset.name, variant, scorer.scores(), scorer.run, found, retriever)
 
 
-def audit(context: Any, corpus: Corpus, queries: Iterable[str]) -> dict[str, Any]:
-    """What a context was made of, to be written beside the scores; empty without a context.
-
-    ``equal_to_query`` counts the context texts that equal a query, but for case and space. It is above 0 where queries
-    are documents of the corpus (ArguAna), and would show a leak anywhere else.
-    """
-    if context is None:
-        return {}
-    found = {**described(context), "pool": len(corpus)}
-    if context.source == "own":
-        asked = {" ".join(query.casefold().split()) for query in queries}
-        ids = set(context.ids)
-        texts = (text for identity, text in texts_of(corpus) if identity in ids)
-        found["equal_to_query"] = sum(" ".join(text.casefold().split()) in asked for text in texts)
-    return found
-
-
-def described(context: Context) -> dict[str, Any]:
-    """Source, size, digest and document ids of a context."""
-    return {
-        "source": context.source,
-        "documents": len(context),
-        "digest": context.digest,
-        "ids": [str(identity) for identity in context.ids],
-    }
-
-
 @dataclass
 class Job:
-    """One model in one context, evaluated on one subject after the other.
+    """One model in one context, evaluated on one subject after the other."""
 
-    `name` is the model's in tables and folders, `full_name` the ``organisation/name`` in mteb's files. `on_done` is
-    called with each evaluation of a dataset of one's own, while its retriever is still open.
-    """
-
-    name: str
-    full_name: str
+    name: str  # in tables and folders
+    full_name: str  # "organisation/name" in mteb's files
     model: AnyModel
     variant: ContextVariant
-    dtype: str = "auto"
-    folder: NoFolder = field(default_factory=NoFolder)
-    stage: FirstStage | None = None
-    on_done: Callable[[Evaluation], None] | None = None
-    show_progress: bool = True
+    dtype: str
+    folder: NoFolder
+    stage: FirstStage | None
+    on_done: Callable[[Evaluation], None] | None  # for one's own datasets, while the retriever is open
+    show_progress: bool
 
     @property
     def candidates(self) -> str | None:
@@ -128,35 +106,27 @@ class Job:
         """Name of a cell's files."""
         return cell_name(dataset, subset, split, self.candidates)
 
-    def finished(self, dataset: str, subset: str, split: str, revision: str) -> Cell | None:
-        """The cell of an earlier run, if there is one."""
-        return self.folder.finished(self.file_name(dataset, subset, split), revision, self.candidates)
-
-    def keep_queries(self, name: str, scores: PerQuery, run: Run) -> None:
-        """Write metrics and hits of single queries."""
-        self.folder.write_queries(name, scores, run, f"{self.name}-{self.variant.name}")
-
     def keep(self, **values: Any) -> Cell:
         """Make a cell of this model and context, and write it."""
-        cell = Cell(
-            model=self.name,
-            context=self.variant.name,
-            seed=self.variant.seed,
-            candidates=self.candidates,
-            **values,
-        )
+        variant = self.variant
+        cell = Cell(self.name, variant.name, variant.seed, candidates=self.candidates, **values)
         self.folder.write(cell.file_name, cell)
         return cell
 
 
-def dataset_cells(job: Job, subject: GroupedDataset, directory: Path) -> Iterator[Cell]:
-    """Evaluate a retrieval dataset, or find it finished; `directory` is for documents and vectors meanwhile."""
+def evaluate_subject(job: Job, subject: Subject, directory: Path) -> list[Cell]:
+    """Evaluate a dataset or a task, or find it finished; `directory` is for its data meanwhile."""
+    if isinstance(subject, GroupedDataset):
+        return [_dataset_cell(job, subject, directory)]
+    return _task_cells(job, subject, directory)
+
+
+def _dataset_cell(job: Job, subject: GroupedDataset, directory: Path) -> Cell:
     dataset = subject.dataset
-    if (done := job.finished(dataset.name, "default", dataset.split, dataset.revision)) is not None:
-        yield done
-        return
+    name = job.file_name(dataset.name, "default", dataset.split)
+    if (done := job.folder.finished(name, dataset.revision, job.candidates)) is not None:
+        return done
     started = time.perf_counter()
-    in_memory = isinstance(dataset.corpus, tuple)
     evaluation = evaluate_retrieval(
         job.model,
         dataset,
@@ -164,17 +134,17 @@ def dataset_cells(job: Job, subject: GroupedDataset, directory: Path) -> Iterato
         dtype=job.dtype,
         candidates=None if job.stage is None else job.stage.candidates(dataset, job.dtype),
         # A corpus that streams from a file must not end up in memory.
-        directory=None if in_memory else directory / "index",
+        directory=None if isinstance(dataset.corpus, tuple) else directory / "index",
         show_progress=job.show_progress,
     )
     seconds = round(time.perf_counter() - started, 2)
-    job.keep_queries(job.file_name(dataset.name, "default", dataset.split), evaluation.scores, evaluation.run)
+    job.folder.write_queries(name, evaluation.scores, evaluation.run)
     if job.on_done is not None:
         job.on_done(evaluation)
     elif evaluation.retriever is not None:
         evaluation.retriever.close()
     means = evaluation.scores.mean()
-    yield job.keep(
+    return job.keep(
         dataset=dataset.name,
         subset="default",
         split=dataset.split,
@@ -186,3 +156,156 @@ def dataset_cells(job: Job, subject: GroupedDataset, directory: Path) -> Iterato
         seconds=seconds,
         scores=evaluation.scores,
     )
+
+
+def check_tasks(model: AnyModel, subjects: Iterable[Subject]) -> None:
+    """Refuse tasks that compare or classify vectors before any work is done, if the model has none."""
+    if model_kind(model) not in NO_VECTORS:
+        return
+    for subject in subjects:
+        if isinstance(subject, TaskSubject) and not is_retrieval(subject.task):
+            raise InputError(
+                f"{subject.name} is a task of type {subject.task.metadata.type}, which needs one vector for each text, "
+                f"and a {model_kind(model)!r} model has none. Leave it out, or evaluate this model on retrieval tasks."
+            )
+
+
+def _task_cells(job: Job, subject: TaskSubject, directory: Path) -> list[Cell]:
+    """A cell for each subset and split."""
+    task = subject.task
+    done = None if subject.folder is not None else _finished(job, task)
+    if done is None:
+        was_loaded = task.data_loaded
+        task = subject.load(directory)
+        # The revision of a folder is known only after it was read.
+        done = _finished(job, task)
+        if done is None:
+            done = _TaskRun(job, subject, task, directory).cells()
+        if not was_loaded:
+            task.unload_data()
+    return done
+
+
+def _finished(job: Job, task: Any) -> list[Cell] | None:
+    """All cells of a task from an earlier run; None where one is missing."""
+    revision = str(task.metadata.dataset["revision"])
+    found = []
+    for split in task.eval_splits:
+        for subset in task.hf_subsets:
+            name = job.file_name(task.metadata.name, subset, split)
+            cell = job.folder.finished(name, revision, job.candidates)
+            if cell is None:
+                return None
+            found.append(cell)
+    return found
+
+
+class _TaskRun:
+    """A loaded task, evaluated by mteb."""
+
+    def __init__(self, job: Job, subject: TaskSubject, task: Any, directory: Path) -> None:
+        self._job, self._task, self._group = job, task, subject.group
+        self._scores: dict[tuple[str, str], PerQuery] = {}
+        self._model = MTEBModel(
+            job.model,
+            job.variant,
+            name=job.full_name,
+            dtype=job.dtype,
+            directory=directory,
+            candidates=job.candidates,
+            watch=self._watch,
+            on_context=lambda subset, split, audit: job.folder.write_audit(self._file(subset, split), audit),
+        )
+
+    def cells(self) -> list[Cell]:
+        """Let mteb evaluate the task, and keep a cell for each subset and split."""
+        import mteb
+
+        job, task = self._job, self._task
+        if job.stage is not None:
+            self._truncate()
+        self._model.prepare(task)
+        cache = None if job.folder.mteb is None else mteb.ResultCache(job.folder.mteb)
+        started = time.perf_counter()
+        results = mteb.evaluate(
+            self._model,
+            task,
+            cache=cache,
+            overwrite_strategy="always" if self._is_lost(cache) else "only-missing",
+            show_progress_bar=False,
+            co2_tracker=False,
+        )
+        seconds = round(time.perf_counter() - started, 2)
+        [result] = results.task_results
+        return [self._cell(row, split, seconds) for split, rows in result.scores.items() for row in rows]
+
+    def _cell(self, row: dict[str, Any], split: str, seconds: float) -> Cell:
+        job, task, subset = self._job, self._task, row["hf_subset"]
+        name, file = task.metadata.name, self._file(subset, split)
+        # What an earlier run that was killed has found is in the folder.
+        scores = self._scores.get((subset, split))
+        if scores is None and is_retrieval(task):
+            scores = job.folder.read_queries(file)
+        audit = self._model.audits.get((name, subset, split))
+        return job.keep(
+            dataset=name,
+            subset=subset,
+            split=split,
+            revision=str(task.metadata.dataset["revision"]),
+            type=task.metadata.type,
+            group=self._group,
+            metrics=_metrics(row, scores, f"{name} ({subset}, {split})"),
+            audit=job.folder.read_audit(file) if audit is None else audit,
+            seconds=seconds,
+            scores=scores,
+        )
+
+    def _watch(self, subset: str, split: str, blocks: Iterator[Run]) -> Iterator[Run]:
+        qrels = self._task.dataset[subset][split]["relevant_docs"]
+        scorer = Scorer(qrels, self._task.ignore_identical_ids)
+        yield from scorer.watch(blocks)
+        self._scores[subset, split] = scores = scorer.scores()
+        self._job.folder.write_queries(self._file(subset, split), scores, scorer.run)
+
+    def _is_lost(self, cache: Any) -> bool:
+        """Whether what mteb has kept is of no use: half a file, or scores whose queries are missing."""
+        name = self._task.metadata.name
+        try:
+            stored = None if cache is None else cache.load_task_result(name, self._model.mteb_model_meta)
+            rows = [(row, split) for split, found in (stored.scores if stored else {}).items() for row in found]
+            if any(abs(row[MAIN]) > 1 for row, _ in rows):
+                raise ValueError("a score is above 1")
+        except Exception as error:
+            logger.warning("mteb's result of %s is damaged and is made again (%s).", name, error)
+            return True
+        if not is_retrieval(self._task):
+            return False
+        return any(self._job.folder.read_queries(self._file(row["hf_subset"], split)) is None for row, split in rows)
+
+    def _truncate(self) -> None:
+        """Give each query its candidates."""
+        stage, task = self._job.stage, self._task
+        assert stage is not None
+        if not is_retrieval(task):
+            raise InputError(f"{task.metadata.name} is no retrieval task; only those can be truncated to candidates.")
+        for split in task.eval_splits:
+            for subset in task.hf_subsets:
+                data = task.dataset[subset][split]
+                if not data.get("top_ranked"):
+                    found = stage.candidates(split_dataset(task, subset, split), self._job.dtype)
+                    data["top_ranked"] = {query: list(ids) for query, ids in found.items()}
+
+    def _file(self, subset: str, split: str) -> str:
+        return self._job.file_name(self._task.metadata.name, subset, split)
+
+
+def _metrics(row: dict[str, Any], scores: PerQuery | None, where: str) -> dict[str, float]:
+    """Metrics of a subset: this package's for retrieval, else every number that mteb gives."""
+    if scores is None:
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        return {name: float(value) for name, value in numbers.items() if not isinstance(value, bool)}
+    means = scores.mean()
+    theirs = row.get("ndcg_at_10")
+    if theirs is not None and abs(means["ndcg@10"] - theirs) > _TOLERANCE:
+        logger.warning("%s: nDCG@10 is %.5f by mteb and %.5f here.", where, theirs, means["ndcg@10"])
+    return {**means, MAIN: float(row[MAIN])}

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..context.context import Context
+from ..corpora.dataset import Corpus
 from ..embedding import LEXICAL, Model, is_contextual
 from ..fusion import Hybrid
 from ..fusion.model import AnyModel, HybridModel
@@ -109,3 +110,30 @@ def encoder_in(
         return cast(Encoder, model), None
     context = variant.spec.make(model, pool, seed=variant.seed, size=variant.size)
     return context.encoder(model, dtype=dtype), context
+
+
+def audit(context: Any, corpus: Corpus, queries: Iterable[str]) -> dict[str, Any]:
+    """What a context was made of, to be written beside the scores; empty without a context.
+
+    ``equal_to_query`` counts the context texts that equal a query, but for case and space. It is above 0 where queries
+    are documents of the corpus (ArguAna), and would show a leak anywhere else.
+    """
+    if context is None:
+        return {}
+    found = {**described(context), "pool": len(corpus)}
+    if context.source == "own":
+        asked = {" ".join(query.casefold().split()) for query in queries}
+        ids = set(context.ids)
+        texts = (text for identity, text in texts_of(corpus) if identity in ids)
+        found["equal_to_query"] = sum(" ".join(text.casefold().split()) in asked for text in texts)
+    return found
+
+
+def described(context: Context) -> dict[str, Any]:
+    """Source, size, digest and document ids of a context."""
+    return {
+        "source": context.source,
+        "documents": len(context),
+        "digest": context.digest,
+        "ids": [str(identity) for identity in context.ids],
+    }

@@ -1,7 +1,6 @@
 """The contexts that a model is evaluated in: the source, size and seed of each.
 
-A score depends on which documents the context was sampled from, so a source can be evaluated under several seeds, and
-every result names its own. A context that no seed can change (the null context, a saved one) is evaluated once.
+A score depends on the sample, so a source can be evaluated under several seeds, and every result names its own.
 """
 
 from __future__ import annotations
@@ -66,10 +65,10 @@ def context_variant(given: ContextLike, size: int | None = None, seed: int = 0) 
 
 
 def as_variant(
-    model: AnyModel, context: ContextLike | ContextVariant, size: int | None = None, seed: int = 0
+    model: AnyModel, context: ContextLike | ContextVariant = "own", context_size: int | None = None, seed: int = 0
 ) -> ContextVariant:
-    """The one variant for a model and a context that a user asks for."""
-    return context if isinstance(context, ContextVariant) else variants_for(model, [context], size, [seed])[0]
+    """The variant for a model and a context that a user asks for."""
+    return context if isinstance(context, ContextVariant) else variants_for(model, [context], context_size, [seed])[0]
 
 
 def variants_for(
