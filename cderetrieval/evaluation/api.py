@@ -102,8 +102,8 @@ def evaluate(
     --------
     >>> from cderetrieval.corpora.dataset import make_dataset
     >>> from cderetrieval.testing import tiny_model
-    >>> corpus = [{"id": "a", "title": "", "text": "owls"}, {"id": "b", "title": "", "text": "bees"}]
-    >>> toy = make_dataset("toy", corpus, {"q": "bees"}, {"q": {"b": 1}})
+    >>> corpus = [{"id": "a", "text": "owls"}, {"id": "b", "text": "bees"}]
+    >>> toy = make_dataset("toy", corpus, {"q": "bees"}, {"q": ["b"]})
     >>> evaluate({"tiny": tiny_model()}, toy, context=["own", "null"]).table()["toy"].tolist()
     [100.0, 100.0]
     """

@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 
 from ..corpora import pydocs
-from ..corpora.dataset import Dataset
 from ..errors import InputError
 from ..files import as_path, atomic_write
 from ..fusion import Hybrid
@@ -143,20 +142,15 @@ class _Questions:
     """Answers questions over one dataset, with the retriever that was evaluated on it if there is one."""
 
     def __init__(self, arguments: argparse.Namespace, subjects: Sequence[Subject]) -> None:
-        self._arguments, self._dataset = arguments, self._choose(subjects, arguments.ask_in)
-        self._retriever: Retriever | Hybrid | None = None
-
-    @staticmethod
-    def _choose(subjects: Sequence[Subject], name: str | None) -> Dataset:
         datasets = {one.name: one.dataset for one in subjects if isinstance(one, GroupedDataset)}
         if not datasets:
             raise InputError("--ask needs a folder or --pydocs to search in; mteb's tasks are not kept.")
-        if name is None:
-            return list(datasets.values())[-1]
-        found = [known for known in datasets if known in (name, f"pydocs-{name}")]
-        if not found:
+        name = arguments.ask_in or list(datasets)[-1]
+        dataset = datasets.get(name) or datasets.get(f"pydocs-{name}")
+        if dataset is None:
             raise InputError(f"--ask-in {name!r} is not evaluated here; choose one of {', '.join(datasets)}.")
-        return datasets[found[0]]
+        self._arguments, self._dataset = arguments, dataset
+        self._retriever: Retriever | Hybrid | None = None
 
     def watch(self, evaluation: Evaluation) -> None:
         """Keep the retriever of the last context that was evaluated, or of the first plain model; close all others."""
@@ -178,21 +172,14 @@ class _Questions:
             self._retriever = index_corpus(model, variant, self._dataset.corpus, arguments.dtype)
         with self._retriever as retriever:
             found = retriever(arguments.ask, k=3, documents=True)
-        return [
-            f"\n{printable(f'{self._dataset.name}: {question}')}\n{_answer(hits)}"
-            for question, hits in zip(arguments.ask, found, strict=True)
-        ]
-
-
-def _answer(hits: Sequence[dict[str, object]]) -> str:
-    lines = []
-    for hit in hits:
-        document = hit["document"]
-        assert isinstance(document, dict)
-        text = " ".join(str(document.get("text", "")).split())
-        shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
-        lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
-    return "\n".join(lines)
+        lines = []
+        for question, hits in zip(arguments.ask, found, strict=True):
+            lines.append("\n" + printable(f"{self._dataset.name}: {question}"))
+            for hit in hits:
+                text = " ".join(str(hit["document"].get("text", "")).split())
+                shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
+                lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
+        return lines
 
 
 def _compare(results: Results, arguments: argparse.Namespace) -> str:

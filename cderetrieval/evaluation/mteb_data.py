@@ -4,19 +4,8 @@ A folder is read by this package's own reader: `datasets.load_dataset` takes the
 once a .tsv lies beside the .jsonl, and caches by the folder's name, so that edited files would not be seen. The task's
 revision becomes a digest of the content, and the corpus an Arrow file that is memory-mapped, whatever its size.
 
-A context may be sampled from:
-
-=================================================  ==========================================================
-retrieval, reranking (also with instructions)      the corpus of the subset and split
-classification, multilabel, regression             input text of the train split
-clustering                                         input text of the split, lists flattened
-STS, pair classification, bitext mining            both columns of the split
-summarization                                      the ``text`` column, which the task itself never encodes
-zero-shot classification                           input text of the split, not the candidate labels
-=================================================  ==========================================================
-
-Without a train split it is unlabelled input text of the evaluated split, as in section 10.12 of the CDE paper; such
-scores are transductive.
+A context is sampled from the corpus in retrieval and reranking, from the train split where labels are learned, and
+else from unlabelled input text of the evaluated split, which is transductive, as in section 10.12 of the CDE paper.
 """
 
 from __future__ import annotations
@@ -171,6 +160,7 @@ def _rows_of(task: Any, subset: str, split: str) -> Any:
 
 
 def _input_columns(task: Any) -> list[str]:
+    """Columns of input text: both of a pair; never labels, nor the candidate labels of zero-shot classification."""
     kind = task.metadata.type
     if kind == "STS":
         columns = task.column_names
@@ -178,8 +168,8 @@ def _input_columns(task: Any) -> list[str]:
         columns = (task.input1_column_name, task.input2_column_name)
     elif kind == "BitextMining":
         columns = ("sentence1", "sentence2")
-    elif kind == "Summarization":
-        columns = (getattr(task, "text_column_name", "text"),)
+    elif kind == "Summarization":  # the original texts, which the task itself never encodes
+        columns = getattr(task, "text_column_name", "text")
     else:
         columns = getattr(task, "input_column_name", "sentences")
     return [columns] if isinstance(columns, str) else [str(column) for column in columns]

@@ -130,14 +130,7 @@ class MTEBModel:
                 self._pools[task.metadata.name, subset, split] = texts
 
     def encode(
-        self,
-        inputs: Any,
-        *,
-        task_metadata: Any,
-        hf_split: str,
-        hf_subset: str,
-        prompt_type: Any = None,
-        **_: Any,
+        self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **_: Any
     ) -> np.ndarray:
         """Vectors of the texts of a data loader, shape (n, dimension), float32; sparse ones as a full matrix."""
         if (kind := model_kind(self.model)) in NO_VECTORS:

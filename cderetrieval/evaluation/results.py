@@ -48,13 +48,7 @@ class Results:
 
     @classmethod
     def load(cls, directory: str | Path) -> Results:
-        """Read a folder that an evaluation wrote.
-
-        Raises
-        ------
-        StoreError
-            If it is none, or a file in it is damaged.
-        """
+        """Read a folder that an evaluation wrote; a damaged file in it is a StoreError."""
         return cls(ResultsFolder(directory).cells(), as_path(directory))
 
     @property
@@ -72,35 +66,26 @@ class Results:
         """One row for each query of each cell: model, context, seed, dataset, query_id and its metrics."""
         import pandas as pd
 
-        frames = []
+        frames = [pd.DataFrame(columns=["model", "context", "seed", "dataset", "query_id"])]
         for cell in self.cells:
             if cell.scores is not None:
-                frame = cell.scores.to_frame().reset_index()
-                frames.append(frame.assign(model=cell.model, context=cell.context, seed=cell.seed, dataset=cell.column))
-        if not frames:
-            return pd.DataFrame(columns=["model", "context", "seed", "dataset", "query_id"])
-        joined = pd.concat(frames, ignore_index=True)
-        first = ["model", "context", "seed", "dataset", "query_id"]
-        return joined[[*first, *(name for name in joined.columns if name not in first)]]
+                fixed = {"model": cell.model, "context": cell.context, "seed": cell.seed, "dataset": cell.column}
+                frames.append(pd.DataFrame({**fixed, "query_id": cell.scores.query_ids, **cell.scores.values}))
+        return pd.concat(frames[1:] or frames, ignore_index=True)
 
     def table(self, metric: str = MAIN) -> pd.DataFrame:
-        """Models and contexts in rows, datasets in columns, means over seeds, times 100, then the mean of all.
-
-        A group (CQADupstack) is one column, the mean of its parts.
-        """
+        """Models and contexts by datasets: means over seeds, times 100; a group (CQADupstack) is one column."""
         frame = self.to_frame()
         grouped = frame.groupby(["model", "context", "seed", "group", "metric"], sort=False, dropna=False)
         return wide_table(grouped["value"].mean().reset_index().rename(columns={"group": "dataset"}), metric)
 
     def types(self) -> pd.DataFrame:
         """Main scores by task type, times 100, as MTEB's table: the mean over the tasks of each type, and over all."""
-        frame = self.to_frame()
-        main = frame[frame["metric"] == MAIN]
-        rows = ["model", "context"]
-        tasks = main.groupby([*rows, "type", "group"], sort=False)["value"].mean().reset_index()
-        by_type = tasks.assign(value=tasks["value"] * 100)
-        wide = by_type.pivot_table(index=rows, columns="type", values="value", aggfunc="mean", sort=False)
-        wide["all tasks"] = by_type.groupby(rows, sort=False)["value"].mean()
+        frame, rows = self.to_frame(), ["model", "context"]
+        main = frame[frame["metric"] == MAIN].groupby([*rows, "type", "group"], sort=False)["value"]
+        tasks = (100 * main.mean()).reset_index()
+        wide = tasks.pivot_table(index=rows, columns="type", values="value", aggfunc="mean", sort=False)
+        wide["all tasks"] = tasks.groupby(rows, sort=False)["value"].mean()
         wide.columns.name = None
         return wide.reset_index()
 
@@ -125,17 +110,11 @@ class Results:
             yield "by task type, main score x 100", self.types()
 
     def compare(self, a: str, b: str, metric: str = "ndcg@10") -> Comparison:
-        """Compare two systems, ``model/context`` or, where it has one context, ``model``; see `compare_systems`."""
+        """Compare two systems on the datasets that both have, with intervals and tests."""
         return compare_systems(self.of(a), self.of(b), metric)
 
     def of(self, system: str) -> list[Cell]:
-        """Cells of one system.
-
-        Raises
-        ------
-        InputError
-            If there is none of that name, or several contexts of that model.
-        """
+        """Cells of one system, ``model/context`` or, where it has one context, ``model``."""
         matches = [name for name in self.systems if system in (name, name.rpartition("/")[0])]
         if len(matches) != 1:
             what = "no system is" if not matches else "several systems are"

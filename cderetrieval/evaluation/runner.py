@@ -60,15 +60,7 @@ def evaluate_retrieval(
     directory: str | Path | None = None,
     show_progress: bool = True,
 ) -> Evaluation:
-    """Index a dataset's corpus, search its queries or rerank their candidates, and score the answers.
-
-    >>> from cderetrieval.corpora.dataset import make_dataset
-    >>> from cderetrieval.testing import tiny_model
-    >>> corpus = [{"id": "a", "title": "", "text": "owls"}, {"id": "b", "title": "", "text": "bees"}]
-    >>> toy = make_dataset("toy", corpus, {"q": "bees"}, {"q": {"b": 1}})
-    >>> evaluate_retrieval(tiny_model(), toy).scores.mean()["ndcg@10"]
-    1.0
-    """
+    """Index a dataset's corpus, search its queries or rerank their candidates, and score the answers."""
     variant = as_variant(model, context, context_size, seed)
     retriever = None
     if candidates is None:

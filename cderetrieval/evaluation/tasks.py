@@ -26,15 +26,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TaskSubject:
-    """An mteb task to evaluate; its data comes from `folder`, or from the hub.
-
-    `splits` replaces those of the task. `group` is the aggregate it belongs to (CQADupstack), one column of tables.
-    """
+    """An mteb task to evaluate."""
 
     task: Any
-    folder: Path | None = None
-    splits: Sequence[str] | None = None
-    group: str | None = None
+    folder: Path | None = None  # with its data; None: from the hub
+    splits: Sequence[str] | None = None  # in place of the task's own
+    group: str | None = None  # the aggregate (CQADupstack) that is one column of tables
 
     @property
     def name(self) -> str:
@@ -138,12 +135,10 @@ def benchmark_tasks(name: str, splits: Sequence[str] | None = None) -> list[Task
     mteb = _mteb()
     benchmarks = mteb.get_benchmarks()
     known = {alias: one.name for one in benchmarks for alias in (one.name, *(one.aliases or ()))}
-    if name not in known:
-        same = [one for one in known if one.lower() == name.lower()]
-        if not same:
-            raise InputError(f"no benchmark is called {name!r}{nearest(name, known)}.")
-        name = same[0]
-    return [subject for task in mteb.get_benchmark(known[name]).tasks for subject in _expand(task, splits)]
+    same = [one for one in known if one == name] or [one for one in known if one.lower() == name.lower()]
+    if not same:
+        raise InputError(f"no benchmark is called {name!r}{nearest(name, known)}.")
+    return [subject for task in mteb.get_benchmark(known[same[0]]).tasks for subject in _expand(task, splits)]
 
 
 def folder_subjects(folders: Iterable[str | Path], split: str | None = None) -> list[Subject]:
@@ -231,24 +226,18 @@ def _compare_size(task: Any) -> None:
         official = (statistics.get(split) or {}).get("num_samples")
         found = len(data["corpus"]) + len(data["queries"])
         if official is not None and official != found:
-            logger.warning(
-                "%s (%s): %d documents and queries, mteb counts %d; scores are not comparable with published ones.",
-                task.metadata.name,
-                split,
-                found,
-                official,
-            )
+            where = f"{task.metadata.name} ({split})"
+            counts = f"{found} documents and queries, mteb counts {official}"
+            logger.warning("%s: %s; scores are not comparable with published ones.", where, counts)
 
 
 def _unreachable(task: Any, error: Exception) -> str:
     name = task.metadata.name
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    remedy = "Without a network it must be in the Hugging Face cache (HF_HOME): run once where there is one."
     if is_retrieval(task):
-        split = task.eval_splits[0]
         remedy = (
-            f"Without a network, put corpus.jsonl, queries.jsonl and qrels/{split}.tsv into a folder and pass --data "
-            f"{name}=FOLDER."
+            f"Without a network, put corpus.jsonl, queries.jsonl and qrels/{task.eval_splits[0]}.tsv into a folder and "
+            f"pass --data {name}=FOLDER."
         )
-    else:
-        remedy = "Without a network it must be in the Hugging Face cache (HF_HOME): run once where there is one."
-    return f"the data of {name} ({task.metadata.dataset['path']}) could not be loaded: {first[:200]}. {remedy}"
+    return f"the data of {name} ({task.metadata.dataset['path']}) could not be loaded: {reason[:200]}. {remedy}"
