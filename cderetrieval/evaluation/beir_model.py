@@ -70,13 +70,7 @@ class BeirModel:
 
 
 class BeirSearch:
-    """A model of any family behind beir's search interface; keywords as for `BeirModel`.
-
-    >>> from cderetrieval.testing import tiny_model
-    >>> corpus = {"d1": {"title": "", "text": "owls"}, "d2": {"title": "", "text": "bees"}}
-    >>> list(BeirSearch(tiny_model()).search(corpus, {"q": "bees"}, top_k=1)["q"])
-    ['d2']
-    """
+    """A model of any family behind beir's search interface; keywords as for `BeirModel`."""
 
     def __init__(self, model: AnyModel, *, dtype: str = "auto", **context: Any) -> None:
         self._model, self._dtype = model, dtype

@@ -27,7 +27,7 @@ MAIN = "main_score"
 SEAL, QUERIES = "sha256", "queries"
 # Eight digits of each query are kept; and rounding may carry a metric over 1.
 TOLERANCE = 1e-6
-# An id may hold half of a surrogate pair.
+# An id may hold half of a surrogate pair, which UTF-8 cannot write.
 ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass", "newline": ""}
 _TEXTS = ("model", "context", "dataset", "subset", "split", "revision", "type")
 _OPTIONAL = ("group", "candidates")
@@ -173,14 +173,14 @@ def read_queries(path: Path, remedy: str) -> PerQuery:
 
 
 def _check(cell: Cell) -> None:
-    """Refuse a cell whose fields are of other types, or whose metrics are no scores."""
+    """Refuse a cell whose fields are of other types, or whose metrics are not scores."""
     for name in (*_TEXTS, *_OPTIONAL):
         value = getattr(cell, name)
-        _require(isinstance(value, str) or (name in _OPTIONAL and value is None), f"{name} is no text")
-    _require(type(cell.seed) is int, "seed is no whole number")
-    _require(_is_number(cell.seconds) and 0 <= cell.seconds < math.inf, "seconds is no time")
-    _require(isinstance(cell.audit, dict) and isinstance(cell.metrics, dict), "metrics or audit is no object")
-    _require(all(_is_number(value) for value in cell.metrics.values()), "a metric is no number")
+        _require(isinstance(value, str) or (name in _OPTIONAL and value is None), f"{name} is not text")
+    _require(type(cell.seed) is int, "seed is not a whole number")
+    _require(_is_number(cell.seconds) and 0 <= cell.seconds < math.inf, "seconds is not a time")
+    _require(isinstance(cell.audit, dict) and isinstance(cell.metrics, dict), "metrics or audit is not an object")
+    _require(all(_is_number(value) for value in cell.metrics.values()), "a metric is not a number")
     main = cell.metrics[MAIN]
     _require(math.isnan(main) or abs(main) <= 1 + TOLERANCE, f"{MAIN} is {main}")
 

@@ -102,7 +102,7 @@ class ModelFolder(NoFolder):
         """Metrics of single queries that an earlier run, perhaps one that was killed, has written."""
         path = queries_path(self._path(name))
         try:
-            return read_queries(path, "They are made again.") if path.exists() else None
+            return read_queries(path, "They are computed again.") if path.exists() else None
         except StoreError as error:
             logger.warning("%s", error)
             return None
@@ -112,7 +112,7 @@ class ModelFolder(NoFolder):
         write_sealed(self._path(name, CONTEXT), audit)
 
     def read_audit(self, name: str) -> dict[str, Any]:
-        """What an earlier run has written of a context."""
+        """What a context was made of, as an earlier run has written it."""
         path = self._path(name, CONTEXT)
         return read_sealed(path, f"Remove {self.directory} and {self.mteb}.") if path.exists() else {}
 
@@ -230,7 +230,7 @@ def _read_manifest(path: Path) -> tuple[list[Any], list[dict[str, Any]]]:
         newer = values.get("format", 0) > FORMAT
         runs, listed = list(values["runs"]), list(values.get("evaluations", []))
         if not all(isinstance(run, dict) for run in runs):
-            raise ValueError("a run is no object")
+            raise ValueError("a run is not an object")
         for one in listed:
             hash(_identity(one))
     if newer:

@@ -43,11 +43,7 @@ def as_qrels(qrels: Any) -> judgements.Qrels:
 
 
 def as_run(run: Any) -> Run:
-    """Scored documents from a nested dictionary, data frame, tuples, `Hits`, or a TREC run file.
-
-    >>> as_run([("q1", "d1", 0.5)])
-    {'q1': {'d1': 0.5}}
-    """
+    """Scored documents from a nested dictionary, data frame, tuples, `Hits`, or a TREC run file."""
     if isinstance(run, str | Path):
         run = _read_run(as_path(run))
     return judgements.nested(run.to_run() if hasattr(run, "to_run") else run, SCORE_COLUMNS, "run", _score)
@@ -59,7 +55,7 @@ def _score(value: Any, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         score = math.nan
     if math.isnan(score):
-        raise InputError(f"run: the score of {where} is no number: {shown(value)}.")
+        raise InputError(f"run: the score of {where} is not a number: {shown(value)}.")
     return score
 
 
@@ -123,7 +119,7 @@ def evaluate_run(
     Raises
     ------
     InputError
-        If there are no judgements, a cut-off is below 1, a grade is no whole number or a score no number.
+        If there are no judgements, a cut-off is below 1, a grade is not a whole number or a score not a number.
 
     Examples
     --------
@@ -147,7 +143,7 @@ class Scorer:
         self._qrels = judgements.judged(qrels)
         self._ks = sorted(set(k_values))
         if not self._qrels:
-            raise InputError("qrels hold no judgements.")
+            raise InputError("qrels contain no judgements.")
         if not self._ks or self._ks[0] < 1:
             raise InputError(f"k_values={list(k_values)} must be at least 1.")
         self._ignore_identical_ids = ignore_identical_ids

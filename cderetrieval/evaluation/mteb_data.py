@@ -33,14 +33,14 @@ def is_retrieval(task: Any) -> bool:
 
 
 def use_folder(task: Any, folder: Path, directory: Path, wanted: Sequence[str] | None = None) -> None:
-    """Give a new mteb retrieval task the data of a BEIR folder, whose revision then stands in the task's metadata.
+    """Give a new mteb retrieval task the data of a BEIR folder; its metadata then has the data's revision.
 
     `directory` holds the Arrow files, until the task has been evaluated; `wanted` names splits other than the task's.
     """
     if len(task.hf_subsets) != 1:
         raise InputError(
             f"{task.metadata.name} has {len(task.hf_subsets)} subsets ({', '.join(task.hf_subsets[:5])}, ...) and a "
-            "folder holds one. Evaluate it as a dataset of its own: give it another name with --data NAME=FOLDER."
+            "folder has one. Evaluate it as a dataset of its own: give it another name with --data NAME=FOLDER."
         )
     there = splits(folder)
     asked = list(wanted or task.eval_splits)
@@ -61,7 +61,7 @@ def use_folder(task: Any, folder: Path, directory: Path, wanted: Sequence[str] |
 
 
 def _task_data(dataset: Dataset, directory: Path) -> dict[str, Any]:
-    """One split as mteb's retrieval tasks hold it."""
+    """One split in the form of mteb's retrieval tasks."""
     queries = ({"id": query, "text": text} for query, text in dataset.queries.items())
     # trec_eval gives grades below 1 no gain, and pytrec_eval writes outside its arrays for grades below -1.
     relevant = {query: {doc: max(0, grade) for doc, grade in row.items()} for query, row in dataset.qrels.items()}

@@ -28,7 +28,7 @@ from ..vectors import DENSE
 from .metrics import Run
 from .mteb_data import TaskCorpus, context_pools, is_retrieval, query_texts
 from .rerank import rerank
-from .search import NO_VECTORS, audit, described, encode_side, encoder_in, index_corpus, model_kind, search_blocks
+from .search import NO_VECTORS, audit, encode_side, encoder_in, index_corpus, model_kind, search_blocks, texts_of
 from .variants import ContextVariant, as_variant
 
 Watch = Callable[[str, str, Iterator[Run]], Iterator[Run]]
@@ -155,9 +155,8 @@ class MTEBModel:
         if self._newest is None or self._newest[0] != id(pool):
             pairs = ((str(i), text) for i, text in enumerate(pool))
             encoder, context = encoder_in(self.model, self.variant, pairs, self._dtype)
-            assert context is not None
             self._newest = (id(pool), encoder)
-            made = {**described(context), "pool": len(pool)}
+            made = audit(context, len(pool))
             for key in (key for key, texts in self._pools.items() if texts is pool):
                 self._report(key, made)
         return self._newest[1]
@@ -207,7 +206,7 @@ class MTEBModel:
                     return encode_for(encoder, texts, task_metadata, "query" if is_query else "document")
 
                 blocks, context = rerank(self.model, self.variant, self._corpus, asked, top_ranked, self._dtype, encode)
-            made = audit(context, self._corpus, asked.values())
+            made = audit(context, len(self._corpus), texts_of(self._corpus), asked.values())
             self._report((task_metadata.name, hf_subset, hf_split), made)
             for block in blocks if self._watch is None else self._watch(hf_subset, hf_split, blocks):
                 found.update(block)

@@ -2,7 +2,7 @@
 
 Datasets are indexed and searched by the Retriever that users run. Tasks are evaluated by mteb, which saves after each
 subset and resumes there. mteb does not keep the metrics and hits of single queries, so these are written before it
-scores a subset; a score without them is made again.
+scores a subset; a score without them is computed again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .metrics import PerQuery, Run, Scorer
 from .mteb_data import is_retrieval, split_dataset
 from .mteb_model import MTEBModel
 from .rerank import Candidates, FirstStage, rerank
-from .search import NO_VECTORS, audit, index_corpus, model_kind, search_blocks
+from .search import NO_VECTORS, audit, index_corpus, model_kind, search_blocks, texts_of
 from .tasks import GroupedDataset, Subject, TaskSubject
 from .variants import ContextVariant, as_variant
 
@@ -71,7 +71,7 @@ def evaluate_retrieval(
     scorer = Scorer(dataset.qrels)
     for _ in scorer.watch(blocks):
         pass
-    found = audit(made, dataset.corpus, dataset.queries.values())
+    found = audit(made, len(dataset.corpus), texts_of(dataset.corpus), dataset.queries.values())
     return Evaluation(dataset.name, variant, scorer.scores(), scorer.run, found, retriever)
 
 
@@ -234,7 +234,7 @@ class _TaskRun:
     def _cell(self, row: dict[str, Any], split: str, seconds: float) -> Cell:
         job, task, subset = self._job, self._task, row["hf_subset"]
         name, file = task.metadata.name, self._file(subset, split)
-        # What an earlier run that was killed has found is in the folder.
+        # A run that was killed has left its findings in the folder.
         scores = self._scores.get((subset, split))
         if scores is None and is_retrieval(task):
             scores = job.folder.read_queries(file)
@@ -268,7 +268,7 @@ class _TaskRun:
             if any(abs(row[MAIN]) > 1 for row, _ in rows):
                 raise ValueError("a score is above 1")
         except Exception as error:
-            logger.warning("mteb's result of %s is damaged and is made again (%s).", name, error)
+            logger.warning("mteb's result of %s is damaged and is computed again (%s).", name, error)
             return True
         if not is_retrieval(self._task):
             return False
@@ -279,7 +279,7 @@ class _TaskRun:
         stage, task = self._job.stage, self._task
         assert stage is not None
         if not is_retrieval(task):
-            raise InputError(f"{task.metadata.name} is no retrieval task; only those can be truncated to candidates.")
+            raise InputError(f"{task.metadata.name} is not a retrieval task; only those can be truncated to candidates.")
         for split in task.eval_splits:
             for subset in task.hf_subsets:
                 data = task.dataset[subset][split]

@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 
 from ..context.context import Context
-from ..corpora.dataset import Corpus
 from ..embedding import LEXICAL, Model, is_contextual
 from ..fusion import Hybrid
 from ..fusion.model import AnyModel, HybridModel
@@ -112,28 +111,27 @@ def encoder_in(
     return context.encoder(model, dtype=dtype), context
 
 
-def audit(context: Any, corpus: Corpus, queries: Iterable[str]) -> dict[str, Any]:
+def audit(
+    context: Context | None, pool: int, texts: Iterable[tuple[str, str]] = (), queries: Iterable[str] | None = None
+) -> dict[str, Any]:
     """What a context was made of, to be written beside the scores; empty without a context.
 
-    ``equal_to_query`` counts the context texts that equal a query, but for case and space. It is above 0 where queries
-    are documents of the corpus (ArguAna), and would show a leak anywhere else.
+    `pool` is the number of texts that it could be sampled from. With `queries`, ``equal_to_query`` counts the context
+    texts that equal one, but for case and space. It is above 0 where queries are documents of the corpus (ArguAna), and
+    would show a leak anywhere else.
     """
     if context is None:
         return {}
-    found = {**described(context), "pool": len(corpus)}
-    if context.source == "own":
-        asked = {" ".join(query.casefold().split()) for query in queries}
-        ids = set(context.ids)
-        texts = (text for identity, text in texts_of(corpus) if identity in ids)
-        found["equal_to_query"] = sum(" ".join(text.casefold().split()) in asked for text in texts)
-    return found
-
-
-def described(context: Context) -> dict[str, Any]:
-    """Source, size, digest and document ids of a context."""
-    return {
+    found: dict[str, Any] = {
         "source": context.source,
         "documents": len(context),
         "digest": context.digest,
         "ids": [str(identity) for identity in context.ids],
+        "pool": pool,
     }
+    if context.source == "own" and queries is not None:
+        asked = {" ".join(query.casefold().split()) for query in queries}
+        ids = set(context.ids)
+        sampled = (text for identity, text in texts if identity in ids)
+        found["equal_to_query"] = sum(" ".join(text.casefold().split()) in asked for text in sampled)
+    return found

@@ -31,15 +31,7 @@ def wide_table(results: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def markdown_table(frame: pd.DataFrame, digits: int = 1, bold_best: bool = False) -> str:
-    """Write a frame without its index as a Markdown table; `bold_best` marks the best of each column of floats.
-
-    >>> import pandas as pd
-    >>> print(markdown_table(pd.DataFrame({"model": ["m1", "m2"], "cisi": [31.0, 25.04]}), bold_best=True))
-    | model | cisi |
-    |---|---:|
-    | m1 | **31.0** |
-    | m2 | 25.0 |
-    """
+    """Write a frame without its index as a Markdown table; `bold_best` marks the best of each column of floats."""
     columns = []
     for name, texts in _columns(frame, digits):
         cells = [text.replace("|", "\\|") for text in texts]

@@ -86,7 +86,7 @@ def subjects_of(tasks: Any, split: str | None = None) -> list[Subject]:
         elif hasattr(one, "metadata"):
             found.append(TaskSubject(one, None, None if split is None else [split]))
         else:
-            raise InputError(f"tasks: {type(one).__name__} is no name, folder, Dataset or mteb task.")
+            raise InputError(f"tasks: {type(one).__name__} is not a name, folder, Dataset or mteb task.")
     if not found:
         raise InputError("tasks is empty: name a task, a benchmark or a folder.")
     return found
@@ -125,7 +125,7 @@ def tasks_named(names: Iterable[str], splits: Sequence[str] | None = None) -> li
     found: list[TaskSubject] = []
     for name in names:
         if name.lower() not in lower:
-            raise InputError(f"no task is called {name!r}{nearest(name, known)}. A folder of yours goes to --data.")
+            raise InputError(f"no task is called {name!r}{nearest(name, known)}. Pass a folder with --data.")
         found += _expand(mteb.get_task(lower[name.lower()]), splits)
     return found
 

@@ -119,5 +119,5 @@ def test_bad_arguments():
     for k_values in ([0, 10], []):
         with pytest.raises(InputError, match="at least 1"):
             evaluate_run({"q": {"a": 1}}, {}, k_values=k_values)
-    with pytest.raises(InputError, match="query 'q', document 'a' is no number: nan"):
+    with pytest.raises(InputError, match="query 'q', document 'a' is not a number: nan"):
         evaluate_run({"q": {"a": 1}}, {"q": {"a": math.nan}})

@@ -260,5 +260,5 @@ def test_bad_folders_are_named(words, toy_folder, tmp_path):
         evaluate({"m": words}, f"x={tmp_path / 'nowhere'}")
     with pytest.raises(InputError, match="tasks is empty"):
         evaluate({"m": words}, [])
-    with pytest.raises(InputError, match="int is no name"):
+    with pytest.raises(InputError, match="int is not a name"):
         evaluate({"m": words}, [3])

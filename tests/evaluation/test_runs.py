@@ -64,8 +64,8 @@ def test_hits_and_files(tmp_path):
         ([("q", "d", 1.0), ("q", "d", 2.0)], "query 'q', document 'd' occurs twice"),
         ([("q", "d")], r"expected \(query, document, value\), found \('q', 'd'\)"),
         (7, "a int is none of"),
-        ({"q": {"d": "high"}}, "query 'q', document 'd' is no number: 'high'"),
-        ({"q": {"d": None}}, "is no number: None"),
+        ({"q": {"d": "high"}}, "query 'q', document 'd' is not a number: 'high'"),
+        ({"q": {"d": None}}, "is not a number: None"),
         (pd.DataFrame({"query_id": ["q"], "score": [1.0]}), "no column named doc_id or .* among query_id, score"),
     ],
 )
