@@ -279,7 +279,9 @@ class _TaskRun:
         stage, task = self._job.stage, self._task
         assert stage is not None
         if not is_retrieval(task):
-            raise InputError(f"{task.metadata.name} is not a retrieval task; only those can be truncated to candidates.")
+            raise InputError(
+                f"{task.metadata.name} is not a retrieval task; only those can be truncated to candidates."
+            )
         for split in task.eval_splits:
             for subset in task.hf_subsets:
                 data = task.dataset[subset][split]
