@@ -142,7 +142,7 @@ class _Questions:
     """Answers questions over one dataset, with the retriever that was evaluated on it if there is one."""
 
     def __init__(self, arguments: argparse.Namespace, subjects: Sequence[Subject]) -> None:
-        datasets = {one.name: one.dataset for one in subjects if isinstance(one, GroupedDataset)}
+        datasets = {one.dataset.name: one.dataset for one in subjects if isinstance(one, GroupedDataset)}
         if not datasets:
             raise InputError("--ask needs a folder or --pydocs to search in; mteb's tasks are not kept.")
         name = arguments.ask_in or list(datasets)[-1]

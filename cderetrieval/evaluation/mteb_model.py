@@ -20,10 +20,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..context.spec import ContextLike
-from ..embedding import is_contextual
 from ..errors import ContextError, InputError
 from ..fusion.model import AnyModel, HybridModel, takes_context
-from ..types import ContextualModel, Encoder
+from ..types import ContextualModel, Encoder, is_contextual
 from ..vectors import DENSE
 from .metrics import Run
 from .mteb_data import TaskCorpus, context_pools, is_retrieval, query_texts

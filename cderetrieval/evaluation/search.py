@@ -12,11 +12,11 @@ from typing import Any, cast
 import numpy as np
 
 from ..context.context import Context
-from ..embedding import LEXICAL, Model, is_contextual
+from ..embedding import LEXICAL, Model
 from ..fusion import Hybrid
 from ..fusion.model import AnyModel, HybridModel
 from ..retriever import Retriever
-from ..types import Encoder, Hits, text_ids
+from ..types import Encoder, Hits, is_contextual, text_ids
 from ..vectors import DENSE, SPARSE_EMBED, take
 from .metrics import Run
 from .variants import ContextVariant

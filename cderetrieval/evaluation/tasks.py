@@ -62,11 +62,6 @@ class GroupedDataset:
     dataset: Dataset
     group: str | None = None
 
-    @property
-    def name(self) -> str:
-        """Name in tables."""
-        return self.dataset.name
-
 
 Subject = TaskSubject | GroupedDataset
 
