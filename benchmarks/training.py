@@ -90,7 +90,7 @@ def bars(rows: Sequence[dict]) -> list[dict]:
 
 def clustering(pairs: int, repeats: int) -> dict:
     """Time paired k-means and `faiss.Kmeans` on the same points."""
-    from cderetrieval.training.cluster import (
+    from cderetrieval.training.clusters import (
         ClusterSettings,
         normalized,
         paired_kmeans,
@@ -120,7 +120,7 @@ def clustering(pairs: int, repeats: int) -> dict:
 
 def tour(centres: int) -> dict:
     """Time one tour."""
-    from cderetrieval.training.packing import greedy_tour
+    from cderetrieval.training.batches import greedy_tour
 
     points = np.random.default_rng(0).normal(size=(centres, WIDTH)).astype(np.float32)
     start = time.perf_counter()

@@ -1,13 +1,14 @@
 """Checkpoints that are whole, and a resume that is the same run.
 
 A checkpoint counts once its ``run.json`` is there, which is written last, after every process has written its part. It
-says what the run was: the data's fingerprint, the recipe, the model's settings, the number of processes; and the sha256
-of every file beside it. A run is continued only where all of these are the same, so that it finds the same batches and
-the same losses.
+holds what identifies the run (the data's fingerprint, the recipe, the model's settings, the number of processes) and
+the sha256 of every other file. A run is continued only if all of these are the same, so that it finds the same batches
+and the same losses.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,24 +24,15 @@ RUN, FILES = "run.json", "files"
 _TYPES = {"format": int, "data": str, "recipe": dict, "settings": dict, "processes": int}
 # What may change between the parts of one run: how much, how often, and how it is computed, not what.
 FREE = {
-    "name",
-    "data",
-    "chunk_tokens",
-    "first_chunk_tokens",
-    "checkpointing",
-    "compile",
-    "log_steps",
-    "save_steps",
-    "evaluate_steps",
-    "keep",
-    "loggers",
-    "workers",
+    *("name", "data", "chunk_tokens", "first_chunk_tokens", "checkpointing", "compile"),
+    *("log_steps", "save_steps", "evaluate_steps", "keep", "loggers", "workers"),
 }
 
 
 def run_record(data: str, recipe: Mapping[str, Any], settings: Mapping[str, Any], processes: int) -> dict[str, Any]:
     """What identifies a run, as JSON values."""
-    return {"format": 1, "data": data, "recipe": dict(recipe), "settings": dict(settings), "processes": processes}
+    record = {"format": 1, "data": data, "recipe": dict(recipe), "settings": dict(settings), "processes": processes}
+    return dict(json.loads(json.dumps(record)))
 
 
 def mark_whole(checkpoint: Path, record: Mapping[str, Any]) -> None:
@@ -59,15 +51,7 @@ def last_checkpoint(output: str | Path) -> Path | None:
 
 
 def check_same_run(checkpoint: Path, record: Mapping[str, Any]) -> None:
-    """Refuse to continue a checkpoint of another run.
-
-    Raises
-    ------
-    MismatchError
-        If the data, the model's architecture, the recipe, or the number of processes differ; the message names what.
-    StoreError
-        If the checkpoint's record is damaged.
-    """
+    """Refuse to continue a checkpoint that is damaged, or of other data, model, recipe or number of processes."""
     remedy = f"delete {checkpoint} and resume from another."
     was = read_json(checkpoint / RUN, object, remedy=remedy[0].upper() + remedy[1:])
     files = was.pop(FILES, None) if isinstance(was, dict) else None  # older records have none
@@ -88,10 +72,11 @@ def check_same_run(checkpoint: Path, record: Mapping[str, Any]) -> None:
             f"{checkpoint} was written by {was['processes']} processes, this run has {record['processes']}: its "
             "batches would be others. Start as many."
         )
-    fixed = [{k: v for k, v in recipe.items() if k not in FREE} for recipe in (was["recipe"], record["recipe"])]
+    # What is empty says nothing, and recipes of earlier versions may lack it.
+    recipes = (was["recipe"], record["recipe"])
+    fixed = [{name: value for name, value in recipe.items() if name not in FREE and value != {}} for recipe in recipes]
     if fixed[0] != fixed[1]:
         raise MismatchError(f"{checkpoint} was trained by another recipe: {_differences(*fixed)}. Change it back.")
-
     if files is not None and files != (found := _digests(checkpoint)):
         known = files if isinstance(files, dict) else {}
         names = sorted(name for name in {*known, *found} if known.get(name) != found.get(name))

@@ -19,16 +19,9 @@ _KEYS = ("input_ids", "attention_mask")
 
 @dataclass
 class PairCollator:
-    """Collates rows of :class:`~cderetrieval.training.data.PairData` for sentence-transformers' trainer.
+    """Collates rows of `data` for sentence-transformers' trainer.
 
-    Parameters
-    ----------
-    preprocess_fn
-        Texts to token ids: ``model.preprocess``.
-    data
-        Where the rows come from.
-    prompts
-        The model's prompts; a data set may have its own.
+    `preprocess_fn` turns texts into token ids; `prompts` are the model's, of which a data set may have its own.
     """
 
     preprocess_fn: Callable[..., Mapping[str, torch.Tensor]]
@@ -53,20 +46,19 @@ class PairCollator:
         return batch
 
     def _column(self, name: str, texts: list[str]) -> dict[str, torch.Tensor]:
-        encoded = self.preprocess_fn(texts)
+        encoded = self._encode(name, texts)
         return {f"{name}_{key}": encoded[key] for key in _KEYS}
+
+    def _encode(self, name: str, texts: list[str]) -> Mapping[str, torch.Tensor]:
+        del name
+        return self.preprocess_fn(texts)
 
 
 @dataclass
 class ColumnCollator(PairCollator):
     """The same for sentence-transformers' own losses.
 
-    Parameters
-    ----------
-    tasks
-        Tell the model which texts are queries and which are documents.
-    scored
-        Give the teacher's scores as labels, shape (b, 1 + n), for n negatives of each row.
+    `tasks` tells the model which texts are queries; `scored` makes labels (b, 1 + n) of the teacher's scores.
     """
 
     tasks: bool = False
@@ -87,9 +79,8 @@ class ColumnCollator(PairCollator):
             batch |= {f"{name}_task": _task(name) for name in columns}
         return batch
 
-    def _column(self, name: str, texts: list[str]) -> dict[str, torch.Tensor]:
-        encoded = self.preprocess_fn(texts, **({"task": _task(name)} if self.tasks else {}))
-        return {f"{name}_{key}": encoded[key] for key in _KEYS}
+    def _encode(self, name: str, texts: list[str]) -> Mapping[str, torch.Tensor]:
+        return self.preprocess_fn(texts, **({"task": _task(name)} if self.tasks else {}))
 
 
 def _task(column: str) -> str:
@@ -100,6 +91,7 @@ def _ranked(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor
     """One column for each rank of negative, all of `rows` texts."""
     columns: dict[str, torch.Tensor] = {}
     for key in _KEYS:
-        ranks = batch.pop(f"negative_{key}").unflatten(0, (rows, -1)).unbind(1)
+        ids = batch.pop(f"negative_{key}")
+        ranks = ids.view(rows, -1, ids.shape[1]).unbind(1)
         columns |= {f"negative{rank}_{key}": column for rank, column in enumerate(ranks)}
     return {**batch, **columns}

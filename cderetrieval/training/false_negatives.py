@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .surrogate import Vectors
+from .surrogate import SurrogateVectors
 
 
 class FalseNegativeFilter:
@@ -20,31 +20,26 @@ class FalseNegativeFilter:
     Parameters
     ----------
     vectors
-        Stored, or computed when asked for.
+        Stored, or computed at every step; see :class:`~cderetrieval.training.surrogate.SurrogateVectors`.
     margin
         Leave out d' where s(q, d') >= s(q, d) - margin; above 0 leaves out more.
+
+    Examples
+    --------
+    >>> vectors = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    >>> kept = torch.zeros(1, 3, dtype=torch.bool)
+    >>> FalseNegativeFilter(None).mask(vectors[:1], vectors, torch.tensor([1]), kept)
+    tensor([[ True, False, False]])
     """
 
-    def __init__(self, vectors: Vectors, margin: float = 0.0) -> None:
+    def __init__(self, vectors: SurrogateVectors, margin: float = 0.0) -> None:
         self._vectors = vectors
         self.margin = margin
 
     def vectors(self, rows: Tensor, negatives: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Surrogate vectors of a batch.
+        """Vectors of the queries (b, d) and candidates (b + m, d), documents before mined negatives, of a batch.
 
-        Parameters
-        ----------
-        rows
-            Rows of the batch, shape (b,).
-        negatives
-            Positions of the mined negatives, shape (m,); None: there are none.
-        device
-            Where to put them.
-
-        Returns
-        -------
-        tuple
-            Of queries, shape (b, d), and of candidates, shape (b + m, d): the documents, then the negatives.
+        `rows` (b,) are its row numbers, `negatives` (m,) the positions of its mined negatives.
         """
         index = rows.cpu().numpy()
         candidates = [self._vectors.document(index)]
@@ -54,28 +49,9 @@ class FalseNegativeFilter:
         return torch.from_numpy(queries).to(device), torch.from_numpy(np.concatenate(candidates)).to(device)
 
     def mask(self, queries: Tensor, candidates: Tensor, positive: Tensor, kept: Tensor) -> Tensor:
-        """Find the pairs to leave out.
+        """Pairs (b, c) to leave out, from vectors (b, d) and (c, d): never a query's own document, never one `kept`.
 
-        Parameters
-        ----------
-        queries, candidates
-            Surrogate vectors, shapes (b, d) and (c, d).
-        positive
-            Position of each query's own document among the candidates, shape (b,).
-        kept
-            Pairs that stay whatever their score, shape (b, c), bool.
-
-        Returns
-        -------
-        Tensor
-            Shape (b, c), bool; never the query's own document.
-
-        Examples
-        --------
-        >>> vectors = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-        >>> nothing = torch.zeros(1, 3, dtype=torch.bool)
-        >>> FalseNegativeFilter(None).mask(vectors[:1], vectors, torch.tensor([1]), nothing)
-        tensor([[ True, False, False]])
+        `positive` (b,) is the position of each query's own document among the candidates.
         """
         scores = queries @ candidates.T
         own = scores.gather(1, positive[:, None])

@@ -9,12 +9,9 @@ A contrastive loss needs all vectors of a batch at once, but not all activations
    and adds up in the context
 5. the context's gradient flows into the first stage, again chunk by chunk
 
-With ``attention="cached"`` the context's keys and values are computed once, with their graph, between 1 and 2. Texts
-read detached copies, whose gradients add up in 4, and one backward pass carries the sum to the context.
-GradCache: Gao et al. 2021, arXiv 2101.06983; in two stages: Morris & Rush 2024, section 4.3.
-
-Several processes average their gradients once, at the end: the stages are called without `DistributedDataParallel`,
-whose hooks expect each parameter once per backward pass.
+With ``attention="cached"`` the context's keys and values are computed once, with their graph, between 1 and 2; texts
+read detached copies, whose gradients add up in 4. GradCache: Gao et al. 2021, arXiv 2101.06983; in two stages: Morris &
+Rush 2024, section 4.3.
 """
 
 from __future__ import annotations
@@ -54,6 +51,11 @@ class Caching:
         Number format, see :func:`~cderetrieval.runtime.autocast`; gradients are float32 always.
     train_first
         Whether gradients flow into the first stage.
+
+    Examples
+    --------
+    >>> Caching(chunk_tokens=2048, dtype="float32").train_first
+    True
     """
 
     chunk_tokens: int | None = 16_384
@@ -61,22 +63,9 @@ class Caching:
     dtype: str = "auto"
     train_first: bool = True
 
-    @property
-    def first_tokens(self) -> int | None:
-        """Tokens of a chunk of context documents."""
-        return self.first_chunk_tokens or self.chunk_tokens
 
-
-@dataclass
-class _Pass:
-    """Rows of one chunk, and the random state in which it ran."""
-
-    rows: list[int]
-    state: RandContext
-
-
-class _Runner:
-    """Runs texts through one stage, whole or in chunks, forgetting or keeping the graph."""
+class StageRunner:
+    """Runs texts through one stage in chunks of so many `tokens` (None: whole), of which each text costs `extra`."""
 
     def __init__(
         self, embed: Callable[[Texts], Tensor], texts: Texts, tokens: int | None, extra: int, dtype: str
@@ -84,50 +73,38 @@ class _Runner:
         self._embed = embed
         self._texts = texts
         self._dtype = dtype
-        self._device = texts["input_ids"].device
-        lengths = texts["attention_mask"].sum(dim=1).tolist()
-        self._rows = [list(range(len(lengths)))] if tokens is None else _chunks(lengths, tokens, extra)
-        self._passes: list[_Pass] = []
+        lengths = [int(length) + extra for length in texts["attention_mask"].sum(dim=1).tolist()]
+        self._chunks = [list(range(len(lengths)))] if tokens is None else list(length_batches(lengths, tokens))
+        self._states: list[RandContext] = []
 
     def _run(self, rows: list[int]) -> Tensor:
         texts = take(self._texts, rows)
-        tokens = texts["input_ids"].shape[1]
-        with autocast(self._device, self._dtype), trained_attention(self._device, self._dtype, tokens):
+        device, tokens = texts["input_ids"].device, texts["input_ids"].shape[1]
+        with autocast(device, self._dtype), trained_attention(device, self._dtype, tokens):
             return _at_least_float32(self._embed(texts))
 
-    def forward(self) -> Tensor:
-        """All vectors in order, without a graph; random states are kept."""
+    def forward(self, graph: bool) -> Tensor:
+        """All vectors in order: with their graph, or without one and with the random states kept for `backward`."""
         outputs = []
-        with torch.no_grad():
-            for rows in self._rows:
-                self._passes.append(_Pass(rows, RandContext(self._texts["input_ids"])))
+        for rows in self._chunks:
+            if not graph:
+                self._states.append(RandContext(self._texts["input_ids"]))
+            with torch.set_grad_enabled(graph):
                 outputs.append(self._run(rows))
-        return _in_order(outputs, self._rows)
-
-    def forward_with_graph(self) -> Tensor:
-        """All vectors in order, with their graph."""
-        return _in_order([self._run(rows) for rows in self._rows], self._rows)
+        order = torch.tensor([row for rows in self._chunks for row in rows], device=outputs[0].device)
+        return torch.cat(outputs)[torch.argsort(order)]
 
     def backward(self, gradient: Tensor) -> None:
         """Compute each chunk again as it was, and send its share of the gradient through it."""
-        for chunk in self._passes:
-            with torch.enable_grad(), chunk.state:
-                output = self._run(chunk.rows)
+        for rows, state in zip(self._chunks, self._states, strict=True):
+            with torch.enable_grad(), state:
+                output = self._run(rows)
             if output.requires_grad:
-                output.backward(gradient[chunk.rows])
+                torch.autograd.backward(output, gradient[rows])
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _chunks(lengths: Sequence[int], tokens: int, extra: int) -> list[list[int]]:
-    return list(length_batches([length + extra for length in lengths], tokens))
-
-
-def _in_order(outputs: list[Tensor], rows: list[list[int]]) -> Tensor:
-    order = torch.tensor([row for chunk in rows for row in chunk], device=outputs[0].device)
-    return torch.cat(outputs)[torch.argsort(order)]
 
 
 def take(texts: Texts, rows: Sequence[int]) -> dict[str, Tensor]:
@@ -137,45 +114,35 @@ def take(texts: Texts, rows: Sequence[int]) -> dict[str, Tensor]:
     return {"input_ids": texts["input_ids"][list(rows)][:, :width], "attention_mask": mask[:, :width]}
 
 
-class _Context:
+class StepContext:
     """The context of one step, from its documents to what texts read, and the gradient's way back."""
 
     def __init__(self, model: ContextualTransformer, documents: Texts | None, null: bool, caching: Caching) -> None:
-        config = model.config
         self._model = model
         self._null = null
-        self._runner: _Runner | None = None
+        self._caching = caching
+        self._runner: StageRunner | None = None
         self._recorded: ContextCache | None = None
         self.cache: ContextCache | None = None
         self.embeddings: Tensor | None = None
         if documents is not None and not null:
             # A document of several vectors is cut along its padded length: it must run alone.
-            tokens = 1 if config.tokens_per_document > 1 else caching.first_tokens
-            self._runner = _Runner(lambda part: model.first_stage_model(**part), documents, tokens, 0, caching.dtype)
-        self._caching = caching
+            several = model.config.tokens_per_document > 1
+            tokens = 1 if several else caching.first_chunk_tokens or caching.chunk_tokens
+            embed: Callable[[Texts], Tensor] = lambda part: model.first_stage_model(**part)  # noqa: E731
+            self._runner = StageRunner(embed, documents, tokens, 0, caching.dtype)
 
-    def prepare(self) -> None:
-        """Compute the context, cut off from its graph."""
+    def prepare(self, graph: bool) -> None:
+        """Compute the context, as a part of the step's one graph or cut off from its own."""
+        train = self._caching.train_first
         if self._runner is not None:
-            self.embeddings = self._runner.forward().requires_grad_(self._caching.train_first)
+            self.embeddings = self._runner.forward(graph and train)
+            if not graph:
+                self.embeddings.requires_grad_(train)
         if self._model.config.attention == "cached":
-            with torch.enable_grad():
-                self._recorded = self._record()
-            self.cache = _leaves(self._recorded)
-
-    def prepare_with_graph(self) -> None:
-        """Compute the context as a part of the step's one graph."""
-        if self._runner is not None:
-            if self._caching.train_first:
-                self.embeddings = self._runner.forward_with_graph()
-            else:
-                self.embeddings = self._runner.forward()
-        if self._model.config.attention == "cached":
-            self.cache = self._record()
-
-    def _record(self) -> ContextCache:
-        with autocast(self._model.device, self._caching.dtype):
-            return self._model.second_stage_model.context_cache(self.embeddings, self._null)
+            with torch.enable_grad(), autocast(self._model.device, self._caching.dtype):
+                recorded = self._model.second_stage_model.context_cache(self.embeddings, self._null)
+            self._recorded, self.cache = (None, recorded) if graph else (recorded, _leaves(recorded))
 
     def embed(self, texts: Texts) -> Tensor:
         """Run texts through the second stage in this context."""
@@ -187,8 +154,12 @@ class _Context:
         )
         return output
 
-    @property
-    def tokens(self) -> int:
+    def runners(self, columns: Sequence[Texts]) -> list[StageRunner]:
+        """One for each column of texts."""
+        chunk, dtype = self._caching.chunk_tokens, self._caching.dtype
+        return [StageRunner(self.embed, texts, chunk, self._tokens(), dtype) for texts in columns]
+
+    def _tokens(self) -> int:
         """Context vectors and soft prompt that joint attention runs again with every text."""
         config = self._model.config
         if config.attention == "cached":
@@ -204,9 +175,10 @@ class _Context:
             tensors = (*self._recorded.keys, *self._recorded.values)
             leaves = (*self.cache.keys, *self.cache.values)
             pairs = [
-                (t, leaf.grad.to(t.dtype)) for t, leaf in zip(tensors, leaves, strict=True) if leaf.grad is not None
+                (tensor, leaf.grad.to(tensor.dtype))
+                for tensor, leaf in zip(tensors, leaves, strict=True)
+                if leaf.grad is not None and tensor.requires_grad
             ]
-            pairs = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
             if pairs:
                 torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
         if self._runner is not None and self.embeddings is not None and self.embeddings.grad is not None:
@@ -231,72 +203,47 @@ def contextual_step(
     null: bool = False,
     synchronize: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Loss of a batch; its ``backward()`` leaves the gradients of both stages in the parameters.
+    """Loss of columns of texts (queries, documents, ...) in a context of documents, or in the null context.
 
-    Parameters
-    ----------
-    model
-        A :class:`~cderetrieval.models.contextual.ContextualTransformer`.
-    columns
-        Token ids and masks (b, t) of queries, documents, and so on.
-    context
-        Token ids and mask of the context documents; None: no context.
-    loss_function
-        The vectors of each column, (b, h) float32, to a scalar.
-    caching
-        Chunks, number format, whether the first stage learns.
-    null
-        Use the null context.
-    synchronize
-        Called when all gradients of this process are there.
-
-    Returns
-    -------
-    Tensor
-        The loss, a scalar.
+    Its ``backward()`` leaves the gradients of both stages in the parameters and then calls `synchronize`.
+    `loss_function` takes the vectors (b, h) of each column.
     """
-    shared = _Context(model, context, null, caching)
+    shared = StepContext(model, context, null, caching)
+    graph = caching.chunk_tokens is None and torch.is_grad_enabled()
+    shared.prepare(graph)
+    runners = shared.runners(columns)
+    vectors = [runner.forward(graph) for runner in runners]
     if not torch.is_grad_enabled():
-        shared.prepare()
-        return loss_function([runner.forward() for runner in _runners(shared, columns, caching)])
-    if caching.chunk_tokens is None:
-        shared.prepare_with_graph()
-        whole = loss_function([runner.forward_with_graph() for runner in _runners(shared, columns, caching)])
-        return _deferred(whole, lambda factor: whole.backward(factor), synchronize)
-    shared.prepare()
-    runners = _runners(shared, columns, caching)
-    vectors = [runner.forward().requires_grad_() for runner in runners]
+        return loss_function(vectors)
+    if not graph:
+        vectors = [vector.requires_grad_() for vector in vectors]
     loss = loss_function(vectors)
-    loss.backward()
-
-    def backward(factor: Tensor) -> None:
-        for runner, vector in zip(runners, vectors, strict=True):
-            if vector.grad is not None:
-                runner.backward(vector.grad * factor)
-        shared.backward()
-
-    return _deferred(loss, backward, synchronize)
-
-
-def _runners(context: _Context, columns: Sequence[Texts], caching: Caching) -> list[_Runner]:
-    return [_Runner(context.embed, texts, caching.chunk_tokens, context.tokens, caching.dtype) for texts in columns]
-
-
-def _deferred(loss: Tensor, backward: Callable[[Tensor], None], synchronize: Callable[[], None] | None) -> Tensor:
-    """Detach the loss; its own backward pass, scaled by whoever calls it, runs `backward` and then `synchronize`."""
+    if not graph:
+        torch.autograd.backward(loss)
     detached = loss.detach().requires_grad_()
 
-    def hook(factor: Tensor) -> None:
-        backward(factor)
+    def backward(factor: Tensor) -> None:
+        """The backward pass of the loss that is returned, scaled by whoever calls it."""
+        if graph:
+            torch.autograd.backward(loss, factor)
+        else:
+            for runner, vector in zip(runners, vectors, strict=True):
+                if vector.grad is not None:
+                    runner.backward(vector.grad * factor)
+            shared.backward()
         if synchronize is not None:
             synchronize()
 
-    detached.register_hook(hook)
+    detached.register_hook(backward)  # type: ignore[no-untyped-call]
     return detached
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Average the gradients of all processes; a parameter that only some of them used counts as 0 in the others."""
+    """Average the gradients of all processes; a parameter that only some of them used counts as 0 in the others.
+
+    Once a step: the stages run without `DistributedDataParallel`, whose hooks expect each parameter once per backward
+    pass.
+    """
     import torch.distributed as dist
 
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -312,16 +259,17 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
-        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parameters of one number format, in pieces of at most :data:`BUCKET` numbers unless one is larger."""
     buckets: list[list[nn.Parameter]] = []
     filled = BUCKET
     for parameter in parameters:
-        new = filled + parameter.numel() > BUCKET or buckets[-1][0].dtype != parameter.dtype
-        if new:
+        if filled + parameter.numel() > BUCKET or buckets[-1][0].dtype != parameter.dtype:
             buckets.append([])
             filled = 0
         buckets[-1].append(parameter)

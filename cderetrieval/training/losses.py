@@ -1,8 +1,5 @@
 """The contextual contrastive loss, for sentence-transformers' trainer.
 
-    loss = ContextualLoss(sentence_transformer("cde-minilm"), scale=50)
-    SentenceTransformerTrainer(model, arguments, train_dataset=pairs, loss=loss)
-
 Query to document InfoNCE at temperature 1 / scale. Every step embeds its batch in a context that is drawn from the
 batch itself: its documents and mined negatives, J of them, one context for queries and documents. What may not count as
 a negative is masked: texts that are a known positive of the same query, and false negatives by a surrogate.
@@ -14,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from sentence_transformers.util import all_gather, all_gather_with_grad
@@ -105,20 +103,10 @@ class ContextualLoss(nn.Module):
         return cast("ContextualTransformer", module.model)
 
     def forward(self, features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        """Loss of a batch.
+        """Loss of columns of token ids (b, t): queries, documents, then mined negatives.
 
-        Parameters
-        ----------
-        features
-            Token ids of queries and documents, (b, t) each, then of mined negatives. A column of negatives has one for
-            each row, or says in ``owner`` (m,) whose they are and in ``position`` (m,) which of all mined ones.
-        labels
-            Row numbers, shape (b,); only the filter reads them.
-
-        Returns
-        -------
-        Tensor
-            A scalar; ``backward()`` leaves gradients in the parameters, averaged over the processes.
+        A column of negatives has one for each row, or says in ``owner`` (m,) whose they are and in ``position`` (m,)
+        which of all mined ones. `labels` (b,) are row numbers; only the filter reads them.
         """
         queries, documents, *negatives = [dict(column) for column in features]
         batch = _Batch(queries, documents, negatives, labels)
@@ -152,9 +140,9 @@ class ContextualLoss(nn.Module):
             return None, False
         if self.null_probability and float(torch.rand(1)) < self.null_probability:
             return None, self.contextual.config.null_token
-        distinct = batch.distinct_candidates()
-        chosen = torch.randperm(len(distinct))[: self.context_size].tolist()
-        return _join([batch.documents, *batch.negatives], [distinct[k] for k in chosen]), False
+        distinct = np.sort(np.unique(batch.candidate_keys.cpu().numpy(), return_index=True)[1])  # each text once
+        chosen = distinct[torch.randperm(len(distinct))[: self.context_size].numpy()]
+        return _join([batch.documents, *batch.negatives], chosen.tolist()), False
 
     def _synchronize(self) -> None:
         wrapped = isinstance(self.model, DistributedDataParallel)
@@ -212,13 +200,6 @@ class _Batch:
     def __len__(self) -> int:
         return len(self.query_keys)
 
-    def distinct_candidates(self) -> list[int]:
-        """Positions of documents and negatives, each text once."""
-        first: dict[int, int] = {}
-        for position, key in enumerate(self.candidate_keys.tolist()):
-            first.setdefault(key, position)
-        return list(first.values())
-
 
 class _Shared:
     """Candidates of this process, or of all of them, and what is masked among them."""
@@ -240,7 +221,7 @@ class _Shared:
             return tensor
         missing = self._count - len(tensor)
         padded = pad(tensor, (*[0, 0] * (tensor.dim() - 1), 0, missing))
-        return all_gather_with_grad(padded) if with_grad else all_gather(padded.contiguous())
+        return cast(Tensor, all_gather_with_grad(padded) if with_grad else all_gather(padded.contiguous()))
 
     def duplicates(self) -> Tensor:
         """Candidates whose text is a known positive of the query's text, or that are padding; (b, c)."""
@@ -255,7 +236,7 @@ class _Shared:
         return found.scatter(1, self.positive[:, None], False)
 
     def false_negatives(self, surrogate: FalseNegativeFilter) -> Tensor:
-        """Candidates that the surrogate holds for as good as the positive; (b, c)."""
+        """Candidates that the surrogate scores at least as high as the positive; (b, c)."""
         batch = self._batch
         if batch.labels is None:
             raise ConfigError("the filter of false negatives needs row numbers: give the data a column 'label'.")

@@ -2,17 +2,14 @@
 
     load_recipe("minilm").replace(data=("pairs/",), learning_rate=1e-5)
 
-The package brings ``paper-large-v1`` and ``paper-large-v2`` (how cde-small-v1 and -v2 were made), ``paper-small`` (the
-paper's ablations: six layers, 64 tokens, 64 context documents), ``cde-minilm`` (the encoder of the default model) and
-``minilm`` (a contextual model from the same base); ``splade``,
-``splade-distil``, ``sparse-embed`` and ``multi-qa`` (dense) from a masked language model; and the small
-``splade-minilm`` and ``sparse-embed-minilm``, which need no hub and learn on a CPU in minutes.
+docs/training.md lists the recipes that the package brings; they are the files of ``recipes/``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -21,55 +18,39 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..files import as_path, read_json
-from .data import SMALL_DOMAINS
-from .packing import PACKINGS
 
 if TYPE_CHECKING:
     from ..models.statistics import StatisticsConfig
 
 CONTEXTUAL = ("biencoder", "joint", "cached")
 SPARSE = ("splade", "sparse-embed")
-DISTILLATION = ("none", "margin-mse", "kl")
+PACKINGS = ("random", "tour")
+LOGGERS = ("wandb", "tensorboard", "trackio")
+# Further fields of transformers' TrainingArguments that a recipe may set, the least value and the one that is too much.
+# No others pass: some run code, write elsewhere or push to a hub.
+ARGUMENTS = {
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "adam_epsilon": (0, 1),
+    "ddp_timeout": (1, 10**6),
+    "torch_empty_cache_steps": (1, 10**6),
+}
 
-_TYPES: dict[str, type[Any]] = {"str": str, "bool": bool, "Mapping": Mapping}
-_WORDS: dict[type[Any], str] = {str: "text", bool: "true or false", Mapping: "an object"}
+# The least of whole numbers where it is not 1; other numbers may be 0, but for those of `_ABOVE_0`.
+_LEAST = {"negatives": 0, "batch_size": 2, "warmup_steps": 0, "seed": 0, "keep": 2, "workers": 0}
+_ABOVE_0 = ("scale", "flops_ramp", "distillation_temperature")
+_SHARES = ("sequence_dropout", "null_probability", "flops_ramp")
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "architecture": (*CONTEXTUAL, "dense", *SPARSE),
-    "distillation": DISTILLATION,
+    "distillation": ("none", "margin-mse", "kl"),
     "first_stage": ("trained", "frozen", "tied"),
-    "small_domains": SMALL_DOMAINS,
+    "small_domains": ("error", "skip", "merge"),
     "packing": PACKINGS,
     "filter": ("stored", "fresh", "off"),
     "dtype": ("auto", "float32", "bfloat16"),
     "schedule": ("constant", "constant_with_warmup", "linear", "cosine"),
 }
-_LEAST = {
-    "max_length": 1,
-    "saved_length": 1,
-    "negatives": 0,
-    "cluster_size": 1,
-    "cluster_dimensions": 1,
-    "surrogate_length": 1,
-    "batch_size": 2,
-    "context_size": 1,
-    "chunk_tokens": 1,
-    "first_chunk_tokens": 1,
-    "max_steps": 1,
-    "warmup_steps": 0,
-    "accumulation": 1,
-    "log_steps": 1,
-    "save_steps": 1,
-    "evaluate_steps": 1,
-    "keep": 2,
-    "workers": 0,
-}
-_AT_LEAST_0 = (
-    *("learning_rate", "weight_decay", "clip", "epochs", "filter_margin"),
-    *("query_flops", "document_flops", "sparse_weight"),
-)
-_ABOVE_0 = ("scale", "flops_ramp", "distillation_temperature")
-_SHARES = ("sequence_dropout", "null_probability", "flops_ramp")
-# Fields that only some architectures know, and the value that says nothing.
+# Fields that only some architectures have, and the value that others must leave.
 _ONLY: dict[str, tuple[tuple[str, ...], Any]] = {
     "filter": (CONTEXTUAL, "off"),
     "sequence_dropout": (CONTEXTUAL, 0.0),
@@ -88,7 +69,7 @@ class Recipe:
     Parameters
     ----------
     name
-        Of the recipe.
+        Name of the recipe.
     base
         What the model starts from: a backbone or a contextual model, as a directory, hub name, or installed name.
     architecture
@@ -141,14 +122,22 @@ class Recipe:
         How long; None: by epochs.
     learning_rate, learning_rates, schedule, warmup_steps, weight_decay, clip, accumulation
         Of AdamW; `learning_rates` maps patterns of parameter names to rates of their own.
+    arguments
+        Further fields of transformers' `TrainingArguments`, those of :data:`ARGUMENTS`.
     seed
-        Of everything random.
+        Seed of everything random.
     log_steps, save_steps, evaluate_steps, keep
         How often to log, save, evaluate; how many checkpoints to keep.
     loggers
         ``"wandb"``, ``"tensorboard"``, ``"trackio"``, beside the JSON lines that are always written.
     workers
         Processes that read and tokenize.
+
+    Examples
+    --------
+    >>> recipe = Recipe("mine", "all-MiniLM-L6-v2", data=("pairs/",), batch_size=64)
+    >>> recipe.replace(learning_rate=1e-5).learning_rate
+    1e-05
     """
 
     name: str
@@ -192,6 +181,7 @@ class Recipe:
     max_steps: int | None = None
     learning_rate: float = 2e-5
     learning_rates: Mapping[str, float] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     schedule: str = "linear"
     warmup_steps: int = 1_000
     weight_decay: float = 0.01
@@ -206,16 +196,10 @@ class Recipe:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            _check(entry.name, str(entry.type), getattr(self, entry.name))
         for name in ("data", "loggers"):
-            value = getattr(self, name)
-            if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
-                raise ConfigError(f"{name}={value!r} must be a list of names.")
-            object.__setattr__(self, name, tuple(value))
-        self._check_types()
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(choices)}.")
-        self._check_numbers()
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.architecture == "biencoder" and self.null_probability > 0:
             raise ConfigError("architecture='biencoder' has no context: null_probability must be 0.")
         for name, (architectures, nothing) in _ONLY.items():
@@ -224,38 +208,13 @@ class Recipe:
                     f"architecture={self.architecture!r} has no {name}: set it to {nothing!r}, not "
                     f"{getattr(self, name)!r}."
                 )
+        if unknown := sorted(set(self.loggers) - set(LOGGERS)):
+            raise ConfigError(f"loggers: {', '.join(unknown)} is unknown; use some of {', '.join(LOGGERS)}.")
+        _check_rates(self.learning_rates)
+        _check_arguments(self.arguments)
         self.statistics_config()
         if self.distillation != "none" and self.negatives < 1:
             raise ConfigError(f"distillation={self.distillation!r} compares documents: set negatives to 1 or more.")
-
-    def _check_types(self) -> None:
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            kind = next((kind for name, kind in _TYPES.items() if str(entry.type).startswith(name)), object)
-            if not isinstance(value, kind):
-                raise ConfigError(f"{entry.name}={value!r} must be {_WORDS[kind]}.")
-        for name, rate in self.learning_rates.items():
-            if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate < math.inf:
-                raise ConfigError(f"learning_rates: {name}={rate!r} must be a number of at least 0.")
-
-    def _check_numbers(self) -> None:
-        optional = {entry.name for entry in dataclasses.fields(self) if "None" in str(entry.type)}
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is None and name in optional:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
-        for name in (*_AT_LEAST_0, *_SHARES, *_ABOVE_0):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-                raise ConfigError(f"{name}={value!r} must be a number of at least 0.")
-        for name in _SHARES:
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{name}={getattr(self, name)!r} must lie in [0, 1].")
-        for name in _ABOVE_0:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be above 0.")
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with some fields changed, validated again; an unknown field is an error that names it."""
@@ -267,7 +226,7 @@ class Recipe:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def statistics_config(self) -> StatisticsConfig | None:
-        """`statistics` as the finished model has them; None without."""
+        """`statistics` as the finished model has them; None if it has none."""
         if not self.statistics:
             return None
         from ..models.statistics import read_settings
@@ -290,6 +249,58 @@ class Recipe:
         if missing:
             raise ConfigError(f"recipe: {' and '.join(missing)} must be set.")
         return cls(**values)
+
+
+_KINDS: dict[str, tuple[type[Any], str]] = {
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+    "Mapping": (Mapping, "an object"),
+}
+
+
+def _check(name: str, annotation: str, value: Any) -> None:
+    """Check the value of one field by its annotation and the tables above."""
+    if value is None and annotation.endswith("None"):
+        return
+    if annotation.startswith("tuple"):
+        if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+            raise ConfigError(f"{name}={value!r} must be a list of names.")
+    elif annotation.startswith(("int", "float")):
+        _check_number(name, annotation.startswith("int"), value)
+    else:
+        kind, words = _KINDS[annotation.partition("[")[0]]
+        if not isinstance(value, kind):
+            raise ConfigError(f"{name}={value!r} must be {words}.")
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ConfigError(f"{name}={value!r} is unknown; use one of {', '.join(_CHOICES[name])}.")
+
+
+def _check_number(name: str, whole: bool, value: Any) -> None:
+    least = _LEAST.get(name, 1) if whole else 0
+    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not least <= value < math.inf:
+        raise ConfigError(f"{name}={value!r} must be a {'whole ' if whole else ''}number of at least {least}.")
+    if name in _SHARES and value > 1:
+        raise ConfigError(f"{name}={value!r} must lie in [0, 1].")
+    if name in _ABOVE_0 and not value > 0:
+        raise ConfigError(f"{name}={value!r} must be above 0.")
+
+
+def _check_rates(rates: Mapping[str, Any]) -> None:
+    for pattern, rate in rates.items():
+        _check_number(f"learning_rates: {pattern}", False, rate)
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ConfigError(f"learning_rates: {pattern!r} is not a pattern of names ({error}).") from error
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(arguments) - set(ARGUMENTS)):
+        raise ConfigError(f"arguments: {', '.join(unknown)} cannot be set; known are {', '.join(ARGUMENTS)}.")
+    for name, value in arguments.items():
+        least, most = ARGUMENTS[name]
+        if not isinstance(value, int if least else int | float) or isinstance(value, bool) or not least <= value < most:
+            raise ConfigError(f"arguments: {name}={value!r} must be a number from {least} to below {most}.")
 
 
 def recipe_names() -> list[str]:

@@ -1,42 +1,28 @@
 """Which rows make a batch: for sentence-transformers' trainer, or any `DataLoader`.
 
-    groups = Groups.from_clusters(data.domain, clusters)
-    arguments = SentenceTransformerTrainingArguments(batch_sampler=partial(ClusteredBatchSampler, groups=groups), ...)
-
 The batches of an epoch follow from (seed, epoch) alone: every process computes the same list, a run that was killed
 finds it again, and each epoch has another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ..errors import ConfigError
-from .cluster import Clusters
-from .distinct import TextNumbers, distinct_batches
-from .packing import pack
+from .batches import TextNumbers, distinct_batches, pack
 
 
 @dataclass(frozen=True)
 class Groups:
-    """What the sampler must know of each row.
+    """Domain (n,; -1 leaves a row out), cluster (n,) and data set (n,) of each row, and the clusters' centres (c, d).
 
-    Parameters
-    ----------
-    domain
-        Domain of each row, shape (n,); batches stay inside one; -1 leaves a row out.
-    cluster
-        Cluster of each row, shape (n,).
-    centres
-        Centre of each cluster, shape (c, d).
-    dataset, weights
-        Data set of each row, and the weight of each data set: a batch comes from a data set with probability
-        weight / sum of weights. None: every batch of an epoch once.
+    With `weights`, one for each data set, a batch comes from a data set with probability weight / sum of weights;
+    without, an epoch has every batch once.
     """
 
     domain: np.ndarray
@@ -44,17 +30,6 @@ class Groups:
     centres: np.ndarray
     dataset: np.ndarray | None = None
     weights: tuple[float, ...] | None = None
-
-    @classmethod
-    def from_clusters(
-        cls,
-        domain: np.ndarray,
-        clusters: Clusters,
-        dataset: np.ndarray | None = None,
-        weights: tuple[float, ...] | None = None,
-    ) -> Groups:
-        """Groups of clustered pairs."""
-        return cls(domain, clusters.assignment, clusters.centres, dataset, weights)
 
     @classmethod
     def without_clusters(
@@ -65,17 +40,24 @@ class Groups:
         return cls(domain, cluster, np.zeros((int(cluster.max()) + 1, 1), dtype=np.float32), dataset, weights)
 
 
+class _Domain(NamedTuple):
+    rows: np.ndarray
+    cluster: np.ndarray
+    centres: np.ndarray
+    dataset: int
+
+
 class ClusteredBatchSampler(DefaultBatchSampler):
     """Batches inside domains, made of clusters that lie close together.
 
     Parameters
     ----------
     dataset
-        What the rows index; only its length is looked at.
+        What the rows index; only its length is used.
     batch_size
         Rows of one process's batch.
     drop_last, valid_label_columns, generator
-        Taken for sentence-transformers' sake; batches are always full.
+        Accepted as sentence-transformers passes them; batches are always full.
     seed
         With the epoch, all that decides the batches.
     groups
@@ -86,12 +68,19 @@ class ClusteredBatchSampler(DefaultBatchSampler):
         Processes that share their negatives: so many consecutive batches are cut from one, so that what each process
         takes in turn is of the same domain and region.
     texts
-        Keep texts from standing twice in what was cut as one; None: the loss masks them.
+        Keeps a text from coming twice in what is cut as one; None: the loss masks repetitions.
 
     Raises
     ------
     ConfigError
         If `groups` is of another data set, or no domain holds a batch.
+
+    Examples
+    --------
+    >>> groups = Groups.without_clusters(np.array([0, 0, 0, 1, 1, 1]))
+    >>> sampler = ClusteredBatchSampler(range(6), 3, groups=groups)
+    >>> sorted(sorted(batch) for batch in sampler)
+    [[0, 1, 2], [3, 4, 5]]
     """
 
     def __init__(
@@ -113,37 +102,22 @@ class ClusteredBatchSampler(DefaultBatchSampler):
             raise ConfigError(f"groups are of {len(groups.domain)} rows, the data set has {len(dataset)}.")
         self.packing = packing
         self.ranks = ranks
+        self._rows = int(batch_size) * ranks
         self._groups = groups
         self._texts = texts
-        self._domains = self._split()
-        self._counts = [self._batches_of(number) for number in range(len(self._domains))]
+        self._domains = list(_split(groups))
+        # Batches of a domain in an epoch: all that fit, or what its repeated texts let the first packing find.
+        self._counts = [
+            len(domain.rows) // self._rows if texts is None else len(self._pack(number, 0))
+            for number, domain in enumerate(self._domains)
+        ]
         self._count = sum(self._counts)
         if not self._count:
             distinct = " without repeated texts" if texts is not None else ""
             raise ConfigError(
-                f"no domain has {batch_size * ranks} rows{distinct}, one batch. Take smaller batches or more data."
+                f"no domain has {self._rows} rows{distinct}, one batch. Take smaller batches or more data."
             )
         self._plan: tuple[int, np.ndarray] | None = None
-
-    def _split(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
-        """Rows, clusters, centres and data set of each domain."""
-        groups = self._groups
-        domain = np.asarray(groups.domain)
-        order = np.argsort(domain, kind="stable")
-        codes, starts = np.unique(domain[order], return_index=True)
-        domains = []
-        for code, rows in zip(codes, np.split(order, starts[1:]), strict=True):
-            if code >= 0:
-                names, cluster = np.unique(np.asarray(groups.cluster)[rows], return_inverse=True)
-                dataset = 0 if groups.dataset is None else int(groups.dataset[rows[0]])
-                domains.append((rows, cluster, np.asarray(groups.centres)[names], dataset))
-        return domains
-
-    def _batches_of(self, number: int) -> int:
-        """Batches of a domain in an epoch: all that fit, or what its repeated texts let the first packing find."""
-        if self._texts is None:
-            return len(self._domains[number][0]) // self._rows
-        return len(self._pack(number, 0))
 
     def __len__(self) -> int:
         return self._count * self.ranks
@@ -156,27 +130,18 @@ class ClusteredBatchSampler(DefaultBatchSampler):
     def plan(self, epoch: int) -> np.ndarray:
         """Rows of every batch of an epoch, over all ranks, shape (batches, ranks * batch_size)."""
         if self._plan is None or self._plan[0] != epoch:
-            plan = self._plan_weighted(epoch) if self._groups.weights is not None else self._plan_all(epoch)
-            self._plan = (epoch, plan)
+            if self._groups.weights is not None:
+                batches = self._draw(np.array(self._groups.weights, dtype=float), epoch)
+            else:
+                batches = self._all(range(len(self._domains)), epoch)
+                batches = batches[self._rng(epoch).permutation(self._count)]
+            self._plan = (epoch, batches)
         return self._plan[1]
 
-    def _plan_all(self, epoch: int) -> np.ndarray:
-        batches = [self._filled(number, epoch) for number in range(len(self._domains))]
-        return np.concatenate(batches)[self._rng(epoch).permutation(self._count)]
-
-    def _filled(self, number: int, epoch: int, turn: int = 0) -> np.ndarray:
-        """As many batches of a domain as every epoch has; where repeated texts leave fewer, some of the first epoch."""
-        packed = self._pack(number, epoch, turn)
-        if len(packed) < self._counts[number]:
-            packed = np.concatenate([packed, self._pack(number, 0)])
-        return packed[: self._counts[number]]
-
-    def _plan_weighted(self, epoch: int) -> np.ndarray:
-        """Draw the data set of each batch; a data set that runs out is packed anew."""
-        weights = np.array(self._groups.weights, dtype=float)
-        for code in range(len(weights)):
-            if not any(domain[3] == code and count for domain, count in zip(self._domains, self._counts, strict=True)):
-                weights[code] = 0.0
+    def _draw(self, weights: np.ndarray, epoch: int) -> np.ndarray:
+        """Draw the data set of each batch; a data set that runs out is packed again."""
+        filled = {domain.dataset for domain, count in zip(self._domains, self._counts, strict=True) if count}
+        weights[[code for code in range(len(weights)) if code not in filled]] = 0.0
         if not weights.any():
             raise ConfigError("every data set that holds a batch has weight 0.")
         drawn = self._rng(epoch).choice(len(weights), size=self._count, p=weights / weights.sum())
@@ -185,16 +150,22 @@ class ClusteredBatchSampler(DefaultBatchSampler):
 
     def _stream(self, dataset: int, epoch: int) -> Iterator[np.ndarray]:
         """Batches of one data set without end."""
-        numbers = [n for n, entry in enumerate(self._domains) if entry[3] == dataset and self._counts[n]]
+        numbers = [n for n, domain in enumerate(self._domains) if domain.dataset == dataset and self._counts[n]]
         turn = 0
         while True:
-            batches = np.concatenate([self._filled(number, epoch, turn) for number in numbers])
+            batches = self._all(numbers, epoch, turn)
             yield from batches[self._rng(epoch, dataset, turn).permutation(len(batches))]
             turn += 1
 
-    @property
-    def _rows(self) -> int:
-        return int(self.batch_size) * self.ranks
+    def _all(self, numbers: Iterable[int], epoch: int, turn: int = 0) -> np.ndarray:
+        """As many batches of each domain as every epoch has; where one has fewer, some of the first epoch."""
+        batches = []
+        for number in numbers:
+            packed = self._pack(number, epoch, turn)
+            if len(packed) < self._counts[number]:
+                packed = np.concatenate([packed, self._pack(number, 0)])
+            batches.append(packed[: self._counts[number]])
+        return np.concatenate(batches)
 
     def _pack(self, number: int, epoch: int, turn: int = 0) -> np.ndarray:
         rows, cluster, centres, _ = self._domains[number]
@@ -203,3 +174,15 @@ class ClusteredBatchSampler(DefaultBatchSampler):
 
     def _rng(self, *path: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *path])
+
+
+def _split(groups: Groups) -> Iterator[_Domain]:
+    """Rows, clusters, centres and data set of each domain."""
+    domain = np.asarray(groups.domain)
+    order = np.argsort(domain, kind="stable")
+    codes, starts = np.unique(domain[order], return_index=True)
+    for code, rows in zip(codes, np.split(order, starts[1:]), strict=True):
+        if code >= 0:
+            names, cluster = np.unique(np.asarray(groups.cluster)[rows], return_inverse=True)
+            dataset = 0 if groups.dataset is None else int(groups.dataset[rows[0]])
+            yield _Domain(rows, cluster, np.asarray(groups.centres)[names], dataset)

@@ -5,11 +5,8 @@
 
 Ranking is the contrastive loss over all documents of the batch and all mined negatives, or the distillation of a
 teacher's scores: of margins (Hofstätter et al. 2020, arXiv 2010.02666) or of the distribution over a query's own
-documents.
-
-SparseEmbed's vectors do not fit one tensor of equal columns. For the losses of sentence-transformers they are packed
-into one row each, ``[weights of all terms | embeddings of the k heaviest]``; which terms these are follows from the
-weights. So gradient caching and regularisers serve both models unchanged.
+documents. FLOPS is sum_j (mean_i w_ij)^2 (Paria et al. 2020, arXiv 2004.05665). Too much weight on it, too early,
+drives all term weights to 0, where ReLU passes no gradient: then the model has collapsed, and training stops.
 """
 
 from __future__ import annotations
@@ -25,10 +22,74 @@ from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, softmax
 
+from ..errors import TrainingError
 from ..models.mlm import top_terms
 from ..models.sparse_embed import Terms, all_pairs_scores
 from .recipes import Recipe
-from .sparsity import CountedFlops, Sparsity
+
+SIDES = ("query", "document")
+# Mean active terms of a batch below which a side has collapsed.
+LEAST_ACTIVE = 1.0
+
+
+class Sparsity:
+    """Counts active dimensions (weights above 0) of queries and documents, and FLOPS, where they are regularised.
+
+    >>> sparsity = Sparsity()
+    >>> sparsity.count("query", torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+    >>> sparsity.count("document", torch.tensor([[0.0, 3.0], [0.0, 1.0]]))
+    >>> sparsity.drain()
+    {'query_active': 1.5, 'document_active': 1.0, 'flops': 0.5}
+    """
+
+    def __init__(self) -> None:
+        self._shares: dict[str, tuple[Tensor, int]] = {}
+        self._last: dict[str, float] = {}
+
+    @torch.no_grad()
+    def count(self, side: str, weights: Tensor) -> None:
+        """Count the term weights of a batch, shape (b, v), of ``"query"`` or ``"document"``."""
+        share = (weights > 0).float().mean(dim=0)
+        total, batches = self._shares.get(side, (torch.zeros_like(share), 0))
+        self._shares[side] = total + share, batches + 1
+        self._last[side] = float(share.sum())
+
+    def drain(self) -> dict[str, float]:
+        """Active dimensions of each side and FLOPS, over the batches since the last call."""
+        shares = {side: total / batches for side, (total, batches) in self._shares.items()}
+        found = {f"{side}_active": float(shares[side].sum()) for side in SIDES if side in shares}
+        if len(shares) == len(SIDES):
+            found["flops"] = float(shares["query"] @ shares["document"])
+        self._shares = {}
+        return found
+
+    def check(self, step: int) -> None:
+        """Stop a run whose queries or documents had less than one active term on average in the last batch."""
+        for side, active in self._last.items():
+            if active < LEAST_ACTIVE:
+                raise TrainingError(
+                    f"the sparse vectors have collapsed: at step {step} a {side} has {active:.2f} active terms on "
+                    "average, and weights of 0 get no gradient. Nothing was changed at this step. Train again, from "
+                    f"the start or with an early checkpoint as base, with a smaller {side}_flops, a longer flops_ramp, "
+                    "or a smaller learning_rate."
+                )
+
+
+class CountedFlops(losses.FlopsLoss):
+    """The FLOPS regulariser of one side, which counts what it sees: the first `dimension` numbers of a vector."""
+
+    def __init__(self, sparsity: Sparsity, side: str, dimension: int | None = None) -> None:
+        super().__init__(model=None)
+        self._sparsity = sparsity
+        self._side = side
+        self._dimension = dimension
+
+    def compute_loss_from_embeddings(self, embeddings: Tensor) -> Tensor:
+        """Regularise vectors, shape (b, v) or wider."""
+        weights = embeddings[:, : self._dimension]
+        self._sparsity.count(self._side, weights)
+        loss: Tensor = super().compute_loss_from_embeddings(weights)
+        return loss
 
 
 class CountedSpladeLoss(losses.SpladeLoss):
@@ -52,19 +113,7 @@ class CountedCachedSpladeLoss(losses.CachedSpladeLoss, CountedSpladeLoss):
 def regularised(
     recipe: Recipe, model: nn.Module, ranking: nn.Module, dimension: int | None = None
 ) -> CountedSpladeLoss:
-    """A ranking loss with the recipe's regularisers, gradient-cached where the recipe has chunks.
-
-    Parameters
-    ----------
-    recipe
-        Says weights and chunks.
-    model
-        Features to ``{"sentence_embedding"}``.
-    ranking
-        Has ``compute_loss_from_embeddings(vectors of each column, labels)``.
-    dimension
-        Size of the vocabulary, where vectors hold more than term weights.
-    """
+    """A ranking loss with the recipe's regularisers of the first `dimension` numbers of a vector (None: all)."""
     sparsity = Sparsity()
     settings: dict[str, Any] = {
         "document_regularizer_weight": recipe.document_flops,
@@ -85,7 +134,7 @@ def ramp(recipe: Recipe, loss: CountedSpladeLoss) -> SpladeRegularizerWeightSche
     return SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", warmup_ratio=recipe.flops_ramp)
 
 
-def splade_ranking(recipe: Recipe, model: nn.Module) -> nn.Module:
+def splade_ranking(recipe: Recipe, model: nn.Module) -> Any:
     """SPLADE's ranking loss, by the recipe's `distillation`."""
     if recipe.distillation == "margin-mse":
         return losses.SparseMarginMSELoss(model)
@@ -97,12 +146,9 @@ def splade_ranking(recipe: Recipe, model: nn.Module) -> nn.Module:
 
 
 class PackedTerms(nn.Module):
-    """SparseEmbed with its two outputs packed into one.
+    """SparseEmbed with its outputs in one row for sentence-transformers' losses: (b, v + k d).
 
-    Parameters
-    ----------
-    model
-        A :class:`~cderetrieval.models.sparse_embed.SparseEmbedModel`.
+    A row is ``[weights of all terms | embeddings of the k heaviest]``; which terms these are follows from the weights.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -120,57 +166,24 @@ def unpack(packed: Tensor, dimension: int, embedding_size: int) -> Terms:
     """Terms of packed rows (b, v + k d), in the order of the embeddings: by falling weight."""
     k = (packed.shape[1] - dimension) // embedding_size
     weights, ids = top_terms(packed[:, :dimension], k)
-    return Terms(ids, weights, packed[:, dimension:].unflatten(1, (k, embedding_size)))
+    return Terms(ids, weights, packed[:, dimension:].reshape(len(packed), k, embedding_size))
 
 
 class SparseEmbedRanking(nn.Module):
-    """SparseEmbed's ranking loss: by term embeddings, and, with a weight, by the weights of the same terms.
+    """SparseEmbed's ranking loss: by term embeddings (d numbers each of v terms), and by the weights of these terms."""
 
-    Parameters
-    ----------
-    dimension, embedding_size
-        Of the vocabulary and of a term's embedding.
-    scale, symmetric, share_negatives
-        Of the contrastive loss.
-    sparse_weight
-        Of the loss by term weights.
-    distillation, temperature
-        ``"none"``, ``"margin-mse"`` or ``"kl"``.
-    """
-
-    def __init__(
-        self,
-        dimension: int,
-        embedding_size: int,
-        *,
-        scale: float = 1.0,
-        symmetric: bool = False,
-        share_negatives: bool = False,
-        sparse_weight: float = 0.1,
-        distillation: str = "none",
-        temperature: float = 1.0,
-    ) -> None:
+    def __init__(self, recipe: Recipe, dimension: int, embedding_size: int) -> None:
         super().__init__()
+        self._recipe = recipe
         self._shape = dimension, embedding_size
-        self.scale = scale
-        self.symmetric = symmetric
-        self.share_negatives = share_negatives
-        self.sparse_weight = sparse_weight
-        self.distillation = distillation
-        self.temperature = temperature
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> dict[str, Tensor]:
-        """Both parts of the loss.
+        """Both parts of the loss, from packed queries, documents, and mined negatives, (b, v + k d) each.
 
-        Parameters
-        ----------
-        embeddings
-            Packed queries and documents, (b, ...) each; then mined negatives, of which distillation needs (b, ...).
-        labels
-            For distillation the teacher's scores of each query's documents, shape (b, documents).
+        For distillation, `labels` are the teacher's scores of each query's documents, shape (b, documents).
         """
         packed, first = list(embeddings[1:]), 0
-        if self.share_negatives and self.distillation == "none" and dist.is_initialized():
+        if self._recipe.share_negatives and self._recipe.distillation == "none" and dist.is_initialized():
             packed = [all_gather_with_grad(column) for column in packed]
             first = dist.get_rank() * len(embeddings[0])
         queries, *documents = (unpack(column, *self._shape) for column in (embeddings[0], *packed))
@@ -179,7 +192,7 @@ class SparseEmbedRanking(nn.Module):
         sparse = torch.cat([known @ self._spread(column).T for column in documents], dim=1)
         return {
             "dense_loss": self._rank(dense, labels, first),
-            "sparse_loss": self.sparse_weight * self._rank(sparse, labels, first),
+            "sparse_loss": self._recipe.sparse_weight * self._rank(sparse, labels, first),
         }
 
     def _spread(self, terms: Terms) -> Tensor:
@@ -189,29 +202,19 @@ class SparseEmbedRanking(nn.Module):
 
     def _rank(self, scores: Tensor, labels: Tensor | None, first: int) -> Tensor:
         """Loss of the scores of all queries with all documents, column by column, shape (b, documents of the step)."""
-        if self.distillation == "none" or labels is None:
-            return contrast(scores * self.scale, self.symmetric, first)
+        recipe = self._recipe
+        if recipe.distillation == "none" or labels is None:
+            return contrast(scores * recipe.scale, recipe.symmetric, first)
         own = own_scores(scores)
-        if self.distillation == "margin-mse":
+        if recipe.distillation == "margin-mse":
             return mse_loss(own[:, :1] - own[:, 1:], labels[:, :1] - labels[:, 1:])
-        t = self.temperature
+        t = recipe.distillation_temperature
         return t**2 * kl_div(log_softmax(own / t, dim=1), softmax(labels / t, dim=1), reduction="batchmean")
 
 
 def contrast(scores: Tensor, symmetric: bool = False, first: int = 0) -> Tensor:
-    """Cross entropy of each query over all documents; or the mean with that of its own document over the queries.
+    """Cross entropy of scores (b, d), where query i's own document is first + i; or its mean with the other direction.
 
-    Parameters
-    ----------
-    scores
-        Of queries with documents, shape (b, d).
-    symmetric
-        Whether to take the mean.
-    first
-        Place of the first query's own document; those of the others follow.
-
-    Examples
-    --------
     >>> round(float(contrast(torch.zeros(2, 3))), 4)
     1.0986
     """
@@ -221,6 +224,6 @@ def contrast(scores: Tensor, symmetric: bool = False, first: int = 0) -> Tensor:
 
 
 def own_scores(scores: Tensor) -> Tensor:
-    """Of columns of b documents each, every query's own: (b, n b) to (b, n)."""
+    """Scores with every query's own document of each column of b documents: (b, n b) to (b, n)."""
     b = len(scores)
-    return scores.unflatten(1, (-1, b)).diagonal(dim1=0, dim2=2).T
+    return scores.view(b, -1, b).diagonal(dim1=0, dim2=2).T

@@ -35,15 +35,7 @@ _OTHERS = ("cls.", "head.", "decoder.", "pooler.", "classifier.")
 
 
 def start_model(recipe: Recipe) -> ContextualTransformer:
-    """Build the model that training starts from, on the CPU.
-
-    Raises
-    ------
-    ModelError
-        If `recipe.base` cannot be found, or is no backbone that is supported.
-    ConfigError
-        If the recipe's settings of the model contradict each other.
-    """
+    """Build the model that training starts from, on the CPU."""
     directory = find(recipe.base)
     with reading(directory, error=ModelError, remedy=AGAIN):
         if is_contextual(directory):
@@ -66,7 +58,7 @@ def _adapted(model: ContextualTransformer, recipe: Recipe) -> ContextualTransfor
         if model.config.attention != "cached":
             raise ConfigError(f"architecture='biencoder' cannot start from {recipe.base}: give a backbone as base.")
         changes |= WITHOUT_CONTEXT
-        tensors = {name: tensor for name, tensor in tensors.items() if not _is_of_context(name)}
+        tensors = {k: v for k, v in tensors.items() if not any(part in k for part in _OF_CONTEXT)}
         tensors["second_stage_model.gates"] = torch.zeros(layer_shape(model.second_stage_model.backbone))
     adapted = ContextualTransformer(model.config.replace(**changes), model.tokenizer)
     load_tensors(adapted, tensors, recipe.base)
@@ -102,16 +94,9 @@ def _settings(directory: Path, name: str) -> dict[str, Any]:
 
 
 def model_config(recipe: Recipe, backbone: dict[str, Any], tokenizer: Any = None) -> ContextualConfig:
-    """Settings of the model that a recipe trains.
+    """Settings of the model that a recipe trains, from transformers' configuration of its backbone.
 
-    Parameters
-    ----------
-    recipe
-        The recipe.
-    backbone
-        transformers' configuration of the backbone.
-    tokenizer
-        Finds the end of an instruction, where the recipe skips it.
+    The tokenizer finds the end of an instruction, where the recipe skips it.
     """
     cached = recipe.architecture != "joint"
     values: dict[str, Any] = {
@@ -136,11 +121,7 @@ def model_config(recipe: Recipe, backbone: dict[str, Any], tokenizer: Any = None
 
 
 def backbone_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint under the names of transformers' bare backbone.
-
-    >>> sorted(backbone_tensors({"bert.embeddings.x": torch.zeros(1), "cls.y": torch.zeros(1)}))
-    ['embeddings.x']
-    """
+    """Tensors of a checkpoint under the names of transformers' bare backbone, without heads."""
     stage = "second_stage_model.backbone."
     found = {}
     for name, tensor in tensors.items():
@@ -153,13 +134,5 @@ def backbone_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _load(backbone: Any, tensors: dict[str, Tensor], source: str) -> None:
     """Load pretrained weights; a backbone with fewer layers leaves out the others."""
     expected = backbone.state_dict()
-    layers = {name: tensor for name, tensor in tensors.items() if name in expected or not _is_layer(name)}
-    load_tensors(backbone, layers, source)
-
-
-def _is_layer(name: str) -> bool:
-    return name.startswith(("layers.", "encoder.layer."))
-
-
-def _is_of_context(name: str) -> bool:
-    return any(part in name for part in _OF_CONTEXT)
+    layers = ("layers.", "encoder.layer.")
+    load_tensors(backbone, {k: v for k, v in tensors.items() if k in expected or not k.startswith(layers)}, source)

@@ -1,8 +1,8 @@
 """sentence-transformers' trainers, with our data, batches, losses, checkpoints and log.
 
-What is ours is only what these trainers cannot know: rows come from mapped columns and not from `datasets`; batches are
-clustered; checkpoints are whole or do not count, and are written without pickled arguments; a loss that is not finite,
-or a sparse model that has collapsed, stops the run and names its batch.
+Ours is only what these trainers cannot know: rows come from mapped columns, not from `datasets`; batches are clustered;
+checkpoints are whole or do not count, hold no pickled arguments, and are read as every other model directory; a loss
+that is not finite, or a sparse model that has collapsed, stops the run and names its batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer
@@ -27,14 +27,11 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import StoreError, TrainingError
 from ..files import atomic_write, open_own, reading
-from ..models.loading import quiet
+from ..models.load import load
 from ..runtime import trained_attention
 from .checkpoints import mark_whole
 from .data import PairData
 from .samplers import ClusteredBatchSampler
-
-if TYPE_CHECKING:
-    from .families.base import Family
 
 logger = logging.getLogger(__name__)
 
@@ -43,38 +40,28 @@ Evaluate = Callable[[Any, int], Mapping[str, float]]
 
 
 class CallableEvaluator(BaseEvaluator):
-    """A callable as sentence-transformers' trainers want their evaluators.
+    """A callable as sentence-transformers' trainers want their evaluators; it is given what `encoder` makes of a model.
 
-    Parameters
-    ----------
-    evaluate
-        What the family gives of a model, and the step, to named numbers.
-    family
-        Of the model.
+    Evaluation does not touch the random numbers of the training.
     """
 
-    def __init__(self, evaluate: Evaluate, family: Family) -> None:
+    def __init__(self, evaluate: Evaluate, encoder: Callable[[Any], Any]) -> None:
         super().__init__()
         self._evaluate = evaluate
-        self._family = family
+        self._encoder = encoder
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Evaluate, without touching the random numbers of the training."""
+        """Evaluate the model as it is at this step."""
         with torch.random.fork_rng(), torch.no_grad():
-            return dict(self._evaluate(self._family.encoder(model), steps))
+            return dict(self._evaluate(self._encoder(model), steps))
 
 
 class JsonLog(TrainerCallback):
     """Writes what is logged as JSON lines, and to this module's logger.
 
     A resumed run first drops the lines that it will write again.
-
-    Parameters
-    ----------
-    path
-        The file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,28 +104,15 @@ class FiniteGradients(TrainerCallback):
 class PairTrainer(BaseTrainer):
     """What all trainers have in common: to be derived from before one of sentence-transformers' trainers.
 
-    Parameters
-    ----------
-    family
-        Of the model.
-    model, args, loss, data_collator, callbacks
-        As for sentence-transformers' trainers.
-    data
-        The pairs.
-    batches
-        Makes the batch sampler; takes nothing.
-    record
-        What identifies the run, see :func:`~cderetrieval.training.checkpoints.run_record`.
-    card
-        Fields of the model card.
-    evaluate
-        Called every `args.eval_steps`; None: never.
+    `encoder` makes of a model in training what evaluation is given and what a checkpoint is read as; `save` writes a
+    model with the fields of its card into a directory. `batches` makes the batch sampler, `record` identifies the run.
     """
 
     def __init__(
         self,
         *,
-        family: Family,
+        encoder: Callable[[Any], Any],
+        save: Callable[[Any, str], None],
         model: Any,
         args: Any,
         loss: nn.Module,
@@ -147,20 +121,19 @@ class PairTrainer(BaseTrainer):
         callbacks: Sequence[TrainerCallback],
         batches: Callable[[], ClusteredBatchSampler],
         record: Mapping[str, Any],
-        card: Mapping[str, Any],
         evaluate: Evaluate | None = None,
     ) -> None:
-        self.family = family
+        self._encoder = encoder
+        self._write = save
         self._batches = batches
         self._record = dict(record)
-        self._card = dict(card)
         self._logged = time.perf_counter(), 0
         super().__init__(
             model=model,
             args=args,
             train_dataset=data,
             loss=loss,
-            evaluator=None if evaluate is None else CallableEvaluator(evaluate, family),
+            evaluator=None if evaluate is None else CallableEvaluator(evaluate, encoder),
             data_collator=data_collator,
             callbacks=[*callbacks, JsonLog(Path(args.output_dir) / "log.jsonl"), FiniteGradients()],
         )
@@ -169,7 +142,7 @@ class PairTrainer(BaseTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Leave out sentence-transformers' card: the model writes its own."""
 
-    def _build_dataloader(self, dataset: Any, batch_size: int, dataset_kind: str) -> DataLoader:
+    def _build_dataloader(self, dataset: Any, batch_size: int, dataset_kind: str) -> DataLoader[Any]:
         """Rows of mapped columns in the batches of our sampler."""
         del batch_size, dataset_kind
         workers = self.args.dataloader_num_workers
@@ -219,12 +192,13 @@ class PairTrainer(BaseTrainer):
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Write the model with its card, and no pickled arguments."""
-        self.family.save(self.model, output_dir or self.args.output_dir, self._card)
+        """Write the model with its card, without pickled arguments."""
+        self._write(self.model, output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        with quiet():
-            super()._load_from_checkpoint(checkpoint_path)
+        """Read the weights as `load` reads any directory: sentence-transformers would import what the files name."""
+        ours, saved = self._encoder(self.model), load(Path(checkpoint_path).resolve(), device="cpu")
+        getattr(ours, "model", ours).load_state_dict(getattr(saved, "model", saved).state_dict())
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint that counts only when it is whole."""

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from cderetrieval.errors import ConfigError
-from cderetrieval.training.cluster import (
-    Clusters,
+from cderetrieval.training.batches import greedy_tour
+from cderetrieval.training.clusters import (
     ClusterSettings,
     cluster_pairs,
     difficulty,
-    fit_projection,
+    leading_directions,
+    normalized,
     paired_kmeans,
     paired_points,
 )
-from cderetrieval.training.packing import greedy_tour, order_clusters
 from cderetrieval.training.samplers import ClusteredBatchSampler, Groups
 from cderetrieval.training.surrogate import FreshVectors, StoredVectors, store_vectors
 
@@ -75,7 +75,7 @@ def test_equal_pairs_make_no_empty_cluster():
 
 def test_projection_keeps_the_leading_directions():
     flat = unit(RNG.normal(size=(200, 3)) @ RNG.normal(size=(3, 20)))
-    projected = fit_projection(flat[:100], flat[100:], 3, seed=0)(flat)
+    projected = normalized(flat @ leading_directions(flat[:100], flat[100:], 3, seed=0))
     np.testing.assert_allclose(projected @ projected.T, flat @ flat.T, atol=1e-4)
 
 
@@ -90,15 +90,8 @@ def test_clusters_are_per_domain_cached_and_reported(pairs, letters, tmp_path):
     np.testing.assert_array_equal(again.assignment, clusters.assignment)
     report = clusters.report()
     assert report["clusters"] == len(clusters.centres)
-    assert report["size_largest"] == clusters.sizes().max()
+    assert report["size_largest"] == np.bincount(clusters.assignment[domain >= 0]).max()
     assert len([name for name in os.listdir(tmp_path) if name.startswith("clusters-")]) == 1
-
-
-def test_settings_are_checked():
-    with pytest.raises(ConfigError, match="cluster size=0"):
-        ClusterSettings(size=0)
-    with pytest.raises(ConfigError, match="cluster dimensions=0"):
-        ClusterSettings(dimensions=0)
 
 
 def test_a_tour_visits_all_and_is_the_greedy_one():
@@ -116,7 +109,7 @@ def test_a_tour_visits_all_and_is_the_greedy_one():
 
 def test_an_unknown_packing_is_named():
     with pytest.raises(ConfigError, match="packing='tsp'"):
-        order_clusters(np.zeros((3, 2)), "tsp", RNG)
+        list(sampler(groups_of([40]), packing="tsp"))
 
 
 def groups_of(sizes, cluster_size=4, **extra):
@@ -201,8 +194,8 @@ def test_batches_of_neighbours_are_harder_than_random_ones():
     vectors = StoredVectors(queries[shuffled], documents[shuffled], np.zeros((0, 8)), "blobs")
     found, count = paired_kmeans(vectors.queries, vectors.documents, FAST)
     domain = np.zeros(len(queries), dtype=int)
-    clusters = Clusters(found, np.stack([vectors.documents[found == k].mean(axis=0) for k in range(count)]))
-    near = list(sampler(Groups.from_clusters(domain, clusters)).plan(0))
+    centres = np.stack([vectors.documents[found == k].mean(axis=0) for k in range(count)])
+    near = list(sampler(Groups(domain, found, centres)).plan(0))
     far = list(sampler(Groups.without_clusters(domain)).plan(0))
     hard, easy = difficulty(vectors, near), difficulty(vectors, far)
     assert hard["negative"] > easy["negative"] + 0.2

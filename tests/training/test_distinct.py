@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cderetrieval.errors import ConfigError
+from cderetrieval.training.batches import TextNumbers, distinct_batches, text_numbers
 from cderetrieval.training.data import load_pairs
-from cderetrieval.training.distinct import TextNumbers, distinct_batches, text_numbers
 from cderetrieval.training.samplers import ClusteredBatchSampler, Groups
 
 

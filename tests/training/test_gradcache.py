@@ -113,10 +113,10 @@ def test_random_states_are_replayed(attention):
     cached = step(model, caching, seed=3)
 
     torch.manual_seed(3)
-    shared = gradcache._Context(model, tokens(model, "context"), False, caching)
-    shared.prepare_with_graph()
+    shared = gradcache.StepContext(model, tokens(model, "context"), False, caching)
+    shared.prepare(graph=True)
     columns = [tokens(model, name) for name in ("query", "document", "negative")]
-    loss = contrast([runner.forward_with_graph() for runner in gradcache._runners(shared, columns, caching)])
+    loss = contrast([runner.forward(graph=True) for runner in shared.runners(columns)])
     loss.backward()
     assert_same(cached, (float(loss.detach()), gradients(model)))
     assert step(model, caching, seed=4)[0] != pytest.approx(cached[0], rel=1e-4)

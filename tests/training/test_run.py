@@ -259,7 +259,7 @@ def test_evaluation_is_a_callable(folder, tmp_path, cache):
         {"architecture": "biencoder", "null_probability": 0.0},
         {"clusters": False, "filter": "off"},
         {"filter": "fresh", "symmetric": True, "packing": "random"},
-        {"first_stage": "frozen", "checkpointing": True, "accumulation": 2},
+        {"first_stage": "frozen", "checkpointing": True, "accumulation": 2, "arguments": {"adam_beta2": 0.98}},
         {"chunk_tokens": None, "dtype": "bfloat16", "negatives": 0, "learning_rates": {"gates": 0.1}},
     ],
 )
@@ -336,6 +336,15 @@ def test_recipes_are_whole_and_read_back():
         ({**PLAIN, "statistics": {"centre": 2}}, "centre=2 must lie between 0 and 1"),
         ({**PLAIN, "statistics": {"middle": 1}}, "recipe: statistics: unknown settings middle"),
         ({"saved_length": 0}, "saved_length=0 must be a whole number of at least 1"),
+        ({"cluster_size": 0}, "cluster_size=0 must be a whole number of at least 1"),
+        ({"cluster_dimensions": 0}, "cluster_dimensions=0 must be a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
+        ({"small_domains": "drop"}, "small_domains='drop' is unknown; use one of error, skip, merge"),
+        ({"loggers": ["all"]}, "loggers: all is unknown; use some of wandb, tensorboard, trackio"),
+        ({"learning_rates": {"(": 0.1}}, r"learning_rates: '\(' is not a pattern of names"),
+        ({"arguments": {"push_to_hub": True}}, "arguments: push_to_hub cannot be set; known are adam_beta1"),
+        ({"arguments": {"adam_beta2": 1}}, "arguments: adam_beta2=1 must be a number from 0 to below 1"),
+        ({"arguments": {"ddp_timeout": 0.5}}, "arguments: ddp_timeout=0.5 must be a number from 1"),
     ],
 )
 def test_a_wrong_recipe_is_named(folder, changes, message):

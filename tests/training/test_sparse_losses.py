@@ -13,6 +13,7 @@ from cderetrieval.training.recipes import Recipe
 from cderetrieval.training.sparse_losses import (
     PackedTerms,
     SparseEmbedRanking,
+    Sparsity,
     contrast,
     own_scores,
     ramp,
@@ -20,7 +21,6 @@ from cderetrieval.training.sparse_losses import (
     splade_ranking,
     unpack,
 )
-from cderetrieval.training.sparsity import Sparsity
 
 V, D, B = 20, 3, 4
 
@@ -148,12 +148,13 @@ def by_term(terms):
     [
         {},
         {"symmetric": True},
-        {"distillation": "margin-mse"},
-        {"distillation": "kl", "temperature": 2.0},
+        {"distillation": "margin-mse", "negatives": 2},
+        {"distillation": "kl", "negatives": 2, "distillation_temperature": 2.0},
     ],
 )
 def test_the_sparse_embed_loss_is_its_formula(settings):
-    ranking = SparseEmbedRanking(V, D, scale=0.7, sparse_weight=0.2, **settings)
+    chosen = recipe(architecture="sparse-embed", scale=0.7, sparse_weight=0.2, **settings)
+    ranking = SparseEmbedRanking(chosen, V, D)
     columns = [packed(0, 4), *(packed(seed, 6) for seed in (1, 2, 3))]
     found = ranking.compute_loss_from_embeddings(columns, TEACHER)
     gradients = torch.autograd.grad(sum(found.values()), columns)

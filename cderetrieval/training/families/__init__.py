@@ -14,8 +14,8 @@ _FAMILIES = {
     "joint": (".contextual", "ContextualFamily"),
     "cached": (".contextual", "ContextualFamily"),
     "dense": (".dense", "DenseFamily"),
-    "splade": (".splade", "SpladeFamily"),
-    "sparse-embed": (".sparse_embed", "SparseEmbedFamily"),
+    "splade": (".sparse", "SpladeFamily"),
+    "sparse-embed": (".sparse", "SparseEmbedFamily"),
 }
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ConfigError
+from ...files import atomic_write
+from ...models.card import encoder_card
+from ...models.loading import quiet
 from ..collator import PairCollator
 from ..recipes import Recipe
 
@@ -14,25 +17,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data import PairData
-    from ..run import Prepared
+    from ..prepare import Prepared
     from ..trainer import PairTrainer
 
 
 class Family(ABC):
-    """One kind of model in training.
+    """One kind of model in training."""
 
-    Attributes
-    ----------
-    trainer
-        Its trainer.
-    distinct
-        Whether batches must not repeat a text, because the loss does not mask repetitions.
-    casts
-        Whether the trainer computes in the recipe's number format; the contextual loss does so itself.
-    """
-
-    trainer: type[PairTrainer]
-    distinct = True
+    trainer: ClassVar[type[PairTrainer]]
+    # Whether the trainer computes in the recipe's number format; the contextual loss does so itself.
     casts = True
 
     @abstractmethod
@@ -45,30 +38,37 @@ class Family(ABC):
 
     @abstractmethod
     def loss(self, recipe: Recipe, model: Any, prepared: Prepared, device: str | None) -> nn.Module:
-        """The recipe's loss; its ``drain()`` and ``check(step)``, where it has them, are for log and emergency."""
+        """The recipe's loss; the trainer logs its ``drain()`` and calls its ``check(step)``, where it has them."""
 
     @abstractmethod
     def encoder(self, model: Any) -> Any:
-        """What evaluation and the caller are given: a contextual model or an encoder."""
+        """What evaluation and the caller are given: a contextual model or an encoder, with the weights of now."""
 
     @abstractmethod
+    def collator(self, recipe: Recipe, model: Any, data: PairData) -> PairCollator:
+        """Rows to a batch of token ids."""
+
     def save(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
-        """Write the model with its card into a directory."""
+        """Write the model with its card into a directory that `load` and sentence-transformers read."""
+        write_model(model, self.encoder(model), path, card)
 
     def finish(self, recipe: Recipe, model: Any, path: str, card: Mapping[str, Any]) -> None:
         """Write the trained model; where training has a form of its own, in the form in which it is used."""
         del recipe
         self.save(model, path, card)
 
-    def collator(self, recipe: Recipe, model: Any, data: PairData) -> PairCollator:
-        """Rows to a batch of token ids."""
-        del recipe
-        return PairCollator(model.preprocess, data, dict(model.prompts))
-
     def callbacks(self, recipe: Recipe, loss: nn.Module) -> list[Any]:
         """Further callbacks of the trainer."""
         del recipe, loss
         return []
+
+
+def write_model(model: Any, encoder: Any, path: str, card: Mapping[str, Any]) -> None:
+    """Write a model of sentence-transformers with a card of ours."""
+    with quiet():
+        model.save_pretrained(path, create_model_card=False)
+    with atomic_write(f"{path}/README.md") as temporary:
+        temporary.write_text(encoder_card(encoder, **card), encoding="utf-8")
 
 
 def switch_on(recipe: Recipe, backbones: list[Any]) -> None:

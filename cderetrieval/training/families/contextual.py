@@ -11,6 +11,7 @@ from ...errors import ConfigError
 from ...models.dense import DenseEncoder
 from ...models.plain import is_plain, plain_model
 from ...models.sentence_transformer import ContextualModule
+from ..collator import PairCollator
 from ..false_negatives import FalseNegativeFilter
 from ..gradcache import Caching
 from ..losses import ContextualLoss
@@ -18,19 +19,18 @@ from ..recipes import Recipe
 from ..start import start_model
 from ..surrogate import FreshVectors, load_surrogate
 from ..trainer import DenseTrainer
-from .base import Family, switch_on
-from .dense import save_with_card
+from .base import Family, switch_on, write_model
 
 if TYPE_CHECKING:
     from ...models.contextual import ContextualTransformer
-    from ..run import Prepared
+    from ..data import PairData
+    from ..prepare import Prepared
 
 
 class ContextualFamily(Family):
     """Contextual models: a context of the batch, a loss with its own two-stage gradient cache and masks."""
 
     trainer = DenseTrainer
-    distinct = False
     casts = False
 
     def build(self, recipe: Recipe) -> SentenceTransformer:
@@ -87,8 +87,13 @@ class ContextualFamily(Family):
         contextual.__dict__.pop("fingerprint", None)  # the weights have changed since it was computed
         return contextual
 
+    def collator(self, recipe: Recipe, model: SentenceTransformer, data: PairData) -> PairCollator:
+        """Columns as the contextual loss takes them."""
+        del recipe
+        return PairCollator(model.preprocess, data, dict(model.prompts))
+
     def save(self, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
-        """Write a directory that `load` and `SentenceTransformer` read."""
+        """Write the contextual model with its card."""
         model[0].model.save_pretrained(path, **card)
 
     def finish(self, recipe: Recipe, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
@@ -96,6 +101,6 @@ class ContextualFamily(Family):
         contextual = self.encoder(model)
         if recipe.architecture == "biencoder" and is_plain(contextual):
             plain = plain_model(contextual)
-            save_with_card(plain, DenseEncoder(plain), path, card)
+            write_model(plain, DenseEncoder(plain), path, card)
         else:
             self.save(model, path, card)

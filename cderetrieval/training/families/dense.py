@@ -18,11 +18,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from sentence_transformers.util import cos_sim, dot_score
 
 from ...errors import ConfigError
-from ...files import atomic_write
-from ...models.card import encoder_card
 from ...models.dense import DenseEncoder
 from ...models.directory import HUB, SAFE, opened
-from ...models.loading import quiet
 from ...models.locate import find, is_contextual
 from ...models.statistics import StatisticsModel
 from ..collator import ColumnCollator
@@ -31,10 +28,8 @@ from ..trainer import DenseTrainer
 from .base import Family, known_settings, switch_on
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ..data import PairData
-    from ..run import Prepared
+    from ..prepare import Prepared
 
 
 class DenseFamily(Family):
@@ -69,7 +64,7 @@ class DenseFamily(Family):
             "similarity": model.similarity_fn_name,
         }
 
-    def loss(self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared, device: str | None) -> nn.Module:
+    def loss(self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared, device: str | None) -> Any:
         """The contrastive loss over all documents of the batch, gradient-cached where the recipe has chunks."""
         del prepared, device
         settings = {
@@ -85,10 +80,6 @@ class DenseFamily(Family):
     def encoder(self, model: SentenceTransformer) -> DenseEncoder:
         """The model as an encoder, with the weights of now."""
         return DenseEncoder(model)
-
-    def save(self, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
-        """Write a directory that `load` and `SentenceTransformer` read."""
-        save_with_card(model, self.encoder(model), path, card)
 
     def collator(self, recipe: Recipe, model: SentenceTransformer, data: PairData) -> ColumnCollator:
         """Columns as sentence-transformers' losses take them."""
@@ -108,11 +99,3 @@ def _model(directory: str, settings: Mapping[str, Any]) -> SentenceTransformer:
         raise ConfigError(f"recipe: model.pooling={settings['pooling']!r} is unknown ({error}).") from error
     modules = [transformer, pooling, *([Normalize()] if settings.get("normalize") else [])]
     return SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine")
-
-
-def save_with_card(model: Any, encoder: Any, path: str, card: Mapping[str, Any]) -> None:
-    """Write a model of sentence-transformers with a card of ours."""
-    with quiet():
-        model.save_pretrained(path, create_model_card=False)
-    with atomic_write(f"{path}/README.md") as temporary:
-        temporary.write_text(encoder_card(encoder, **card), encoding="utf-8")

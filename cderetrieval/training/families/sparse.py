@@ -1,29 +1,29 @@
-"""SPLADE: sentence-transformers' sparse trainer and losses on a masked language model.
+"""SPLADE and SparseEmbed: sentence-transformers' sparse trainer and losses on a masked language model.
 
-A recipe's `model` may hold ``pooling`` ("max", "sum"), ``k_tokens``, the most terms of a text once it is trained, and
-``inference_free``: queries are looked up, only documents are learned (SPLADE-doc). The base is a SPLADE model or a
-masked language model; ``"all-MiniLM-L6-v2"``, which is neither, gets its word embeddings as output layer, see
-:func:`~cderetrieval.models.mlm.masked_lm`.
+A recipe's `model` may hold, for SPLADE, ``pooling`` ("max", "sum"), ``k_tokens``, the most terms of a text once it is
+trained, and ``inference_free``: queries are looked up, only documents are learned (SPLADE-doc); for SparseEmbed,
+``pooling``, ``embedding_size``, ``k_tokens`` and ``query_k_tokens``. The base is a SPLADE model or a masked language
+model; ``"all-MiniLM-L6-v2"``, which is neither, gets its word embeddings as output layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...models.locate import ALIASES
 from ...models.mlm import masked_lm
+from ...models.sparse_embed import SparseEmbed
 from ...models.splade import Splade
 from ..collator import ColumnCollator
 from ..recipes import Recipe
-from ..sparse_losses import CountedSpladeLoss, ramp, regularised, splade_ranking
+from ..sparse_losses import CountedSpladeLoss, PackedTerms, SparseEmbedRanking, ramp, regularised, splade_ranking
 from ..trainer import SparseTrainer
 from .base import Family, known_settings, switch_on
-from .dense import save_with_card
 
 if TYPE_CHECKING:
     from ..data import PairData
-    from ..run import Prepared
+    from ..prepare import Prepared
 
 MINILM = "all-MiniLM-L6-v2"
 
@@ -32,7 +32,7 @@ class SpladeFamily(Family):
     """Weights over the vocabulary."""
 
     trainer = SparseTrainer
-    kind: type[Splade] = Splade
+    kind: ClassVar[type[Splade]] = Splade
     known: tuple[str, ...] = ("pooling", "k_tokens", "inference_free")
 
     def build(self, recipe: Recipe) -> Any:
@@ -69,14 +69,29 @@ class SpladeFamily(Family):
         return [ramp(recipe, loss)]
 
     def encoder(self, model: Any) -> Splade:
-        """The model as an encoder, with the weights of now."""
+        """The model as an encoder."""
         return self.kind(model=model)
-
-    def save(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
-        """Write a directory that `load` and `SparseEncoder` read."""
-        save_with_card(model, self.encoder(model), path, card)
 
     def collator(self, recipe: Recipe, model: Any, data: PairData) -> ColumnCollator:
         """Columns as sentence-transformers' losses take them, with the teacher's scores for a distillation."""
         prompts = self.encoder(model).settings.prompts
         return ColumnCollator(model.preprocess, data, prompts, tasks=True, scored=recipe.distillation != "none")
+
+
+class SparseEmbedFamily(SpladeFamily):
+    """The heaviest terms of a text, each with an embedding."""
+
+    kind = SparseEmbed
+    known = ("pooling", "embedding_size", "k_tokens", "query_k_tokens")
+
+    def settings(self, model: Any) -> Mapping[str, Any]:
+        """What it is, and its numbers of terms and dimensions."""
+        own = {"embedding_size": model.embedding_size, "query_k_tokens": model.query_k_tokens}
+        return {**super().settings(model), **own}
+
+    def loss(self, recipe: Recipe, model: Any, prepared: Prepared, device: str | None) -> CountedSpladeLoss:
+        """Both rankings and the regularisers."""
+        del prepared, device
+        dimension = self.encoder(model).dimension
+        ranking = SparseEmbedRanking(recipe, dimension, model.embedding_size)
+        return regularised(recipe, PackedTerms(model), ranking, dimension)

@@ -1,27 +1,23 @@
 """Clusters of pairs that would confuse a model: the batches of contextual training are made from them.
 
-A pair (q, d) is hard for another when either its document is near that one's query or the other way round. Both are
-points in one space of twice the width: k-means runs on [q; d] and on [d; q] together, so a centre stands for documents
-and for queries at once, and a pair goes to the centre nearest to its [q; d]. Domains are clustered apart.
+A pair (q, d) is hard for another if its document is near that one's query, or its query near that one's document. Both
+are points in one space of twice the width: k-means runs on [q; d] and on [d; q] together, so a centre stands for
+documents and queries at once, and a pair goes to the centre nearest to its [q; d]. Domains are clustered apart.
 Morris & Rush 2024, section 4.1. All points take part: FAISS's default would train on 256 for each centre.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
 from ..runtime import progress
-from .cache import cached_directory, map_array, read_info
+from .cache import cached_directory, map_array
 from .surrogate import StoredVectors
-
-logger = logging.getLogger(__name__)
 
 # Rows that the projection is fitted on.
 SVD_ROWS = 100_000
@@ -29,19 +25,7 @@ SVD_ROWS = 100_000
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """How pairs are clustered.
-
-    Parameters
-    ----------
-    size
-        Pairs of a cluster, on average.
-    dimensions
-        Project vectors to so many dimensions first; None: leave them.
-    iterations, restarts
-        Of k-means; the best of the restarts is kept.
-    seed
-        Of the starting centres.
-    """
+    """Pairs of a cluster on average, dimensions that vectors are projected to (None: all), and how k-means runs."""
 
     size: int = 512
     dimensions: int | None = 128
@@ -49,36 +33,17 @@ class ClusterSettings:
     restarts: int = 3
     seed: int = 42
 
-    def __post_init__(self) -> None:
-        for name in ("size", "iterations", "restarts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"cluster {name}={getattr(self, name)!r} must be at least 1.")
-        if self.dimensions is not None and self.dimensions < 1:
-            raise ConfigError(f"cluster dimensions={self.dimensions!r} must be at least 1, or None.")
-
 
 @dataclass(frozen=True)
 class Clusters:
-    """Clusters of all pairs.
-
-    Attributes
-    ----------
-    assignment
-        Cluster of each row, shape (n,), int32; -1 where the row is left out.
-    centres
-        Mean document vector of each cluster, shape (c, d), float32, for the tour.
-    """
+    """Cluster of each row, (n,) int32, -1 where it is left out; and each one's mean document vector, (c, d)."""
 
     assignment: np.ndarray
     centres: np.ndarray
 
-    def sizes(self) -> np.ndarray:
-        """Pairs of each cluster, shape (c,)."""
-        return np.bincount(self.assignment[self.assignment >= 0], minlength=len(self.centres))
-
     def report(self) -> dict[str, float]:
         """How many clusters there are, and how large."""
-        sizes = self.sizes()
+        sizes = np.bincount(self.assignment[self.assignment >= 0], minlength=len(self.centres))
         low, middle, high = np.percentile(sizes, [5, 50, 95]) if len(sizes) else (0.0, 0.0, 0.0)
         return {
             "clusters": float(len(sizes)),
@@ -98,24 +63,10 @@ def cluster_pairs(
     *,
     show_progress: bool = True,
 ) -> Clusters:
-    """Cluster pairs inside their domains, or open the clusters of an earlier call.
+    """Cluster pairs inside their domains (-1: left out), or open the clusters of an earlier call.
 
-    Parameters
-    ----------
-    vectors
-        Surrogate vectors of all rows.
-    domain
-        Domain of each row; -1 leaves it out.
-    settings
-        How.
-    cache
-        Directory of the cache.
-    key
-        What determines `vectors` and `domain`: the data's fingerprint, the surrogate, the batch size.
-    show_progress
-        Show a progress bar on a terminal.
+    `key` is what determines `vectors` and `domain`: the data's fingerprint, the surrogate, the batch size.
     """
-    full_key = {**key, "settings": dataclasses.asdict(settings), "surrogate": vectors.fingerprint}
 
     def build(directory: Path) -> dict[str, Any]:
         clusters = _cluster(vectors, domain, settings, show_progress)
@@ -123,8 +74,8 @@ def cluster_pairs(
         clusters.centres.astype("<f4").tofile(directory / "centres.f32")
         return {"rows": len(domain), "shape": list(clusters.centres.shape)}
 
-    directory = cached_directory(cache, "clusters", full_key, build)
-    info = read_info(directory)
+    full_key = {**key, "settings": dataclasses.asdict(settings), "surrogate": vectors.fingerprint}
+    directory, info = cached_directory(cache, "clusters", full_key, build)
     return Clusters(
         map_array(directory / "assignment.i32", "<i4", (info["rows"],)),
         map_array(directory / "centres.f32", "<f4", tuple(info["shape"])),
@@ -132,30 +83,23 @@ def cluster_pairs(
 
 
 def _cluster(vectors: StoredVectors, domain: np.ndarray, settings: ClusterSettings, show: bool) -> Clusters:
-    project = fit_projection(vectors.queries, vectors.documents, settings.dimensions, settings.seed)
+    directions = leading_directions(vectors.queries, vectors.documents, settings.dimensions, settings.seed)
     assignment = np.full(len(domain), -1, dtype=np.int32)
     centres: list[np.ndarray] = []
     count = 0
     for code in progress(np.unique(domain[domain >= 0]).tolist(), "clustering domains", show=show):
         rows = np.flatnonzero(domain == code)
-        queries, documents = project(vectors.query(rows)), project(vectors.document(rows))
+        queries, documents = vectors.query(rows), vectors.document(rows)
+        if directions is not None:
+            queries, documents = queries @ directions, documents @ directions
+        queries, documents = normalized(queries), normalized(documents)
         found, number = paired_kmeans(queries, documents, settings)
+        sums = np.zeros((number, documents.shape[1]), dtype=np.float64)
+        np.add.at(sums, found, documents)
+        centres.append((sums / np.bincount(found, minlength=number)[:, None]).astype(np.float32))
         assignment[rows] = found + count
-        centres.append(means(documents, found, number))
         count += number
     return Clusters(assignment, np.concatenate(centres))
-
-
-class Projection:
-    """Projection on the leading directions of the vectors, back to length 1; without directions only the latter."""
-
-    def __init__(self, directions: np.ndarray | None) -> None:
-        self._directions = directions
-
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """Shape (n, d) to (n, dimensions), rows of length 1."""
-        projected = vectors if self._directions is None else vectors @ self._directions
-        return normalized(projected)
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:
@@ -164,18 +108,19 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-def fit_projection(queries: np.ndarray, documents: np.ndarray, dimensions: int | None, seed: int) -> Projection:
-    """Fit a truncated SVD on at most 100,000 vectors, half of them queries, half documents."""
-    width = queries.shape[1]
-    if dimensions is None or dimensions >= width:
-        return Projection(None)
+def leading_directions(
+    queries: np.ndarray, documents: np.ndarray, dimensions: int | None, seed: int
+) -> np.ndarray | None:
+    """Directions (d, dimensions) of a truncated SVD of at most 100,000 vectors; None where none are dropped."""
+    if dimensions is None or dimensions >= queries.shape[1]:
+        return None
     rows = np.arange(len(queries))
     if len(rows) > SVD_ROWS // 2:
         rows = np.sort(np.random.default_rng(seed).choice(len(rows), SVD_ROWS // 2, replace=False))
     sample = np.concatenate([queries[rows], documents[rows]]).astype(np.float32)
     # Directions of X are the eigenvectors of X^T X, which has the width of a vector only.
     _, directions = np.linalg.eigh(sample.T @ sample)
-    return Projection(np.ascontiguousarray(directions[:, ::-1][:, :dimensions]))
+    return np.ascontiguousarray(directions[:, ::-1][:, :dimensions])
 
 
 def paired_points(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
@@ -189,21 +134,7 @@ def paired_points(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 
 def paired_kmeans(queries: np.ndarray, documents: np.ndarray, settings: ClusterSettings) -> tuple[np.ndarray, int]:
-    """Cluster the pairs of one domain.
-
-    Parameters
-    ----------
-    queries, documents
-        Shape (n, d), rows of length 1.
-    settings
-        How.
-
-    Returns
-    -------
-    tuple
-        Cluster of each pair, shape (n,), int32, without empty clusters; and their number. Fewer pairs than a cluster
-        holds make one cluster.
-    """
+    """Cluster of each pair of one domain, (n,) int32, none of them empty; and their number."""
     n = len(queries)
     k = -(-n // settings.size)
     if k <= 1:
@@ -219,7 +150,6 @@ def spherical_kmeans(points: np.ndarray, k: int, settings: ClusterSettings) -> A
     """Run ``faiss.Kmeans`` on all points, on a GPU where FAISS has one."""
     import faiss
 
-    gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     kmeans = faiss.Kmeans(
         points.shape[1],
         k,
@@ -227,7 +157,7 @@ def spherical_kmeans(points: np.ndarray, k: int, settings: ClusterSettings) -> A
         nredo=settings.restarts,
         spherical=True,
         seed=settings.seed,
-        gpu=bool(gpus),
+        gpu=hasattr(faiss, "get_num_gpus") and bool(faiss.get_num_gpus()),
         min_points_per_centroid=1,
         max_points_per_centroid=len(points),
     )
@@ -235,29 +165,11 @@ def spherical_kmeans(points: np.ndarray, k: int, settings: ClusterSettings) -> A
     return kmeans
 
 
-def means(vectors: np.ndarray, assignment: np.ndarray, count: int) -> np.ndarray:
-    """Mean vector of each cluster, shape (count, d), float32."""
-    sums = np.zeros((count, vectors.shape[1]), dtype=np.float64)
-    np.add.at(sums, assignment, vectors)
-    sizes = np.bincount(assignment, minlength=count)
-    return (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-
-
 def difficulty(vectors: StoredVectors, batches: list[np.ndarray]) -> dict[str, float]:
-    """How hard batches are by the surrogate: what clustering is for, as numbers.
+    """How hard batches of rows are by the surrogate.
 
-    Parameters
-    ----------
-    vectors
-        Surrogate vectors of all rows.
-    batches
-        Rows of some batches.
-
-    Returns
-    -------
-    dict
-        Mean similarity of a query to its own document, to the other documents of its batch, and to the hardest of
-        them; and the share of queries that some other document of the batch beats or equals.
+    Mean similarity of a query to its own document, to the other documents of its batch, and to the hardest of them;
+    and the share of queries that some other document of the batch beats or equals.
     """
     own, others, hardest, beaten = [], [], [], []
     for rows in batches:

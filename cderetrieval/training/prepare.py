@@ -1,0 +1,118 @@
+"""What training needs of the data: pairs, surrogate vectors, clusters, batches. All of it is computed once and kept."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .batches import TextNumbers, text_numbers
+from .clusters import ClusterSettings, cluster_pairs, difficulty
+from .data import PairData, load_pairs, usable_domains
+from .recipes import CONTEXTUAL, Recipe
+from .samplers import ClusteredBatchSampler, Groups
+from .surrogate import StoredVectors, load_surrogate, store_vectors
+
+logger = logging.getLogger(__name__)
+
+# Batches whose difficulty is measured before training.
+MEASURED_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Pairs, their domains and clusters, and a report on these.
+
+    `vectors` are the surrogate's, None if neither clusters nor a stored filter need them. `texts` keep a text from
+    coming twice in a batch, None if the loss masks repetitions.
+    """
+
+    data: PairData
+    groups: Groups
+    vectors: StoredVectors | None
+    texts: TextNumbers | None
+    report: dict[str, float]
+
+
+def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: str | None = None) -> Prepared:
+    r"""Read the data, embed it with the surrogate, cluster it; everything is kept in `cache`.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    cache
+        Directory of what is computed once.
+    processes
+        Processes that will train.
+    device
+        Where the surrogate computes.
+
+    Returns
+    -------
+    Prepared
+        Data, groups, vectors; ``report`` has the sizes of clusters and the difficulty of batches.
+
+    Raises
+    ------
+    InputError
+        If a line of the data cannot be used; the message names file, line and field.
+    ConfigError
+        If a domain is smaller than a batch, and `small_domains` is ``"error"``.
+
+    Examples
+    --------
+    >>> import json, tempfile
+    >>> from cderetrieval.testing import tiny_model_directory
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> pairs = [{"query": f"owl {n}", "document": f"owl {n} hoots"} for n in range(8)]
+    >>> _ = (folder / "owls.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    >>> tiny = tiny_model_directory()
+    >>> recipe = Recipe("tiny", tiny, surrogate=tiny, data=(str(folder),), batch_size=4)
+    >>> prepared = prepare(recipe, folder / "cache")
+    >>> len(prepared.data), prepared.data.domain_names, prepared.report["clusters"]
+    (8, ['owls/owls'], 1.0)
+    """
+    data = load_pairs(recipe.data, cache, negatives=recipe.negatives)
+    ranks = processes if recipe.share_negatives else 1
+    distinct = recipe.architecture not in CONTEXTUAL  # the contextual loss masks repetitions itself
+    if recipe.distillation != "none":
+        data.check_complete("distillation", scored=True)
+    elif ranks > 1 and distinct:
+        data.check_complete("sharing negatives between processes", scored=False)
+    rows = recipe.batch_size * ranks
+    domain = usable_domains(data, rows, recipe.small_domains)
+    weights = None if data.weights is None else tuple(data.weights)
+    groups, report, vectors = Groups.without_clusters(domain, np.asarray(data.dataset), weights), {}, None
+    length = recipe.surrogate_length
+    if recipe.clusters or recipe.filter == "stored":
+        name = f"{recipe.surrogate}:{length}"
+        vectors = store_vectors(
+            data, lambda: load_surrogate(recipe.surrogate, max_length=length, device=device), name, cache
+        )
+    if recipe.clusters and vectors is not None:
+        settings = ClusterSettings(recipe.cluster_size, recipe.cluster_dimensions)
+        key = {"data": data.fingerprint, "rows": rows, "small_domains": recipe.small_domains, "length": length}
+        clusters = cluster_pairs(vectors, domain, settings, cache, key)
+        groups = Groups(domain, clusters.assignment, clusters.centres, np.asarray(data.dataset), weights)
+        report = clusters.report()
+    prepared = Prepared(data, groups, vectors, text_numbers(data, cache) if distinct else None, report)
+    if vectors is not None:
+        report |= difficulty(vectors, list(batch_sampler(recipe, prepared, ranks).plan(0)[:MEASURED_BATCHES]))
+    logger.info("%d pairs; %s", len(data), ", ".join(f"{name} {value:.4g}" for name, value in report.items()))
+    return prepared
+
+
+def batch_sampler(recipe: Recipe, prepared: Prepared, ranks: int) -> ClusteredBatchSampler:
+    """The recipe's batches."""
+    return ClusteredBatchSampler(
+        prepared.data,
+        recipe.batch_size,
+        seed=recipe.seed,
+        groups=prepared.groups,
+        packing=recipe.packing,
+        ranks=ranks,
+        texts=prepared.texts,
+    )
