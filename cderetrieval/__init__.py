@@ -7,41 +7,53 @@ True
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from .lazy import exports
 
 __version__ = "0.1.1"
 
-# Public name -> module that holds it. Imported on first use: `import cderetrieval` loads neither torch nor faiss.
+# Public name to the module that holds it.
 _PUBLIC = {
-    "Retriever": ".retriever",
-    "Hybrid": ".fusion",
-    "Context": ".context.context",
-    "Hits": ".types",
-    "Encoder": ".types",
-    "load": ".models.load",
-    "ContextualTransformer": ".models.contextual",
-    "ContextualConfig": ".models.config",
-    "DenseEncoder": ".models.dense",
-    "StatisticsModel": ".models.statistics",
-    "StatisticsConfig": ".models.statistics",
-    "BM25": ".models.bm25",
-    "Splade": ".models.splade",
-    "SparseEmbed": ".models.sparse_embed",
-    "evaluate": ".evaluation.api",
-    "context_gain": ".evaluation.api",
-    "Results": ".evaluation.results",
-    "CDEError": ".errors",
+    "Retriever": "retriever",
+    "Hybrid": "fusion",
+    "Context": "context.context",
+    "Hits": "types",
+    "Encoder": "types",
+    "load": "models.load",
+    "ContextualTransformer": "models.contextual",
+    "ContextualConfig": "models.config",
+    "DenseEncoder": "models.dense",
+    "StatisticsModel": "models.statistics",
+    "StatisticsConfig": "models.statistics",
+    "BM25": "models.bm25",
+    "Splade": "models.splade",
+    "SparseEmbed": "models.sparse_embed",
+    "evaluate": "evaluation.api",
+    "context_gain": "evaluation.api",
+    "Results": "evaluation.results",
+    "CDEError": "errors",
 }
-
 __all__ = [*_PUBLIC, "__version__"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'cderetrieval' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+if TYPE_CHECKING:
+    from .context.context import Context as Context
+    from .errors import CDEError as CDEError
+    from .evaluation.api import context_gain as context_gain
+    from .evaluation.api import evaluate as evaluate
+    from .evaluation.results import Results as Results
+    from .fusion import Hybrid as Hybrid
+    from .models.bm25 import BM25 as BM25
+    from .models.config import ContextualConfig as ContextualConfig
+    from .models.contextual import ContextualTransformer as ContextualTransformer
+    from .models.dense import DenseEncoder as DenseEncoder
+    from .models.load import load as load
+    from .models.sparse_embed import SparseEmbed as SparseEmbed
+    from .models.splade import Splade as Splade
+    from .models.statistics import StatisticsConfig as StatisticsConfig
+    from .models.statistics import StatisticsModel as StatisticsModel
+    from .retriever import Retriever as Retriever
+    from .types import Encoder as Encoder
+    from .types import Hits as Hits
+else:
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)

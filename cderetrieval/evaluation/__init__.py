@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import exports
+
+# Public name to the module that holds it.
+_PUBLIC = {
+    "BeirModel": "beir_model",
+    "BeirSearch": "beir_model",
+    "Comparison": "compare",
+    "ContextGain": "api",
+    "MTEBModel": "mteb_model",
+    "Results": "results",
+    "context_gain": "api",
+    "evaluate": "api",
+    "evaluate_run": "metrics",
+}
+__all__ = [*_PUBLIC]
 
 if TYPE_CHECKING:
     from .api import ContextGain as ContextGain
@@ -15,24 +30,5 @@ if TYPE_CHECKING:
     from .metrics import evaluate_run as evaluate_run
     from .mteb_model import MTEBModel as MTEBModel
     from .results import Results as Results
-
-# Public name -> module that holds it, imported on first use: mteb and pandas take seconds.
-_PUBLIC = {
-    "BeirModel": ".beir_model",
-    "BeirSearch": ".beir_model",
-    "Comparison": ".compare",
-    "ContextGain": ".api",
-    "MTEBModel": ".mteb_model",
-    "Results": ".results",
-    "context_gain": ".api",
-    "evaluate": ".api",
-    "evaluate_run": ".metrics",
-}
-
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'cderetrieval.evaluation' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name], __name__), name)
+else:
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)

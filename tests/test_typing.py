@@ -1,0 +1,47 @@
+"""Public names are typed: a type checker finds the mistakes of a user's script, and what is lazy is what it sees."""
+
+import ast
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cderetrieval
+
+ROOT = Path(cderetrieval.__file__).parent.parent
+PACKAGES = ["", ".context", ".corpora", ".evaluation", ".models", ".training"]
+MISTAKES = """\
+from cderetrieval import Retriever
+
+retriever = Retriever("bm25", nonsense=3)
+retriever.no_such_method()
+retriever(["owls"], k="ten")
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_three_mistakes_in_a_script(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(MISTAKES, encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(script)]
+    settings = {**os.environ, "MYPYPATH": str(ROOT)}
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=settings)
+    errors = [line for line in found.stdout.splitlines() if line.startswith("script.py") and ": error:" in line]
+    assert len(errors) == 3, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_what_type_checkers_see_is_what_is_imported(name):
+    package = importlib.import_module(f"cderetrieval{name}")
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    typed = {alias.name: found.module for found in block.body for alias in found.names}
+    assert typed == package._PUBLIC
+    assert dir(package) == sorted(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Retreiver'"):
+        _ = package.Retreiver
