@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .store import Store
-from .types import Encoder
-from .vectors import Layout, take, weights_of
+from ..types import Encoder
+from ..vectors import Layout, take, weights_of
+from .collection import Collection
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,18 @@ def may_be(model: Any, fingerprint: str) -> bool:
     return fingerprint in (model.fingerprint, *getattr(model, "other_fingerprints", ())) or _is_unsure(model)
 
 
-def has_made(encoder: Encoder, store: Store, fingerprint: str) -> bool:
-    """Whether an encoder made the vectors of a store, which holds this fingerprint.
+def has_made(encoder: Encoder, collection: Collection, part: int, fingerprint: str) -> bool:
+    """Whether an encoder made the vectors of a part, for which the collection holds this fingerprint.
 
     Where only the vectors can tell, queries stay unproved: an index holds none, nor its model's prompt for them.
     """
     if fingerprint in (encoder.fingerprint, *getattr(encoder, "other_fingerprints", ())):
         return True
-    if not _is_unsure(encoder) or store.layout not in (None, Layout.of_encoder(encoder)):
+    if not _is_unsure(encoder) or collection.layout_of(part) not in (None, Layout.of_encoder(encoder)):
         return False
-    texts, held = _sample(store)
+    texts, held = _sample(collection, part)
     if not texts:
-        return store.count() == 0
+        return collection.count() == 0
     given = _dense(encoder.encode_document(texts))
     distances = np.linalg.norm(given - held, axis=1)
     if not (distances <= TOLERANCE * np.linalg.norm(held, axis=1)).all():
@@ -59,10 +59,11 @@ def _is_unsure(model: Any) -> bool:
     return bool(getattr(model, "is_known_by_vectors", False))
 
 
-def _sample(store: Store) -> tuple[list[str], np.ndarray]:
+def _sample(collection: Collection, part: int) -> tuple[list[str], np.ndarray]:
     """Texts and vectors of a few documents, from the shortest to the longest of the first ones."""
-    texts = dict(islice(store.texts(), AMONG))
-    numbers, vectors = next(iter(store.iter_vectors(chunk=AMONG)), (np.empty(0, dtype=np.int64), np.empty((0, 0))))
+    texts = dict(islice(collection.texts(), AMONG))
+    nothing = np.empty(0, dtype=np.int64), np.empty((0, 0))
+    numbers, vectors = next(collection.iter_vectors(chunk=AMONG, part=part), nothing)
     found = [(texts[number], row) for row, number in enumerate(numbers.tolist()) if number in texts]
     found.sort(key=lambda pair: len(pair[0]))
     chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, SAMPLE).round().astype(int))] if found else []

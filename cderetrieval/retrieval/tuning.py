@@ -9,14 +9,19 @@ that the hybrid will be judged by.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..documents import named_queries, query_texts
+from ..errors import InputError
 from ..index.scores import settled
-from .scores import Fusion, Ranking, candidates, ranked
+from ..judgements import Qrels, as_qrels
+from ..values import id_name
+from .fusion import Fusion, Ranking, candidates, ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,3 +166,56 @@ def ndcg(rows: np.ndarray, scores: np.ndarray, grades: Mapping[int, int], k: int
     ideal = sorted(relevant.values(), reverse=True)[:k]
     best = sum(grade / np.log2(rank + 1) for rank, grade in enumerate(ideal, start=1))
     return gains / best if best else gains
+
+
+def grades_by_row(qrels: Qrels, queries: Sequence[str], seqs: np.ndarray, ids: np.ndarray) -> list[dict[int, int]]:
+    """Judgements of queries by number of the document; those of documents that are not there have numbers below 0.
+
+    Raises
+    ------
+    InputError
+        If no judged document is there, or one has the name of two.
+    """
+    rows: dict[str, int] = {}
+    several: set[str] = set()
+    for row, document_id in zip(seqs.tolist(), ids.tolist(), strict=True):
+        name = id_name(document_id)
+        if rows.setdefault(name, row) != row:
+            several.add(name)
+    # A relevant document that is not there still counts in the ideal ranking.
+    grades = []
+    for query in queries:
+        if twice := sorted(several.intersection(qrels[query])):
+            raise InputError(f"query {query!r} judges {twice[0]!r}, and two ids of this index are that as text.")
+        grades.append({rows.get(name, -1 - i): grade for i, (name, grade) in enumerate(qrels[query].items())})
+    if not any(row >= 0 for one in grades for row in one):
+        raise InputError("qrels judge no document of this index; are their ids those of the documents?")
+    return grades
+
+
+def judged_queries(queries: Any, qrels: Any) -> tuple[dict[str, str], Qrels]:
+    """Queries that have judgements, by id, and all judgements.
+
+    Raises
+    ------
+    InputError
+        If queries have no ids, one or a judgement cannot be used, or no query has a judgement.
+    """
+    if qrels is None or isinstance(qrels, str | Path) or not isinstance(queries, Iterable):
+        raise InputError(_NEEDED)
+    grades = as_qrels(qrels)
+    queries = list(queries) if isinstance(queries, Iterator) else queries
+    if isinstance(queries, Mapping):  # those that nobody judged are not asked, and may be anything
+        queries = {query: text for query, text in queries.items() if grades.get(id_name(query))}
+    elif query_texts(queries)[0] is None:
+        raise InputError(_NEEDED)
+    asked = {query: text for query, text in named_queries(queries).items() if grades.get(query)}
+    if not asked:
+        raise InputError("no query has judgements: are the keys of qrels those of queries?")
+    return asked, grades
+
+
+_NEEDED = (
+    "tune needs queries, query id to text, and qrels, query id to document id to grade: read_beir gives both, "
+    "and cderetrieval.judgements.as_qrels reads other forms."
+)

@@ -1,0 +1,213 @@
+"""A collection: documents, their vectors by one or several models, contexts, settings, and the indexes over them.
+
+It is the one object below :class:`~.retriever.Retriever`. On this machine everything lies in one SQLite file, and the
+indexes are caches made from it (:class:`~.local.LocalCollection`). A corpus that outgrows one machine lies in a
+collection on a Milvus server (:mod:`cderetrieval.milvus`). A model is named by its place, ``part``: 0 where there is
+but one. A change is one :meth:`Collection.transaction`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import ConfigError, InputError
+from ..types import Encoder, Vectors
+from ..vectors import Layout
+from .fusion import Fusion
+
+T = TypeVar("T")
+
+Row = tuple[Hashable, str, Mapping[str, Any]]
+EMPTY = "the index is empty: add documents first."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a retriever remembers about itself; kept in its collection.
+
+    Attributes
+    ----------
+    model
+        Name or directory of the model; None where it was given as an object, or there are several.
+    key, on
+        Field of the id, fields of the text (None: ``title``, where there is one, and ``text``).
+    index
+        ``"auto"``, a FAISS factory string, or the place of a server's collection.
+    context_size, seed
+        Of the sample; size None: what the model was made for.
+    models, indexes, fusion
+        Of several models: name of each to its name or directory, and to its index where that is not ``"auto"``; and how
+        their rankings are fused.
+    """
+
+    model: str | None
+    key: str = "id"
+    on: list[str] | None = None
+    index: str = "auto"
+    context_size: int | None = None
+    seed: int = 0
+    models: dict[str, str | None] | None = None
+    indexes: dict[str, str] | None = None
+    fusion: Fusion | None = None
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            raise ConfigError("key='' names no field; it is the field of a document's id.")
+        if self.on is not None and not self.on:
+            raise ConfigError("on=[] names no field; name the fields of the text, or leave it out.")
+        if self.context_size is not None and self.context_size < 1:
+            raise ConfigError(f"context_size={self.context_size!r} must be at least 1; for none pass context=None.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; what only several models have is left out, so that older programs read the others."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if name not in _OF_SEVERAL or value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """The settings that :meth:`to_dict` wrote."""
+        settings = cls(**values)
+        if settings.fusion is None:
+            return settings
+        fusion: dict[str, Any] = {**values["fusion"]}
+        if fusion.get("weights") is not None:
+            fusion["weights"] = tuple(fusion["weights"])
+        return replace(settings, fusion=Fusion(**fusion))
+
+    def factory(self, part: int) -> str:
+        """The index of a model."""
+        return self.index if self.models is None else (self.indexes or {}).get(list(self.models)[part], "auto")
+
+
+_OF_SEVERAL = ("models", "indexes", "fusion")
+
+
+def check_k(k: Any) -> int:
+    """The number of hits that was asked for.
+
+    Raises
+    ------
+    InputError
+        If it is not a whole number of at least 1.
+    """
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise InputError(f"k={k!r} must be a whole number of at least 1.")
+    return int(k)
+
+
+class Collection(ABC):
+    """What a retriever asks of the place where its documents, vectors and indexes are."""
+
+    settings: Settings
+    directory: Path | None = None
+    # Gives the encoder of a part whose index is made from words.
+    word_model: Callable[[int], Encoder]
+
+    @abstractmethod
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
+        """A change: all of it when the block ends, or, after an error in the block, none."""
+
+    @abstractmethod
+    def reading(self, call: Callable[[], T]) -> T:
+        """What `call` returns, all of its reads from one state."""
+
+    @abstractmethod
+    def get_setting(self, key: str, default: Any = None) -> Any:
+        """The value of a setting."""
+
+    @abstractmethod
+    def set_setting(self, key: str, value: Any) -> None:
+        """Set a value."""
+
+    @abstractmethod
+    def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """A context's description and arrays."""
+
+    @abstractmethod
+    def put_context(self, digest: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+        """Keep a context."""
+
+    @abstractmethod
+    def put_documents(self, rows: Iterable[Row]) -> tuple[int, int]:
+        """Take documents; their first number, and how many there are."""
+
+    @abstractmethod
+    def pending(self, chunk: int, after_seq: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Numbers and texts of documents that lack a vector of a model."""
+
+    @abstractmethod
+    def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors, part: int = 0) -> None:
+        """Take a model's vectors of documents that :meth:`pending` gave."""
+
+    @abstractmethod
+    def clear_vectors(self, part: int = 0) -> None:
+        """Make all vectors of a model anew: every document is pending."""
+
+    @abstractmethod
+    def iter_vectors(
+        self, after_seq: int = 0, chunk: int = 8_192, part: int = 0
+    ) -> Iterator[tuple[np.ndarray, Vectors]]:
+        """Numbers and vectors, in order."""
+
+    @abstractmethod
+    def layout_of(self, part: int) -> Layout | None:
+        """Kind and dimension of a model's vectors."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[Row]:
+        """Id, text and payload of each document."""
+
+    @abstractmethod
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """A number and the text of each document."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Number of documents."""
+
+    @abstractmethod
+    def missing(self, ids: Sequence[Hashable]) -> list[Hashable]:
+        """Those of the ids that are not there."""
+
+    @abstractmethod
+    def __contains__(self, document_id: Hashable) -> bool:
+        """Whether a document is there."""
+
+    @abstractmethod
+    def remove(self, ids: Iterable[Hashable]) -> Any:
+        """Remove documents."""
+
+    @abstractmethod
+    def check_encoder(self, encoder: Encoder, part: int = 0) -> None:
+        """Refuse an encoder whose vectors the index cannot hold, before documents are embedded for it."""
+
+    @abstractmethod
+    def check_filled(self) -> None:
+        """Refuse to search where there are no documents."""
+
+    @abstractmethod
+    def search(
+        self,
+        queries: Any,
+        k: int,
+        part: int = 0,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        documents: bool = False,
+    ) -> list[list[dict[str, Any]]]:
+        """The hits of each query by one model, those that a filter lets pass, with their documents if wanted."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write everything into a directory; the collection stays where it is."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write the index caches, where that saves work later, and give up what is held open."""
