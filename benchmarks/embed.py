@@ -34,8 +34,8 @@ from encode import MODEL, documents
 from cderetrieval import Retriever
 from cderetrieval.corpora.readers import read_documents
 from cderetrieval.distributed import VectorFolder, embed_corpus, index_vectors
+from cderetrieval.index.manifest import STORE_FILE
 from cderetrieval.models.locate import find
-from cderetrieval.retriever import STORE_FILE
 
 DOCUMENTS = 600
 BLOCK = 40

@@ -7,9 +7,9 @@ import pytest
 from scipy.sparse import coo_array
 
 from cderetrieval import Retriever
-from cderetrieval.embedding import Made
 from cderetrieval.errors import ConfigError, InputError, MismatchError
 from cderetrieval.index.inverted import InvertedIndex
+from cderetrieval.retrieval.embedder import Made
 from cderetrieval.testing import HashEncoder, WordEncoder
 from cderetrieval.types import Encoder
 from cderetrieval.vectors import take

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from ..context.context import Context
+from ..context.spec import CENTRE, NULL, OWN, ContextLike, ContextSpec
 from ..corpora.blocks import Block, corpus_files, cut
-from ..embedding import ContextSpec, CorpusEmbedder, Model, Settings, with_statistics
 from ..errors import ConfigError, MismatchError, missing_dependency
 from ..files import as_path
-from ..retriever import CHUNK
-from ..store import Store
+from ..retrieval.embedder import Embedder, Model
+from ..retrieval.part import CHUNK
 from ..store.lock import WriterLock
+from ..types import Encoder
 from ..vectors import KINDS, Layout
 from .cluster import STALLED, OnRay
 from .embedder import BlockEmbedder
@@ -49,7 +50,7 @@ def embed_corpus(
     *,
     key: str = "id",
     on: str | Sequence[str] | None = None,
-    context: ContextSpec = "own",
+    context: ContextLike = "own",
     context_size: int | None = None,
     seed: int = 0,
     skip_empty: bool = False,
@@ -124,30 +125,27 @@ def embed_corpus(
     lock = WriterLock(out / MANIFEST)
     lock.acquire()
     try:
+        spec = ContextSpec.parse(context)
         given = str(model) if isinstance(model, Path) else model
-        if isinstance(context, str) and context == "centre":
-            given, context = with_statistics(given), "own"
-        name = given if isinstance(given, str) else None
-        settings = Settings(name, key, None if fields.on is None else list(fields.on), "auto", context_size, seed)
-        embedder = CorpusEmbedder(Store(), settings, given, context, device, dtype)
+        embedder = Embedder(given, spec, context_size=context_size, seed=seed, device=device, dtype=dtype)
         blocks = [found for file in files for found in cut(file, block)]
         worked = _engine(engine, sum(found.rows for found in blocks), workers, threads, address, stalled)
         request = {
-            "model": name,
-            "context": _spec_name(context),
+            "model": embedder.name,
+            "context": _spec_name(spec),
             "context_size": context_size,
             "seed": seed,
             "key": key,
-            "on": settings.on,
+            "on": None if fields.on is None else list(fields.on),
             "skip_empty": skip_empty,
             "block": block,
         }
         with worked:
             folder = _resumed(out, request, files, embedder)
             if folder is None:
-                scan = _scan(worked, blocks, fields, embedder, show_progress)
-                folder = _begin(out, request, files, scan, fields, embedder)
-            _embed(worked, folder, given, embedder.context, device, dtype, show_progress)
+                scan, context = _scan(worked, blocks, fields, embedder, show_progress)
+                folder = _begin(out, request, files, scan, fields, embedder.encoder(context), context)
+            _embed(worked, folder, embedder.name or embedder.model, folder.context, device, dtype, show_progress)
         return folder
     finally:
         lock.release()
@@ -171,18 +169,18 @@ def _engine(
 
 def _spec_name(spec: ContextSpec) -> str | None:
     """What a context is to be, as a short text."""
-    if spec is None or isinstance(spec, str):
-        return spec
-    if isinstance(spec, Context):
+    if spec.context is not None:
         return f"context {spec.digest}"
-    if isinstance(spec, Path):
-        return str(spec)
-    return f"texts {hashlib.sha256(json.dumps(list(spec)).encode()).hexdigest()}"
+    if spec.path is not None:
+        return str(spec.path)
+    if spec.texts:
+        return f"texts {hashlib.sha256(json.dumps(list(spec.texts)).encode()).hexdigest()}"
+    return {NULL: None, CENTRE: OWN}.get(spec.source, spec.source)
 
 
 def _scan(
-    engine: Engine, blocks: Sequence[Block], fields: Fields, embedder: CorpusEmbedder, show_progress: bool
-) -> Scan:
+    engine: Engine, blocks: Sequence[Block], fields: Fields, embedder: Embedder, show_progress: bool
+) -> tuple[Scan, Context | None]:
     sampler = embedder.sampler()
     sample = None if sampler is None else (sampler.size, sampler.seed)
     numbers = range(len(blocks))
@@ -196,8 +194,7 @@ def _scan(
         reader = engine if len(blocks) >= MANY_BLOCKS else OneProcess()
         results = reader.run(Scanner, {"blocks": blocks, "fields": fields, "sample": sample}, numbers)
         scan = gather(in_order(counted(results), numbers), blocks, fields, sampler)
-    embedder.decide(sampler, show_progress)
-    return scan
+    return scan, embedder.make_context(sampler, show_progress)
 
 
 def _begin(
@@ -206,10 +203,10 @@ def _begin(
     files: Sequence[Path],
     scan: Scan,
     fields: Fields,
-    embedder: CorpusEmbedder,
+    encoder: Encoder,
+    context: Context | None,
 ) -> VectorFolder:
     """Write the plan; one that stands there must be of the same documents and model, wherever they lie now."""
-    encoder, context = embedder.encoder, embedder.context
     if encoder.kind not in KINDS:
         raise ConfigError(
             f"{request['model']} makes no vectors (its kind is {encoder.kind!r}): use cderetrieval index."
@@ -225,9 +222,7 @@ def _begin(
     return VectorFolder.create(out, plan, context)
 
 
-def _resumed(
-    out: Path, request: dict[str, Any], files: Sequence[Path], embedder: CorpusEmbedder
-) -> VectorFolder | None:
+def _resumed(out: Path, request: dict[str, Any], files: Sequence[Path], embedder: Embedder) -> VectorFolder | None:
     """The folder of an earlier call with the same request and untouched files; None where the corpus must be read."""
     if not VectorFolder.exists(out):
         return None
@@ -240,9 +235,7 @@ def _resumed(
             )
     if tuple(map(_stamp, files)) != folder.plan.files:
         return None
-    embedder.forget("own" if folder.context is None else folder.context)
-    embedder.decide(None, show_progress=False)
-    found, expected = embedder.encoder.fingerprint, folder.plan.fingerprint
+    found, expected = embedder.encoder(folder.context).fingerprint, folder.plan.fingerprint
     if found != expected:
         raise MismatchError(
             f"{out} was begun by an encoder with fingerprint {expected[:12]}, and this one is {found[:12]}: weights, "

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..context.context import Context
-from ..embedding import CorpusEmbedder, Model, Settings
+from ..context.spec import ContextSpec
 from ..errors import ClusterError, MismatchError, ModelError
 from ..files import open_own
-from ..store import Store
+from ..retrieval.embedder import Embedder, Model, checked_documents
 from .folder import BEGUN, VectorFolder
 from .work import Result
 
@@ -52,10 +52,8 @@ class BlockEmbedder:
     ) -> None:
         self._folder = VectorFolder(folder)
         plan = self._folder.plan
-        settings = Settings(plan.model, plan.fields.key)
-        self._embedder = CorpusEmbedder(Store(), settings, model, "own" if context is None else context, device, dtype)
-        self._embedder.decide(None, show_progress=False)
-        fingerprint = self._embedder.encoder.fingerprint
+        self._encoder = Embedder(model, ContextSpec(), device=device, dtype=dtype).encoder(context)
+        fingerprint = self._encoder.fingerprint
         if fingerprint != plan.fingerprint:
             raise MismatchError(
                 f"{folder} was begun by an encoder with fingerprint {plan.fingerprint[:12]}, and model "
@@ -70,10 +68,10 @@ class BlockEmbedder:
         rows = self._folder.rows(number)
         before = sum(scanned.documents for scanned in self._folder.plan.scan.blocks[:number])
         try:
-            vectors = self._embedder.encoder.encode_document([text for _, text, _ in rows])
+            vectors = self._encoder.encode_document([text for _, text, _ in rows])
         except ModelError as error:
             raise ModelError(f"{self._folder.plan.scan.blocks[number].block}: {error}") from error
-        checked = self._embedder.checked(vectors, len(rows), before)
+        checked = checked_documents(self._encoder, vectors, len(rows), before)
         self._folder.write(number, [document_id for document_id, *_ in rows], checked)
         begun.unlink(missing_ok=True)
         return {"block": number, "documents": len(rows), "seconds": time.perf_counter() - started}

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..embedding import Model, is_contextual
 from ..errors import CDEError, ConfigError, ContextError, InputError, MismatchError, StoreError
 from ..files import as_path, read_json, write_json
+from ..index.manifest import STORE_FILE
 from ..index.milvus.location import is_location
-from ..retriever import STORE_FILE, Retriever
+from ..retrieval.embedder import Model
+from ..retrieval.retriever import Retriever
 from ..store import Store
+from ..types import is_contextual
 from .folder import VectorFolder
 from .progress import Progress
 from .scan import check_unique, id_hashes
@@ -153,13 +155,13 @@ def _on_server(
             "embed the corpus in that context (embed --context FILE)."
         ) from error
     try:
-        made, context = retriever._embedder.model, folders[0].context
+        made, context = retriever.model, folders[0].context
         try:
             encoder = context.encoder(made, dtype=dtype) if context is not None and is_contextual(made) else made
         except ContextError as error:
             raise MismatchError(f"Use the model that made the vectors of {folders[0].path}: {error}") from error
         _check_encoder(encoder.fingerprint, folders[0])
-        held = retriever._store.get_setting("fingerprint")
+        held = retriever.collection.get_setting("fingerprint")
         if held not in (None, encoder.fingerprint):
             raise MismatchError(
                 f"{index} was built by an encoder with fingerprint {held[:12]}, the vectors of {folders[0].path} by "
@@ -168,7 +170,7 @@ def _on_server(
         parts = [Part(folder, number) for folder in folders for number in folder.blocks]
         with Progress("storing", sum(part.documents for part in parts), 0, show=show_progress) as bar:
             for part in parts:
-                if retriever._store.missing(part.folder.ids(part.number)):
+                if retriever.collection.missing(part.folder.ids(part.number)):
                     documents, vectors = part.read()
                     retriever.add(documents, vectors=vectors, show_progress=False)
                 bar.add(part.documents)
@@ -243,11 +245,12 @@ def _settings(folder: VectorFolder) -> dict[str, Any]:
 def _begin(retriever: Retriever, folder: VectorFolder, building: Path) -> None:
     """Store the context, and refuse another model than the one that made the vectors; then nothing is left behind."""
     try:
-        retriever._change(lambda: retriever._embedder.decide(None, show_progress=False))
-        _check_encoder(retriever.encoder.fingerprint, folder)
+        made, context = retriever.model, folder.context
+        encoder = context.encoder(made) if context is not None and is_contextual(made) else made
+        _check_encoder(encoder.fingerprint, folder)
     except CDEError as error:
         if not len(retriever):
-            retriever._store.close()
+            retriever.collection.close()
             shutil.rmtree(building)
         if isinstance(error, ContextError):
             raise MismatchError(f"Use the model that made the vectors of {folder.path}: {error}") from error

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import StoreError
 from ..files import atomic_write
 from ..index.stream import Chunks, Scaled
+from ..retrieval.local import LocalCollection
 from ..vectors import DENSE, dense_rows
 from .folder import VectorFolder
 from .work import Engine, Result, in_order
@@ -129,22 +130,24 @@ def build_on(engine: Engine, retriever: Any, blocks: Sequence[Ready], directory:
     directory
         The retriever's own, which all workers see.
     """
-    layout = retriever._store.layout
+    collection = retriever.collection
+    assert isinstance(collection, LocalCollection)
+    layout = retriever.collection.layout_of(0)
     if layout is None or layout.kind != DENSE:
         return
     from ..index.faiss import FaissIndex
 
-    index = FaissIndex(layout.dimension, retriever._settings.index)
+    index = FaissIndex(layout.dimension, retriever.collection.settings.index)
     folder = directory / SHARDS
     try:
         filler = partial(_fill, engine=engine, blocks=blocks, folder=folder)
-        index.build(retriever._store.live_seqs(), retriever._store.iter_vectors, filler)
+        index.build(collection.live_seqs(), collection.iter_vectors, filler)
     finally:
         for file in folder.glob("*") if folder.exists() else ():
             file.unlink()
         if folder.exists():
             folder.rmdir()
-    retriever._view.adopt(index)
+    collection.adopt(index)
 
 
 def _fill(

@@ -20,7 +20,7 @@ from ..errors import InputError, MismatchError, ModelError, StoreError
 from ..files import as_path, read_json
 from ..index.manifest import STORE_FILE
 from ..models.load import load
-from ..models.locate import names_of_parts, short_name
+from ..models.locate import short_name
 from ..store import Store
 from ..types import is_contextual
 from .collection import Settings

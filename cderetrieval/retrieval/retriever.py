@@ -192,6 +192,16 @@ class Retriever(Here):
         return self._collection.directory
 
     @property
+    def collection(self) -> Collection:
+        """Where documents, vectors and indexes are; what searches and changes an index below this class."""
+        return self._collection
+
+    @property
+    def model(self) -> Model:
+        """The model, loaded when first asked for; of several the first."""
+        return self._parts.first.embedder.model
+
+    @property
     def encoder(self) -> Encoder:
         """The model in this index's context: what embeds every document and query; of several the first."""
         return self._parts.first.encoder

@@ -121,7 +121,11 @@ def _check_context(collection: MilvusCollection, spec: ContextSpec) -> None:
     if digest is None or spec.is_own:
         return
     found = Context.restore(*collection.get_context(digest))
-    same = spec.context == found if spec.context is not None else spec.source in (NULL, RANDOM) and spec.source == found.source
+    same = (
+        spec.context == found
+        if spec.context is not None
+        else spec.source in (NULL, RANDOM) and spec.source == found.source
+    )
     if not same:
         raise ContextError(
             f"this collection has a context of its own ({found!r}). Leave out context=, or call "

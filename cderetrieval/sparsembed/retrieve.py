@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from ..documents import document_rows
-from ..retriever import Retriever
+from ..retrieval.retriever import Retriever
 from .model import SparsEmbed, Splade
 
 

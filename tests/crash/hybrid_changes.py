@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from cderetrieval.errors import StoreError
-from cderetrieval.fusion import Hybrid
+from cderetrieval.retrieval.hybrid import Hybrid
 from cderetrieval.testing import HashEncoder
 
 NAMES = ["first", "second", "third"]

@@ -6,7 +6,7 @@ pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
 
 from cderetrieval.cli import main
-from cderetrieval.fusion import Hybrid
+from cderetrieval.retrieval.hybrid import Hybrid
 from cderetrieval.testing import tiny_model_directory, tiny_splade_directory
 
 DOCUMENTS = [{"id": "a", "text": "owls hunt at night"}, {"id": "b", "text": "bees make honey"}]

@@ -15,9 +15,9 @@ from cderetrieval.errors import (
     ModelError,
     StoreError,
 )
-from cderetrieval.fusion import Fusion, Hybrid
-from cderetrieval.fusion.scores import fuse
 from cderetrieval.models.bm25 import BM25
+from cderetrieval.retrieval.fusion import Fusion, fuse
+from cderetrieval.retrieval.hybrid import Hybrid
 from cderetrieval.testing import (
     HashEncoder,
     tiny_model,

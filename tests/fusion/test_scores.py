@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cderetrieval.errors import ConfigError
-from cderetrieval.fusion.scores import Fusion, Ranking, candidates, fuse
+from cderetrieval.retrieval.fusion import Fusion, Ranking, candidates, fuse
 
 
 def ranking(*hits, depth=4, unfound=None):

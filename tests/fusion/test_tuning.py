@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cderetrieval.evaluation.metrics import evaluate_run
-from cderetrieval.fusion.scores import Fusion, Ranking, fuse
-from cderetrieval.fusion.tuning import ndcg, search_weights, simplex
+from cderetrieval.retrieval.fusion import Fusion, Ranking, fuse
+from cderetrieval.retrieval.tuning import ndcg, search_weights, simplex
 
 
 @pytest.mark.parametrize(("n_parts", "points"), [(1, 1), (2, 21), (3, 66), (4, 286), (5, 1001), (6, 252)])

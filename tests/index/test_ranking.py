@@ -6,7 +6,6 @@ from scipy.sparse import csr_array, random_array
 
 from cderetrieval import Retriever
 from cderetrieval.errors import ConfigError
-from cderetrieval.fusion.scores import Fusion, Ranking, fuse
 from cderetrieval.index import cache
 from cderetrieval.index.exact import exact_search
 from cderetrieval.index.faiss import FaissIndex
@@ -14,6 +13,7 @@ from cderetrieval.index.inverted import InvertedIndex
 from cderetrieval.index.lexical import LexicalIndex
 from cderetrieval.index.scores import settled, shown
 from cderetrieval.models.bm25 import BM25
+from cderetrieval.retrieval.fusion import Fusion, Ranking, fuse
 from cderetrieval.testing import HashEncoder, WordEncoder
 from cderetrieval.types import Hits, TermEmbeddings
 
