@@ -28,8 +28,9 @@ from cderetrieval.corpora.dataset import Dataset, make_dataset
 from cderetrieval.corpora.jsonl import read_jsonl
 from cderetrieval.evaluation.search import index_corpus
 from cderetrieval.evaluation.variants import as_variant
-from cderetrieval.fusion import Fusion, Hybrid
-from cderetrieval.fusion.model import HybridModel, hybrid_parts
+from cderetrieval.retrieval.fusion import Fusion
+from cderetrieval.retrieval.hybrid import Hybrid
+from cderetrieval.retrieval.names import HybridModel, hybrid_parts
 
 K = 10
 SLICE_DOCUMENTS, SLICE_QUERIES = 2_500, 300

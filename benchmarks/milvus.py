@@ -91,7 +91,7 @@ def measure(engine: str, place: str, count: int, repeats: int) -> list[dict[str,
     start = time.perf_counter()
     retriever = Retriever(ReadyVectors(), index=place).add(documents(count), vectors=vectors, show_progress=False)
     first = time.perf_counter() - start
-    current = retriever._store.current
+    current = retriever.collection.current
     client, name = current.collection.connection._client, current.collection.name
     width = current.collection.search_parameters(K, current.measured["parameters"])
     options = {"limit": K, "output_fields": ["id"], "search_params": width, "consistency_level": "Bounded"}

@@ -15,8 +15,9 @@ __version__ = "0.1.1"
 
 # Public name to the module that holds it.
 _PUBLIC = {
-    "Retriever": "retriever",
-    "Hybrid": "fusion",
+    "Retriever": "retrieval.retriever",
+    "Hybrid": "retrieval.hybrid",
+    "Fusion": "retrieval.fusion",
     "Context": "context.context",
     "Hits": "types",
     "Encoder": "types",
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from .evaluation.api import context_gain as context_gain
     from .evaluation.api import evaluate as evaluate
     from .evaluation.results import Results as Results
-    from .fusion import Hybrid as Hybrid
     from .models.bm25 import BM25 as BM25
     from .models.config import ContextualConfig as ContextualConfig
     from .models.contextual import ContextualTransformer as ContextualTransformer
@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from .models.splade import Splade as Splade
     from .models.statistics import StatisticsConfig as StatisticsConfig
     from .models.statistics import StatisticsModel as StatisticsModel
-    from .retriever import Retriever as Retriever
+    from .retrieval.fusion import Fusion as Fusion
+    from .retrieval.hybrid import Hybrid as Hybrid
+    from .retrieval.retriever import Retriever as Retriever
     from .types import Encoder as Encoder
     from .types import Hits as Hits
 else:

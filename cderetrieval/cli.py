@@ -219,14 +219,14 @@ def run_index(arguments: argparse.Namespace) -> None:
     if arguments.documents is None:
         raise InputError("nothing to index: name a file of documents, or folders of vectors with --vectors.")
     from .corpora.readers import read_documents
-    from .fusion.model import create_index
+    from .retrieval.retriever import Retriever
 
     documents = read_documents(arguments.documents, key=arguments.key)
-    retriever = create_index(
+    retriever = Retriever(
         arguments.model or DEFAULT_MODEL,
         key=arguments.key,
         on=arguments.on,
-        context=None if arguments.context == "null" else arguments.context,
+        context=arguments.context,
         context_size=arguments.context_size,
         index=arguments.index,
         path=arguments.out,
@@ -249,9 +249,9 @@ def run_embed(arguments: argparse.Namespace) -> None:
 
 def run_search(arguments: argparse.Namespace) -> None:
     """Print the hits of each query."""
-    from .fusion.model import open_index
+    from .retrieval.retriever import Retriever
 
-    with open_index(arguments.index, model=arguments.model, device=arguments.device) as retriever:
+    with Retriever.load(arguments.index, model=arguments.model, device=arguments.device) as retriever:
         hits = retriever(arguments.queries, k=arguments.k, documents=True)
     for query, ranking in zip(arguments.queries, hits, strict=True):
         if not arguments.json:
@@ -274,13 +274,12 @@ def _preview(document: dict[str, Any]) -> str:
 
 def run_context(arguments: argparse.Namespace) -> None:
     """Print what was sampled, how large the cache is, and whether the corpus has moved away."""
-    from .fusion import Hybrid
-    from .fusion.model import open_index
+    from .retrieval.retriever import Retriever
 
-    with open_index(arguments.index, model=arguments.model) as retriever:
-        reports = retriever.context_report()
+    with Retriever.load(arguments.index, model=arguments.model) as retriever:
+        reports, several = retriever.context_report(), retriever.fusion is not None
         documents = len(retriever)
-    for name, report in (reports if isinstance(retriever, Hybrid) else {"": reports}).items():
+    for name, report in (reports if several else {"": reports}).items():
         say(_described(report, arguments.show, f"{documents} documents" + (f", part {name}" if name else "")))
 
 
@@ -320,8 +319,8 @@ def run_train(arguments: argparse.Namespace) -> None:
 def _development(folders: Sequence[str], contexts: Sequence[str]) -> Any:
     """The evaluation that training is handed: nDCG@10 of each folder, of contextual models in each of the contexts."""
     from .corpora.beir_folder import read_beir
-    from .embedding import is_contextual
     from .evaluation.runner import evaluate_retrieval
+    from .types import is_contextual
 
     datasets = []
     for folder in folders:

@@ -147,7 +147,7 @@ def test_an_interrupt_ends_with_130(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cderetrieval.fusion.model.open_index", interrupt)
+    monkeypatch.setattr("cderetrieval.retrieval.retriever.Retriever.load", interrupt)
     assert main(["search", "somewhere", "owls"]) == 130
     assert "interrupted" in capsys.readouterr().err
 

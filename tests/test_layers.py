@@ -24,7 +24,7 @@ LEAVES = {
     "vectors",
     "__init__",
 }
-RETRIEVER = {"retriever", "backend", "embedding", "recognition", "view", "selection", "server", "fusion"}
+RETRIEVER = {"retrieval", "server"}
 # Layer to the layers that it may import from; each may import from itself.
 ALLOWED = {
     "leaves": set(),

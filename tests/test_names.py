@@ -3,11 +3,11 @@
 import pytest
 
 from cderetrieval import Retriever, evaluate, load
-from cderetrieval.errors import ModelError
+from cderetrieval.errors import MismatchError, ModelError
 from cderetrieval.evaluation import api, tasks
-from cderetrieval.fusion import Hybrid
-from cderetrieval.fusion.parts import named_parts
 from cderetrieval.models import locate
+from cderetrieval.retrieval.hybrid import Hybrid
+from cderetrieval.retrieval.names import named_models
 from cderetrieval.testing import HashEncoder, tiny_dense_directory, tiny_model
 
 needs_minilm = pytest.mark.skipif(locate.installed_minilm() is None, reason=f"{locate.PACKAGE} is not installed")
@@ -77,7 +77,7 @@ def test_an_index_is_no_model(here, tmp_path):
     hybrid = Hybrid({"a": HashEncoder(), "b": "bm25"}, path="both")
     hybrid.add(["owls"])
     hybrid.close()
-    with pytest.raises(ModelError, match=r"both is an index, not a model: open it with Hybrid\.load\("):
+    with pytest.raises(MismatchError, match="part 'a' of both was built with a model that was given as an object"):
         Retriever("both")
     for place in ("milvus://localhost/docs", "docs.db/docs"):
         with pytest.raises(ModelError, match=r"is an index, not a model: open it with Retriever\.load"):
@@ -112,7 +112,7 @@ def test_a_model_in_the_current_directory_has_its_name(here, name, monkeypatch):
     cells = evaluate(name, toy(), context="null", out=here / "out").cells
     assert {cell.model for cell in cells} == {"mine"}
     assert (here / "out" / "mine").is_dir()
-    assert list(named_parts([name, "bm25"])) == ["mine", "bm25"]
+    assert list(named_models([name, "bm25"])) == ["mine", "bm25"]
 
 
 def test_a_repository_keeps_its_full_name(here, monkeypatch):

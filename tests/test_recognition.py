@@ -36,7 +36,7 @@ def as_before(model):
 def old_index(name, path):
     with Retriever(as_before(load(name)), path=path) as retriever:
         retriever.add(TEXTS)
-        return retriever._store.get_setting("fingerprint")
+        return retriever.collection.get_setting("fingerprint")
 
 
 @pytest.mark.parametrize("family", ["dense", "centre"])
@@ -58,9 +58,9 @@ def test_an_old_index_is_recognised_by_its_vectors(directory, tmp_path, family, 
         assert again.encoder.fingerprint != stored
         assert again("bees make honey", k=1)[0][0]["id"] == 1
         assert "an earlier version" in caplog.text
-        assert again._store.get_setting("fingerprint") == stored, "reading changes nothing"
+        assert again.collection.get_setting("fingerprint") == stored, "reading changes nothing"
         again.add(["more"])
-        renewed = again._store.get_setting("fingerprint")
+        renewed = again.collection.get_setting("fingerprint")
         assert renewed == again.encoder.fingerprint
     caplog.clear()
     with caplog.at_level(logging.WARNING), Retriever.load(tmp_path / "index", model=load(name)) as again:

@@ -30,7 +30,7 @@ def ids(hits):
 
 def state(retriever):
     """What a failed call must leave as it was."""
-    store = retriever._store
+    store = retriever.collection
     answers = retriever([f"about {name}" for name in ANIMALS], k=20, documents=True)
     return len(retriever), store.generation, store.epoch, list(answers), store.get_setting("next_id")
 
@@ -207,7 +207,7 @@ def test_a_model_that_fails_leaves_everything_as_it_was(broken, error, named):
 
 
 def test_the_row_of_a_bad_vector_is_counted_over_all_chunks(monkeypatch):
-    monkeypatch.setattr("cderetrieval.retriever.CHUNK", 2)
+    monkeypatch.setattr("cderetrieval.retrieval.part.CHUNK", 2)
 
     class Late(HashEncoder):
         def encode_document(self, texts, *, show_progress=False):

@@ -22,8 +22,8 @@ def model():
 def vectors(retriever):
     return {
         i: v.tobytes()
-        for _, matrix in retriever._store.iter_vectors()
-        for i, v in zip(retriever._store.live()[1], matrix, strict=True)
+        for _, matrix in retriever.collection.iter_vectors()
+        for i, v in zip(retriever.collection.live()[1], matrix, strict=True)
     }
 
 
@@ -52,7 +52,7 @@ def test_every_later_text_is_embedded_in_the_first_context(model):
     assert retriever.context is context
     encoder = context.encoder(model)
     expected = encoder.encode_document(TEXTS)
-    actual = np.concatenate([matrix for _, matrix in retriever._store.iter_vectors()])
+    actual = np.concatenate([matrix for _, matrix in retriever.collection.iter_vectors()])
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     query = encoder.encode_query(["what of rain?"])[0]
     best = retriever("what of rain?", k=3)[0]
@@ -130,7 +130,7 @@ def test_a_small_corpus_that_was_repeated_is_not_stale():
 
 def test_refresh_embeds_every_document_in_the_new_context(model):
     retriever = Retriever(model).add(DOCUMENTS[:8]).add(DOCUMENTS[8:]).remove("d3")
-    before, generation = vectors(retriever), retriever._store.generation
+    before, generation = vectors(retriever), retriever.collection.generation
     old = retriever.context
     retriever.refresh()
     fresh = Retriever(model).add([row for row in DOCUMENTS if row["id"] != "d3"])
@@ -138,7 +138,7 @@ def test_refresh_embeds_every_document_in_the_new_context(model):
     assert vectors(retriever) == vectors(fresh)
     assert all(vectors(retriever)[i] != before[i] for i in before)
     assert retriever(["owls", "rain"], k=30) == fresh(["owls", "rain"], k=30)
-    assert retriever._store.generation == generation + 1, "one commit"
+    assert retriever.collection.generation == generation + 1, "one commit"
     for spec, source in [("random", "random"), (None, "null"), (LIST, "texts")]:
         assert retriever.refresh(spec).context.source == source
         assert retriever.add(DOCUMENTS[:1]).context.source == source
@@ -150,11 +150,11 @@ def test_refresh_embeds_every_document_in_the_new_context(model):
 def test_a_refresh_that_fails_leaves_everything_as_it_was(monkeypatch):
     model = tiny_model()
     retriever = Retriever(model).add(DOCUMENTS)
-    before = retriever.context, retriever._store.generation, retriever(["owls"], k=30)
+    before = retriever.context, retriever.collection.generation, retriever(["owls"], k=30)
     for spec in (Context.from_texts(tiny_model(seed=1), LIST), "nowhere.txt", []):
         with pytest.raises((ContextError, InputError)):
             retriever.refresh(spec)
-        assert (retriever.context, retriever._store.generation, retriever(["owls"], k=30)) == before
+        assert (retriever.context, retriever.collection.generation, retriever(["owls"], k=30)) == before
 
     from cderetrieval.models.contextual import ContextualEncoder
 
@@ -165,7 +165,7 @@ def test_a_refresh_that_fails_leaves_everything_as_it_was(monkeypatch):
         patch.setattr(ContextualEncoder, "encode_document", fail)
         with pytest.raises(ModelError, match="documents 0 to 19"):
             retriever.refresh("random")
-    assert (retriever.context, retriever._store.generation, retriever(["owls"], k=30)) == before
+    assert (retriever.context, retriever.collection.generation, retriever(["owls"], k=30)) == before
     assert len(retriever.add([{"id": "new", "text": "more rain"}])) == 21
     with pytest.raises(InputError, match="empty: add documents first"):
         Retriever(model).refresh()

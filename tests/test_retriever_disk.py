@@ -264,10 +264,10 @@ def test_the_settings_come_back(path):
     ) as first:
         first.add([{"k": i, "body": f"text {i}"} for i in range(9)])
     opened = Retriever.load(path)
-    assert opened._settings == first._settings
+    assert opened.collection.settings == first.collection.settings
     assert opened.add([{"k": 10, "body": "more"}]).refresh().context.seed == 5
     assert len(opened.context) == 3
-    stored = json.dumps(opened._store.get_setting("retriever"))
+    stored = json.dumps(opened.collection.get_setting("retriever"))
     assert tiny_model_directory() in stored
 
 

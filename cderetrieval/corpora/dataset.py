@@ -115,7 +115,7 @@ def make_dataset(
     Parameters
     ----------
     documents
-        As for :meth:`Retriever.add <cderetrieval.retriever.Retriever.add>`: with ``id`` (or ``_id``) and ``text``, and
+        As for :meth:`cderetrieval.Retriever.add`: with ``id`` (or ``_id``) and ``text``, and
         ``title`` where there is one; other fields are left out. Ids become text.
     queries
         Query id to text; or rows or a frame with ``_id`` and ``text``.

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..context.spec import ContextLike
-from ..embedding import Model
 from ..errors import InputError
-from ..fusion.model import AnyModel
+from ..retrieval.embedder import Model
+from ..retrieval.names import AnyModel
 from ..types import text_ids
 from ..vectors import DENSE
 from .metrics import Run
@@ -32,7 +32,7 @@ class BeirModel:
     corpus
         The corpus as beir loads it: id to ``{"title", "text"}``.
     context, context_size, seed, dtype
-        As for :class:`~cderetrieval.retriever.Retriever`.
+        As for :class:`~cderetrieval.retrieval.retriever.Retriever`.
 
     Examples
     --------

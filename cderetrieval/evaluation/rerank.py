@@ -17,10 +17,10 @@ import numpy as np
 
 from ..context.context import Context
 from ..corpora.dataset import Dataset
-from ..embedding import Model
 from ..errors import InputError
-from ..fusion.model import AnyModel, takes_context
 from ..index.scores import lengths, settled
+from ..retrieval.embedder import Model
+from ..retrieval.names import AnyModel, takes_context
 from ..types import Encoder
 from .metrics import Run
 from .search import NO_VECTORS, encode_side, encoder_in, index_corpus, model_kind, search_blocks, texts_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..context.spec import CENTRE, NULL, READY, ContextLike, ContextSpec
 from ..errors import ConfigError
-from ..fusion.model import AnyModel, takes_context
+from ..retrieval.names import AnyModel, takes_context
 
 # The name of the one variant of a model that takes no context.
 NO_CONTEXT = "none"

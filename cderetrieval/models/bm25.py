@@ -43,7 +43,7 @@ PRONOUN = "i"
 
 
 class BM25:
-    """BM25 as a model of a :class:`~cderetrieval.retriever.Retriever`; its kind is ``"lexical"``.
+    """BM25 as a model of a :class:`~cderetrieval.retrieval.retriever.Retriever`; its kind is ``"lexical"``.
 
     Parameters
     ----------

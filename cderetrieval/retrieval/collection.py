@@ -25,6 +25,8 @@ from .fusion import Fusion
 T = TypeVar("T")
 
 Row = tuple[Hashable, str, Mapping[str, Any]]
+# In a directory that was saved from a collection on a server: where that is.
+SERVER_FILE = "server.json"
 EMPTY = "the index is empty: add documents first."
 
 
@@ -50,7 +52,7 @@ class Settings:
     model: str | None
     key: str = "id"
     on: list[str] | None = None
-    index: str = "auto"
+    index: Any = "auto"
     context_size: int | None = None
     seed: int = 0
     models: dict[str, str | None] | None = None

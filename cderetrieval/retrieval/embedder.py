@@ -89,7 +89,7 @@ class Embedder:
         """The same model with something else said of the context; this one stays as it is."""
         spec = ContextSpec.parse(context)
         if spec.source == CENTRE:
-            raise ContextError("context='centre' makes another model of a dense one: name it 'centre:MODEL' instead.")
+            raise ContextError("context='centre' makes another model of a dense one: name that model 'centre:MODEL'.")
         other = copy(self)
         other._spec = spec
         return other
@@ -227,6 +227,8 @@ def in_context(embedders: Sequence[Embedder], spec: ContextSpec) -> list[Embedde
     """Several models, the contextual ones told what their context is to be."""
     if spec.is_own:
         return list(embedders)
+    if spec.source == CENTRE:
+        raise ContextError("context='centre' makes another model of a dense one: name that part 'centre:MODEL'.")
     if not any(embedder.takes_context for embedder in embedders):
         raise ContextError("context= was given, but no part of this hybrid is contextual. Leave it out.")
     return [embedder.told(spec) if embedder.takes_context else embedder for embedder in embedders]

@@ -14,8 +14,9 @@ from .embedder import Model
 from .fusion import Fusion
 from .local import LocalCollection
 from .merge import merge
+from .models import Models
 from .names import named_models
-from .retriever import Models, Retriever
+from .retriever import Retriever
 
 
 class Hybrid(Retriever):
@@ -67,9 +68,7 @@ class Hybrid(Retriever):
             fusion = Fusion(fusion, None if weights is None else tuple(weights), normalization, rrf_k, depth)
         given: dict[str, Retriever] = {}
         if not isinstance(parts, str):
-            named = named_models(parts)
-            given = {name: part for name, part in named.items() if isinstance(part, Retriever)}
-            parts = {name: one._parts.first.embedder.model if name in given else one for name, one in named.items()}
+            parts, given = _models(parts)
             options = {**_fields(given), **options}
         super().__init__(parts, fusion=fusion, context=context, **options)
         if any(len(retriever) for retriever in given.values()):
@@ -106,12 +105,26 @@ class Hybrid(Retriever):
         return hybrid
 
 
+def _models(parts: Any) -> tuple[dict[str, Any], dict[str, Retriever]]:
+    """Models by name, and the retrievers that some of them were given as."""
+    values = list(parts.values() if isinstance(parts, Mapping) else parts)
+    models = [_model(one) if isinstance(one, Retriever) else one for one in values]
+    names = list(parts) if isinstance(parts, Mapping) else list(named_models(models))
+    given = {name: one for name, one in zip(names, values, strict=True) if isinstance(one, Retriever)}
+    return dict(zip(names, models, strict=True)), given
+
+
+def _model(retriever: Retriever) -> Any:
+    embedder = retriever._parts.first.embedder
+    return embedder.name or embedder.model
+
+
 def _fields(given: Mapping[str, Retriever]) -> dict[str, Any]:
     """How retrievers read documents, which must be the same in all of them."""
     fields: dict[str, Any] = {}
     for name, retriever in given.items():
         for field in ("key", "on"):
-            value = getattr(retriever._settings, field)
+            value = getattr(retriever.collection.settings, field)
             if fields.setdefault(field, value) != value:
                 raise InputError(
                     f"part {name!r} reads documents differently: {field} is {value!r}, not {fields[field]!r}. Make all "

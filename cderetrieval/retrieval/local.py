@@ -9,7 +9,6 @@ One thread at a time searches; none waits for one that writes.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -154,10 +153,10 @@ class LocalCollection(Store, Collection):
         """Scores and document numbers, both of shape (n, at most k), best first; -1 where there are fewer."""
         wanted = None if filter is None else parse_filter(filter)
         try:
-            return self._ask(self._index(part), queries, k, part, wanted)
+            return self._ask(self.index(part), queries, k, part, wanted)
         except DamagedIndexError as error:  # found only on use, where the file is mapped
             self._distrust(part, error)
-            return self._ask(self._index(part), queries, k, part, wanted)
+            return self._ask(self.index(part), queries, k, part, wanted)
 
     def numbered_ids(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers and ids of all documents, both of shape (n,), in order of insertion."""
@@ -212,7 +211,7 @@ class LocalCollection(Store, Collection):
                 record["document"] = payload
         return hits
 
-    def _index(self, part: int) -> Index:
+    def index(self, part: int = 0) -> Index:
         """The index of a model, as of the store's last commit."""
         generation, epoch = self.generation, self.epoch_of(part)
         synced = self._synced.get(part)
@@ -289,8 +288,6 @@ class LocalCollection(Store, Collection):
             with self.transaction():  # nobody else writes the caches meanwhile
                 self._save_indexes(path, self)
             return
-        if os.path.exists(path / STORE_FILE):
-            raise StoreError(f"{path} holds an index already. Choose another directory, or remove it first.")
         self.check_filled()
         make_directory(path)
         self.backup(path / STORE_FILE)
@@ -304,7 +301,7 @@ class LocalCollection(Store, Collection):
         digests = {}
         with self.committed():
             for part in range(len(self.settings.models or [None])):
-                index, layout, synced = self._index(part), self.layout_of(part), self._synced[part]
+                index, layout, synced = self.index(part), self.layout_of(part), self._synced[part]
                 fingerprint = self.get_setting(of_part("fingerprint", part))
                 owner = {"epoch": synced.epoch, "generation": synced.generation, "fingerprint": fingerprint}
                 place = self._cache_directory(part, directory)

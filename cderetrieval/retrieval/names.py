@@ -11,16 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import InputError, MismatchError, ModelError, StoreError
+from ..errors import InputError, MismatchError, StoreError
 from ..files import as_path, read_json
 from ..index.manifest import STORE_FILE
 from ..models.load import load
-from ..models.locate import short_name
+from ..models.locate import names_of_parts, short_name
 from ..store import Store
 from ..types import is_contextual
 from .collection import Settings
@@ -134,73 +134,13 @@ def hybrid_parts(name: str | os.PathLike[str]) -> tuple[dict[str, str], Fusion]:
     """
     text, path = os.fspath(name), as_path(name)
     if text.startswith(PREFIX):
-        names = text.removeprefix(PREFIX).split("+")
-        if not all(names):
-            raise ModelError(f"model {text!r} names no part, or an empty one; write it as {PREFIX}cde-minilm+bm25.")
-        return named_models(names), Fusion()
+        return named_models(names_of_parts(text)), Fusion()
     settings = _saved(path) if (path / STORE_FILE).is_file() else read_manifest(path)
     models = settings.models or {}
     for part, model in models.items():
         if model is None:
             raise MismatchError(f"part {part!r} of {path} was built with a model that was given as an object.")
     return {part: str(model) for part, model in models.items()}, settings.fusion or Fusion()
-
-
-def parse_models(model: Any, fusion: str | Fusion | None) -> tuple[dict[str, Any], Fusion | None]:
-    """Models by name, and how they are fused; one model has no name and no fusion."""
-    if isinstance(model, str | Path) and is_hybrid(model):
-        model, found = hybrid_parts(model)
-        fusion = found if fusion is None else fusion
-    elif not isinstance(model, Sequence | Mapping) or isinstance(model, str):
-        if fusion is not None:
-            raise InputError("fusion= is for several models: pass a list of them, or 'hybrid:A+B'.")
-        return {"": str(model) if isinstance(model, Path) else model}, None
-    named = {name: str(one) if isinstance(one, Path) else one for name, one in named_models(model).items()}
-    fusion = fusion if isinstance(fusion, Fusion) else Fusion(fusion or "rrf")
-    fusion.vector(len(named))
-    return named, fusion
-
-
-def indexes_of(index: str | Mapping[str, str], names: Mapping[str, Any]) -> dict[str, str] | None:
-    """The index of each model, where that is not ``"auto"``."""
-    indexes = dict(index) if isinstance(index, Mapping) else dict.fromkeys(names, index)
-    check_names(indexes, names, "index=")
-    return {name: one for name, one in indexes.items() if one != "auto"} or None
-
-
-def check_names(given: Iterable[str], names: Iterable[str], where: str) -> None:
-    """Refuse names that are not those of the models of this index."""
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        raise InputError(f"{where} names part {unknown[0]!r}; the parts are {', '.join(map(repr, names))}.")
-
-
-def given_names(settings: Settings, model: Any) -> list[str]:
-    """Names of the models that were given anew when an index was opened."""
-    if model is None:
-        return []
-    return [""] if settings.models is None else list(model)
-
-
-def moved_models(settings: Settings, model: Any) -> dict[str, Any]:
-    """The models of an index, by name: those given now, else what the index says."""
-    if settings.models is None:
-        given = str(model) if isinstance(model, Path) else model
-        return {"": given or settings.model}
-    if model is not None and not isinstance(model, Mapping):
-        raise MismatchError("this index has several models: pass model= as a dictionary of names to models.")
-    models = {name: str(one) if isinstance(one, Path) else one for name, one in (model or {}).items()}
-    unknown = [name for name in models if name not in settings.models]
-    if unknown:
-        raise MismatchError(f"there is no part {unknown[0]!r}; there are {', '.join(map(repr, settings.models))}.")
-    found = {**settings.models, **models}
-    missing = [name for name, one in found.items() if one is None]
-    if missing:
-        raise MismatchError(
-            f"part {missing[0]!r} was built with a model that was given as an object. Open it with "
-            f"load(path, model={{{missing[0]!r}: that_model}})."
-        )
-    return found
 
 
 def _saved(directory: Path) -> Settings:

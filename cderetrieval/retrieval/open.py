@@ -9,18 +9,14 @@ from pathlib import Path
 
 from ..context.spec import ContextSpec
 from ..errors import ConfigError, InputError, ModelError, StoreError
-from ..files import PRIVATE, as_path, make_directory, read_json, reading, write_json
-from ..index.kinds import check_factory
+from ..files import as_path, make_directory, read_json, reading
 from ..index.manifest import STORE_FILE
 from ..index.milvus.location import is_location, parse_location
 from ..models.locate import refuse_index
-from .collection import Collection, Settings
+from .collection import SERVER_FILE, Collection, Settings
 from .local import LocalCollection
 from .merge import open_parts
 from .names import MANIFEST
-
-# In a directory that was saved from a collection on a server: where that is.
-SERVER_FILE = "server.json"
 
 
 def create(settings: Settings, path: str | Path | None, context: ContextSpec) -> Collection:
@@ -63,7 +59,11 @@ def _check_models(settings: Settings) -> None:
         if name is not None:
             refuse_index(as_path(name))
     for index in (settings.indexes or {"": settings.index}).values():
+        if index == "auto":
+            continue
         if not is_location(index):
+            from ..index.kinds import check_factory  # loads faiss
+
             check_factory(index)
         elif settings.models is not None:
             raise InputError("several models are kept together on one machine: index= cannot be on a server.")
@@ -109,13 +109,10 @@ def save(collection: Collection, path: str | Path) -> None:
     target = as_path(path)
     if os.path.exists(target / SERVER_FILE) or os.path.exists(target / MANIFEST):
         raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
-    if isinstance(collection, LocalCollection):
-        collection.save(target)
-        return
-    if os.path.exists(target / STORE_FILE):
+    own = collection.directory is not None and target.resolve() == collection.directory.resolve()
+    if os.path.exists(target / STORE_FILE) and not own:
         raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
-    collection.reading(collection.check_filled)
-    write_json(make_directory(target) / SERVER_FILE, {"index": collection.settings.index}, mode=PRIVATE)
+    collection.save(target)
 
 
 @contextlib.contextmanager

@@ -83,9 +83,14 @@ class Part:
 
     def _mismatch(self, stored: str, given: str, why: str = UNLIKE) -> str:
         return (
-            f"this index was built by model {self.embedder.name or 'given as an object'} with fingerprint "
-            f"{stored[:12]}, not {given[:12]}: {why}. Open it with the model that built it, or build a new index."
+            f"this index was built by model {self._name() or 'given as an object'} with fingerprint {stored[:12]}, not "
+            f"{given[:12]}: {why}. Open it with the model that built it, or build a new index."
         )
+
+    def _name(self) -> str | None:
+        """Name of the model that built the index."""
+        settings = self._collection.settings
+        return settings.model if settings.models is None else list(settings.models.values())[self.number]
 
     def _difference(self, encoder: Encoder) -> str:
         """What differs from the encoder of the stored vectors, as plainly as can be said."""

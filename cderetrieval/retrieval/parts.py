@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from ..context.context import Context
 from ..context.spec import ContextLike, ContextSpec
 from ..documents import Row
-from ..errors import ContextError
+from ..errors import ContextError, InputError
 from ..types import Encoder
 from .collection import Collection
 from .embedder import Embedder
+from .models import check_names
 from .part import Part
 
 T = TypeVar("T")
@@ -41,6 +42,17 @@ class Parts(dict[str, Part]):
         """Contexts by name; of parts that have one."""
         found = {name: part.context for name, part in self.items()}
         return {name: context for name, context in found.items() if context is not None}
+
+    def ready(self, vectors: Any) -> dict[str, Any]:
+        """Ready vectors by the names of their models."""
+        if vectors is None:
+            return {}
+        if list(self) == [""]:
+            return {"": vectors}
+        if not isinstance(vectors, Mapping):
+            raise InputError("there are several models: pass vectors= as a dictionary of their names to vectors.")
+        check_names(vectors, self, "vectors=")
+        return dict(vectors)
 
     def put(self, rows: Iterable[Row], next_id: int, ready: Mapping[str, Any], show_progress: bool) -> None:
         """Store documents, decide contexts, and embed, inside a transaction; `ready` vectors are not made."""

@@ -16,29 +16,25 @@ import weakref
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from ..context.context import Context
 from ..context.spec import OWN, ContextLike, ContextSpec
-from ..documents import document_rows, query_texts
+from ..documents import document_rows
 from ..errors import ContextError, InputError
-from ..runtime import Here
-from ..types import Encoder, Hits, Vectors
+from ..types import Vectors
 from .collection import Collection, Settings, check_k
-from .embedder import Embedder, Model, in_context
+from .embedder import Embedder, Model
 from .fusion import Fusion
 from .local import LocalCollection
-from .names import check_names, given_names, indexes_of, moved_models, parse_models
+from .models import Models, begin, moved_models
 from .open import create, reopen, save
 from .parts import Parts
+from .searcher import Searcher
 from .tuning import Tuned, grades_by_row, judged_queries, search_weights
 
-Models = str | Path | Model | Sequence[str | Path | Model] | Mapping[str, str | Path | Model]
 
-
-class Retriever(Here):
+class Retriever(Searcher):
     """Contextual, dense, sparse or hybrid retrieval over a collection of documents.
 
     Parameters
@@ -98,24 +94,14 @@ class Retriever(Here):
         dtype: str = "auto",
         seed: int = 0,
     ) -> None:
-        named, fusion = parse_models(model, fusion)
         spec = ContextSpec.parse(context)
-        options: dict[str, Any] = {"context_size": context_size, "seed": seed, "device": device, "dtype": dtype}
         fields = [on] if isinstance(on, str) else None if on is None else list(on)
-        if fusion is None:
-            embedders = [Embedder(named[""], spec, **options)]
-            settings = Settings(embedders[0].name, key, fields, index, context_size, seed)  # type: ignore[arg-type]
-        else:
-            embedders = in_context([Embedder(one, ContextSpec(), **options) for one in named.values()], spec)
-            names = {name: embedder.name for name, embedder in zip(named, embedders, strict=True)}
-            settings = Settings(None, key, fields, "auto", context_size, seed, names, indexes_of(index, names), fusion)
+        settings = Settings(None, key, fields, index, context_size, seed)
+        settings, embedders = begin(model, fusion, spec, settings, device, dtype)
         self._open(create(settings, path, spec), embedders)
 
     def _open(self, collection: Collection, embedders: Sequence[Embedder]) -> None:
-        self._collection = collection
-        self._settings = collection.settings
-        self._parts = Parts.of(collection, embedders)
-        self._is_part = False
+        super().__init__(collection, Parts.of(collection, embedders))
         this = weakref.proxy(self)  # a circle would hold the writer's lock until the next garbage collection
         collection.word_model = lambda part: list(this._parts.values())[part].encoder
 
@@ -157,8 +143,8 @@ class Retriever(Here):
             options |= {"device": device, "dtype": dtype}
             retriever = cls.__new__(cls)
             retriever._open(collection, [Embedder(one, ContextSpec(), **options) for one in given.values()])
-            for name in given_names(settings, model):
-                _ = retriever._parts[name].encoder  # a model that was named is checked now, not at the first query
+            for part in retriever._parts.values() if model is not None else ():
+                _ = part.encoder  # a model that was given is checked now, not at the first query
             if isinstance(collection, LocalCollection) and collection.is_merged:
                 retriever._complete()
         except BaseException:
@@ -166,82 +152,28 @@ class Retriever(Here):
             raise
         return retriever
 
-    def __repr__(self) -> str:
-        if self._settings.fusion is None or self._is_part:
-            part = self._parts.first
-            what = f"model={part.embedder.title!r}, index={self._settings.factory(part.number)!r}"
-        else:
-            what = f"models={list(self._parts)}, fusion={self._settings.fusion.method!r}"
-        return f"{type(self).__name__}({len(self)} documents, {what})"
-
-    def __len__(self) -> int:
-        return self._collection.count()
-
-    def __contains__(self, document_id: Hashable) -> bool:
-        return document_id in self._collection
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @property
-    def path(self) -> Path | None:
-        """The directory in which the index lives; None in memory and on a server."""
-        return self._collection.directory
-
-    @property
-    def collection(self) -> Collection:
-        """Where documents, vectors and indexes are; what searches and changes an index below this class."""
-        return self._collection
-
-    @property
-    def model(self) -> Model:
-        """The model, loaded when first asked for; of several the first."""
-        return self._parts.first.embedder.model
-
-    @property
-    def encoder(self) -> Encoder:
-        """The model in this index's context: what embeds every document and query; of several the first."""
-        return self._parts.first.encoder
-
-    @property
-    def context(self) -> Context | None:
-        """The context of all vectors; None before the first `add`, and for models that take none."""
-        return next(iter(self.contexts.values()), None)
-
-    @property
-    def contexts(self) -> dict[str, Context]:
-        """The contexts of several models, by name."""
-        return self._parts.contexts
-
-    @property
-    def parts(self) -> dict[str, Retriever]:
-        """A retriever for each of several models, by name, over the same documents; it searches and changes nothing."""
-        return {name: self._only(name) for name in self._parts}
-
-    def _only(self, name: str) -> Retriever:
-        only = Retriever.__new__(Retriever)
-        only._collection, only._settings, only._is_part = self._collection, self._settings, True
-        only._parts = Parts(self._collection, {name: self._parts[name]})
-        return only
+    def parts(self) -> dict[str, Searcher]:
+        """Each of several models by itself, by name: it searches the same documents, and changes nothing."""
+        return {
+            name: Searcher(self._collection, Parts(self._collection, {name: self._parts[name]})) for name in self._parts
+        }
 
     @property
     def fusion(self) -> Fusion | None:
         """How the rankings of several models are fused; may be set, and is then kept. None for one model."""
-        return self._settings.fusion
+        return self._collection.settings.fusion
 
     @fusion.setter
     def fusion(self, fusion: Fusion) -> None:
-        if self._settings.fusion is None or self._is_part:
+        if self.fusion is None:
             raise InputError("this retriever has one model, and no rankings to fuse.")
         fusion.vector(len(self._parts))
-        settings = replace(self._settings, fusion=fusion)
+        settings = replace(self._collection.settings, fusion=fusion)
         if self._collection.get_setting("retriever") is not None:
             with self._collection.transaction():
                 self._collection.set_setting("retriever", settings.to_dict())
-        self._collection.settings = self._settings = settings
+        self._collection.settings = settings
 
     def add(
         self,
@@ -271,23 +203,14 @@ class Retriever(Here):
         InputError
             If a document lacks a field, has an empty text, or shares its id with another of this call.
         """
-        ready = self._ready(vectors)
+        ready = self._parts.ready(vectors)
         with self._changing():
             next_id = self._collection.get_setting("next_id", 0)
-            rows = document_rows(documents, self._settings.key, self._settings.on, next_id, skip_empty=skip_empty)
+            rows = document_rows(
+                documents, self._collection.settings.key, self._collection.settings.on, next_id, skip_empty=skip_empty
+            )
             self._parts.put(rows, next_id, ready, show_progress)
         return self
-
-    def _ready(self, vectors: Any) -> dict[str, Any]:
-        """Ready vectors by the names of their models."""
-        if vectors is None:
-            return {}
-        if self._settings.fusion is None:
-            return {"": vectors}
-        if not isinstance(vectors, Mapping):
-            raise InputError("there are several models: pass vectors= as a dictionary of their names to vectors.")
-        check_names(vectors, self._parts, "vectors=")
-        return dict(vectors)
 
     def remove(self, ids: Hashable | Iterable[Hashable]) -> Self:
         """Remove documents by id. All of them or, after an error, none.
@@ -298,7 +221,6 @@ class Retriever(Here):
             If an id is not there.
         """
         wanted = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
-        self._check_whole()
         with self._collection.transaction():
             if missing := self._collection.missing(wanted):
                 raise InputError(
@@ -307,61 +229,6 @@ class Retriever(Here):
                 )
             self._collection.remove(wanted)
         return self
-
-    def __call__(
-        self,
-        queries: str | Sequence[str] | Mapping[Any, str] | Vectors,
-        k: int = 10,
-        *,
-        filter: Mapping[str, Any] | None = None,
-        documents: bool = False,
-        show_progress: bool = False,
-    ) -> Hits:
-        """Search.
-
-        Parameters
-        ----------
-        queries
-            One query, a list of them, a dictionary of query id to query, or, for one model, ready vectors of shape
-            (n, dimension).
-        k
-            Most hits for each query.
-        filter
-            Which documents may be hits, ``{"year": {">=": 2020}, "language": ["en", "fr"]}`` for example (see
-            :mod:`cderetrieval.filters`).
-        documents
-            Give each hit its ``"document"``, as it was added.
-        show_progress
-            Show a progress bar on a terminal.
-
-        Returns
-        -------
-        Hits
-            For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion. Documents
-            whose sparse vector shares no term with a query's are no hits: there may be fewer than k, or none. The
-            similarity of several models is the fused score, which means nothing outside this index.
-
-        Raises
-        ------
-        InputError
-            If the index is empty, k is not positive, or a query is empty or no string.
-        """
-        k = check_k(k)
-        query_ids, texts = query_texts(queries)
-        if texts is None and len(self._parts) > 1:
-            raise InputError("several models have no vectors in common: pass queries as texts, or search one of parts.")
-        search = partial(self._search, k=k, filter=filter, documents=documents)
-        hits = self._parts.ask(texts, search, show_progress) if texts is not None else None
-        return Hits(self._collection.reading(lambda: search([queries])) if hits is None else hits, query_ids)
-
-    def _search(
-        self, vectors: list[Any], *, k: int, filter: Mapping[str, Any] | None, documents: bool
-    ) -> list[list[dict[str, Any]]]:
-        if len(self._parts) > 1 or (self._settings.fusion is not None and not self._is_part):
-            assert isinstance(self._collection, LocalCollection)
-            assert self._settings.fusion is not None
-            return self._collection.fused(vectors, self._settings.fusion, k, filter=filter, documents=documents)
-        return self._collection.search(vectors[0], k, self._parts.first.number, filter=filter, documents=documents)
 
     def tune(self, queries: Any, qrels: Any, k: int = 10, *, show_progress: bool = False) -> Tuned:
         """Choose the weights of several models by nDCG@k on development queries, and keep them.
@@ -388,8 +255,8 @@ class Retriever(Here):
         InputError
             If there is one model, nothing is judged, or no judged document is in the index.
         """
-        k, collection, fusion = check_k(k), self._collection, self._settings.fusion
-        if fusion is None or self._is_part or not isinstance(collection, LocalCollection):
+        k, collection, fusion = check_k(k), self._collection, self._collection.settings.fusion
+        if fusion is None or not isinstance(collection, LocalCollection):
             raise InputError("this retriever has one model, and no weights to tune.")
         asked, judged = judged_queries(queries, qrels)
 
@@ -401,27 +268,6 @@ class Retriever(Here):
         tuned = search_weights(list(self._parts), rankings, grades, fusion, k)
         self.fusion = replace(fusion, weights=tuple(tuned.weights.values()))
         return tuned
-
-    def context_report(self, *, seed: int = 1) -> dict[str, Any]:
-        """Describe the context: its sample, its cost, and how far the corpus has drifted from it.
-
-        Parameters
-        ----------
-        seed
-            Seed of the fresh sample of the corpus that the context is compared with.
-
-        Returns
-        -------
-        dict
-            ``source``, ``documents``, ``ids``, ``seed``, ``digest``; ``cache_bytes``, the keys and values that all
-            texts share; ``drift``, a :class:`~cderetrieval.context.drift.Drift`, for a context sampled from a corpus.
-            Of several models, such a dictionary for each that takes a context, by name.
-        """
-        if self._settings.fusion is None or self._is_part:
-            return self._parts.first.report(seed)
-        if not self.contexts:
-            raise ContextError("this hybrid has no context: none of its models takes one, or nothing was added yet.")
-        return {name: self._parts[name].report(seed) for name in self.contexts}
 
     def refresh(self, context: ContextLike | ContextSpec = OWN, *, show_progress: bool = True) -> Self:
         """Make a new context and embed every document in it. Until all is done, searches see the index as it was.
@@ -450,22 +296,13 @@ class Retriever(Here):
         save(self._collection, path)
         return self
 
-    def close(self) -> None:
-        """Write the index cache, where the index lives in a directory and was changed, and close the store."""
-        self._collection.close()
-
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """One transaction that ends with the settings."""
-        self._check_whole()
         with self._collection.transaction():
             yield
-            self._collection.set_setting("retriever", self._settings.to_dict())
+            self._collection.set_setting("retriever", self._collection.settings.to_dict())
 
     def _complete(self) -> None:
         with self._changing():
             self._parts.complete()
-
-    def _check_whole(self) -> None:
-        if self._is_part:
-            raise InputError("this retriever is one model of a hybrid: change the hybrid, which changes all of them.")

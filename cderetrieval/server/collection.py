@@ -12,8 +12,9 @@ import numpy as np
 from ..context.context import Context
 from ..context.spec import NULL, RANDOM, ContextSpec
 from ..errors import ContextError, MismatchError, StoreError
+from ..files import PRIVATE, make_directory, write_json
 from ..index.milvus.location import parse_location
-from ..retrieval.collection import Collection, Settings
+from ..retrieval.collection import SERVER_FILE, Collection, Settings
 from ..types import Encoder
 from ..vectors import Layout
 from .store import ServerStore
@@ -74,6 +75,11 @@ class MilvusCollection(ServerStore, Collection):
     ) -> list[list[dict[str, Any]]]:
         """Nearest documents of each query vector."""
         return self._view.answer(queries, k, documents=documents, filter=filter)
+
+    def save(self, path: Path) -> None:
+        """Write down in a directory where the collection is."""
+        self.reading(self.check_filled)
+        write_json(make_directory(path) / SERVER_FILE, {"index": self.settings.index}, mode=PRIVATE)
 
 
 def join(settings: Settings, spec: ContextSpec) -> MilvusCollection:

@@ -1,8 +1,7 @@
 """Changes to a hybrid, one after the other: what the crash test's child process does, and what must come of it.
 
-Change `number` is a function of seed and number alone. With a name of a moment as fourth argument, the process kills
-itself there, in the change of that number: ``commit-1`` before the second part commits, and so on; ``repair`` when it
-has begun to complete what an earlier process left.
+Change `number` is a function of seed and number alone. With ``commit`` as fourth argument, the process kills itself
+before the commit of its first change.
 """
 
 import os
@@ -57,27 +56,16 @@ def change(hybrid, seed, number):
         hybrid.save(hybrid.path)
 
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_before_commit(hybrid, which):
-    """Arrange that the process ends before the commit of a part, once all parts after it have committed theirs."""
-    store = list(hybrid.parts.values())[which]._store
-    execute = store._execute
+def die_before_commit(hybrid):
+    """Arrange that the process ends in the next change, right before its commit."""
+    execute = hybrid.collection._execute
 
     def watched(statement, values=()):
         if statement == "COMMIT":
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         return execute(statement, values)
 
-    store._execute = watched
-
-
-def die_in_repair():
-    from cderetrieval.fusion import together
-
-    together.follow = lambda part, leader: die()
+    hybrid.collection._execute = watched
 
 
 def say(line):
@@ -86,13 +74,11 @@ def say(line):
 
 
 def main(path, seed, first, moment=""):
-    if moment == "repair":
-        die_in_repair()
     say("open")
     hybrid = open_hybrid(Path(path))
     for number in range(first, first + 10_000):
-        if moment.startswith("commit"):
-            die_before_commit(hybrid, len(NAMES) - 1 - int(moment[-1]))
+        if moment:
+            die_before_commit(hybrid)
         say(f"start {number}")
         change(hybrid, seed, number)
         say(f"done {number}")

@@ -87,12 +87,12 @@ def verify(path, candidates, kind):
         assert {} in candidates
         retriever.close()
         return {}
-    retriever._store.check()
-    found = {i: text for i, (_, text) in zip(retriever._store.live()[1], retriever._store.texts(), strict=True)}
+    retriever.collection.check()
+    found = {i: text for i, (_, text) in zip(retriever.collection.live()[1], retriever.collection.texts(), strict=True)}
     assert [list(found.items())] in [[list(candidate.items())] for candidate in candidates]
     encoder = retriever.encoder
     vectors = encoder.encode_document(list(found.values()))
-    stored = [chunk for _, chunk in retriever._store.iter_vectors()]
+    stored = [chunk for _, chunk in retriever.collection.iter_vectors()]
     stored = np.concatenate(stored) if kind == "dense" else join(stored)
     assert same_vectors(stored, vectors), "vectors and context belong together"
     assert retriever.context.embeddings.shape == (len(retriever.context), HashEncoder.dimension)
@@ -101,7 +101,7 @@ def verify(path, candidates, kind):
     for ranking, (rows, scores) in zip(hits, by_brute_force(vectors, encoder.encode_query(PROBES), 10), strict=True):
         assert [hit["id"] for hit in ranking] == [ids[row] for row in rows]
         np.testing.assert_allclose([hit["similarity"] for hit in ranking], scores, atol=1e-6)
-    retriever._store.close()  # without saving the index: the next process must cope with the old one
+    retriever.collection.close()  # without saving the index: the next process must cope with the old one
     return found
 
 

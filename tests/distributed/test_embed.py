@@ -39,7 +39,7 @@ def arrays(vectors):
 
 
 def stored(retriever, chunk):
-    return [vectors for _, vectors in retriever._store.iter_vectors(chunk=chunk)]
+    return [vectors for _, vectors in retriever.collection.iter_vectors(chunk=chunk)]
 
 
 def embed(corpus, out, model=None, **settings):

@@ -186,7 +186,7 @@ def test_shards_make_the_same_index(tmp_path, write_corpus, factory, monkeypatch
     one = index(vectors, tmp_path / "one", index=factory)
     other = index(vectors, tmp_path / "other", index=factory, engine=OneProcess())
     assert filecmp.cmp(tmp_path / "one" / "index.faiss", tmp_path / "other" / "index.faiss", shallow=False)
-    assert one._view.index().breadth == other._view.index().breadth
+    assert one.collection.index().breadth == other.collection.index().breadth
     assert one(["0.5", "owl"], k=20) == other(["0.5", "owl"], k=20)
     assert not (tmp_path / "other" / "shards").exists()
     other.add([{"id": "new", "text": "more"}])
@@ -236,6 +236,6 @@ def test_an_interrupted_command_says_what_stays(corpus, tmp_path, capsys, monkey
 
 def test_vectors_are_stored_as_they_are(vectors, tmp_path):
     built = index(vectors, tmp_path / "index")
-    stored = np.concatenate([matrix for _, matrix in built._store.iter_vectors()])
+    stored = np.concatenate([matrix for _, matrix in built.collection.iter_vectors()])
     np.testing.assert_array_equal(stored, np.concatenate([matrix for _, matrix in vectors]))
-    built._store.check()
+    built.collection.check()

@@ -16,9 +16,10 @@ from cderetrieval.evaluation.beir_model import BeirModel, BeirSearch
 from cderetrieval.evaluation.rerank import FirstStage, rerank
 from cderetrieval.evaluation.runner import evaluate_retrieval
 from cderetrieval.evaluation.variants import variants_for
-from cderetrieval.fusion import Fusion, Hybrid
-from cderetrieval.fusion.model import HybridModel, is_hybrid, load_model, takes_context
 from cderetrieval.models.bm25 import BM25
+from cderetrieval.retrieval.fusion import Fusion
+from cderetrieval.retrieval.hybrid import Hybrid
+from cderetrieval.retrieval.names import HybridModel, is_hybrid, load_model, takes_context
 from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory, tiny_sparse_embed, tiny_splade
 
 FAMILIES = {

@@ -227,8 +227,8 @@ def test_a_kind_that_cannot_do_it_all_is_refused_before_anything_is_stored(facto
 def test_a_kind_that_was_taken_before_it_was_tried_is_searched_all_the_same(tmp_path, caplog):
     with Retriever(HashEncoder(), path=tmp_path) as retriever:
         retriever.add(["one", "two"])
-        settings = retriever._store.get_setting("retriever")
-        retriever._store.set_setting("retriever", {**settings, "index": "IDMap,Flat"})
+        settings = retriever.collection.get_setting("retriever")
+        retriever.collection.set_setting("retriever", {**settings, "index": "IDMap,Flat"})
     with Retriever.load(tmp_path, model=HashEncoder()) as opened:
         assert opened("one", k=1)[0][0]["id"] == 0
         opened.add(["three"])

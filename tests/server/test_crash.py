@@ -38,7 +38,7 @@ def killed(child, place, seed, first, wanted, delay):
 
 def verify(retriever, before, after):
     """Each document is as before the change that was cut off, or as after it; return what is there."""
-    found = {row[0]: row[1] for row in retriever._store.rows()}
+    found = {row[0]: row[1] for row in retriever.collection.rows()}
     for i in before.keys() | after.keys() | found.keys():
         assert found.get(i) in (before.get(i), after.get(i)), f"document {i}"
     assert len(retriever) == len(found)
@@ -71,8 +71,8 @@ def kill_and_look(at, child, place, seed, rounds, longest):
 def test_nothing_acknowledged_is_lost(place, at, child, seed):
     assert kill_and_look(at, child, place, seed, 6, 0.5) > 6, "children were killed before they did anything"
     retriever = at(place, changes.Contextual()).refresh("random")
-    names = retriever._store._connection.call("list_collections")
-    assert sorted(names) == sorted([retriever._store.current.collection.name, "animals_settings"]), "no leftovers"
+    names = retriever.collection._connection.call("list_collections")
+    assert sorted(names) == sorted([retriever.collection.current.collection.name, "animals_settings"]), "no leftovers"
 
 
 @pytest.mark.slow

@@ -47,13 +47,13 @@ def test_a_server_that_goes_down_while_it_is_used(place, at, rows):
     remote = at(place + "?timeout=2").add(rows)
     from milvus_lite.server_manager import server_manager_instance
 
-    server_manager_instance.release_server(remote._store._connection._file)
+    server_manager_instance.release_server(remote.collection._connection._file)
     for call in (lambda: remote("about owls"), lambda: remote.add(rows), lambda: len(remote)):
         start = time.monotonic()
         with pytest.raises(ServerError, match=r"cannot be reached|did not answer"):
             call()
         assert time.monotonic() - start < 20, "retries end with the time allowed"
-    remote._store._wrote = False  # nothing to flush any more
+    remote.collection._wrote = False  # nothing to flush any more
     assert at(place, load=True)("about owls", k=1)[0][0]["id"] == "owls", "what was acknowledged is there"
 
 
@@ -79,7 +79,7 @@ def test_a_collection_whose_fields_were_changed(place, at, rows):
     remote = at(place).add(rows)
     other = client(place)
     other.call("create_collection", "foreign", dimension=16)
-    identity = remote._store.current.identity
+    identity = remote.collection.current.identity
     Notes(other, "animals").put("identity:foreign", identity.to_dict())
     other.call("alter_alias", "foreign", "animals")
     with pytest.raises(StoreError, match=r"field 'id' is INT64, not VARCHAR|field 'metadata' is absent"):
@@ -102,9 +102,9 @@ def test_a_collection_of_another_dimension(place, at, rows):
         MismatchError, match="it holds dense vectors of 16 dimensions, and Wide makes dense vectors of 32"
     ):
         at(place, Wide("other"), load=True)
-    identity = remote._store.current.identity
-    remote._store._notes.put(
-        f"identity:{remote._store.current.collection.name}", {**identity.to_dict(), "dimension": 8}
+    identity = remote.collection.current.identity
+    remote.collection._notes.put(
+        f"identity:{remote.collection.current.collection.name}", {**identity.to_dict(), "dimension": 8}
     )
     with pytest.raises(StoreError, match=r"field 'vector' is FLOAT_VECTOR\(16\), not FLOAT_VECTOR\(8\)"):
         at(place, load=True)
@@ -114,17 +114,17 @@ def test_a_collection_that_was_replaced_by_another_models(place, at, rows):
     remote = at(place).add(rows)
     reader = at(place, load=True)
     assert len(reader) == 6
-    remote._store._connection.call("drop_alias", "animals")
+    remote.collection._connection.call("drop_alias", "animals")
     other = at(place, HashEncoder("other")).add(rows)
     assert len(other) == 6
-    reader._store._looked = -1e9
+    reader.collection._looked = -1e9
     with pytest.raises(MismatchError, match="replaced by a collection of another model"):
         reader("about owls")
 
 
 def test_a_collection_that_was_dropped(place, at, rows):
     remote = at(place).add(rows)
-    remote._store._connection.call("drop_collection", remote._store.current.collection.name)
+    remote.collection._connection.call("drop_collection", remote.collection.current.collection.name)
     with pytest.raises(InputError, match="empty: add documents first"):
         remote("about owls")
 
@@ -175,16 +175,16 @@ def test_a_closed_retriever(place, at, rows):
 def test_another_process_is_building(place, at, rows):
     remote = at(place).add(rows)
     note = {"replaces": None, "host": "elsewhere", "pid": 7, "time": time.time()}
-    remote._store._connection.call("create_collection", "animals_0", dimension=4)
-    remote._store._connection.call("create_alias", "animals_0", "animals_building")
-    remote._store._notes.put("building:animals_0", note)
+    remote.collection._connection.call("create_collection", "animals_0", dimension=4)
+    remote.collection._connection.call("create_alias", "animals_0", "animals_building")
+    remote.collection._notes.put("building:animals_0", note)
     for call in (lambda: remote.add(rows), lambda: remote.remove(["owls"])):
         with pytest.raises(LockedError, match="process 7 on elsewhere is building a new collection for 'animals'"):
             call()
     assert len(remote("about owls", k=9)[0]) == 6, "readers are not concerned"
-    remote._store._notes.put("building:animals_0", {**note, "time": time.time() - 1_000})
+    remote.collection._notes.put("building:animals_0", {**note, "time": time.time() - 1_000})
     assert len(remote.add([{"id": "new", "text": "about eels"}])) == 7, "the note of a dead process counts for nothing"
-    assert not remote._store._connection.call("has_collection", "animals_0"), "what it left is dropped"
+    assert not remote.collection._connection.call("has_collection", "animals_0"), "what it left is dropped"
 
 
 def test_a_change_that_a_refresh_overtakes_is_not_acknowledged(place, at, rows, monkeypatch):

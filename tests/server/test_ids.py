@@ -40,7 +40,7 @@ def held(place, at):
 
 
 def ids(retriever):
-    return {repr(row[0]) for row in retriever._store.rows()}
+    return {repr(row[0]) for row in retriever.collection.rows()}
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -113,16 +113,16 @@ def test_any_ids_are_added_found_and_removed(shared, some):
 
 def test_a_key_that_another_program_wrote_does_not_lead_a_walk_astray(place, at):
     remote = at(place).add([{"id": "a", "text": "x"}])
-    collection = remote._store.current.collection
+    collection = remote.collection.current.collection
     foreign = {"id": 's:b" or id > "', "seq": 1, "vector": [1.0] * 16, "payload": "[{}]", "metadata": {}}
     collection.upsert([foreign])
     with pytest.raises(StoreError, match="did not write"):
-        list(remote._store.rows())
+        list(remote.collection.rows())
 
 
 def test_a_connection_takes_no_filter_that_was_pasted_together(place, at, rows):
     remote = at(place).add(rows)
-    call, name = remote._store._connection.call, remote._store.current.collection.name
+    call, name = remote.collection._connection.call, remote.collection.current.collection.name
     for options in ({"filter": 'id in ["s:owls"]'}, {"ids": ["s:owls"]}, {"pks": ["s:owls"]}):
         with pytest.raises(TypeError, match=r"expressions\.py"):
             call("delete", name, **options)

@@ -46,7 +46,7 @@ def test_ids_ranking_and_payload_are_those_of_an_index_on_this_machine(place, at
     assert "d3" not in remote
     assert "d0" in remote
     assert remote("seven anew", k=1)[0][0] == {"id": "d7", "similarity": 1.0}
-    held = [sorted(retriever._store.rows(), key=lambda row: row[0]) for retriever in (local, remote)]
+    held = [sorted(retriever.collection.rows(), key=lambda row: row[0]) for retriever in (local, remote)]
     assert held[0] == held[1], "ids, texts and documents of the walk are the same too"
 
 
@@ -59,7 +59,7 @@ def test_ids_of_every_json_type_come_back_as_they_went_in(place, at):
     assert all(i in remote for i in IDS)
     assert np.int64(1) in remote
     assert len(remote.remove(IDS[:4])) == 6
-    assert {row[0] for row in remote._store.rows()} == set(IDS[4:]), "the walk copes with every id"
+    assert {row[0] for row in remote.collection.rows()} == set(IDS[4:]), "the walk copes with every id"
     with pytest.raises(InputError, match="ids of up to 1,024"):
         remote.add([{"id": "x" * 1_100, "text": "long"}])
 
@@ -96,7 +96,7 @@ def test_strings_and_their_numbers(place, at):
     remote = at(place).add(["zero", " one "]).add([{"id": 7, "text": "seven"}]).add(["eight"])
     assert [remote(text, k=1)[0][0]["id"] for text in ("zero", " one ", "seven", "eight")] == [0, 1, 7, 8]
     assert remote(" one ", k=1, documents=True)[0][0]["document"] == {"id": 1, "text": " one "}
-    assert dict(zip(*[iter(x for row in remote._store.rows() for x in row[:2])] * 2, strict=True))[1] == " one "
+    assert dict(zip(*[iter(x for row in remote.collection.rows() for x in row[:2])] * 2, strict=True))[1] == " one "
 
 
 def test_documents_of_every_size(place, at):
@@ -209,7 +209,7 @@ def test_sparse_vectors(place, at):
     for retriever in (local, remote):
         retriever.add(documents[:50]).add(documents[50:]).remove(["d3", "d8"]).add([{"id": "d4", "text": "moss fern"}])
     same(remote, local, sentences(12, seed=1), k=80, documents=True)
-    assert remote._store.current.identity.index == "SPARSE_INVERTED_INDEX"
+    assert remote.collection.current.identity.index == "SPARSE_INVERTED_INDEX"
     empty = remote.encoder.encode_query(["owl", "bee"])
     empty.data[: empty.indptr[1]] = 0
     same(remote, local, empty, k=5)
@@ -288,9 +288,9 @@ def test_a_bad_call_leaves_the_server_as_it_was(place, at, rows):
     remote = at(place, Broken())
     with pytest.raises(InputError, match="not finite"):
         remote.add([{"id": 1, "text": "bad"}])
-    assert remote._store._connection.call("list_collections") == [], "the server has not heard of it"
+    assert remote.collection._connection.call("list_collections") == [], "the server has not heard of it"
     remote.add(rows)
-    before = sorted(row[:2] for row in remote._store.rows())
+    before = sorted(row[:2] for row in remote.collection.rows())
     for documents, error in [
         ([{"id": "new", "text": "fine"}, {"text": "no id"}], "document 1 has no field 'id'"),
         ([{"id": "new", "text": "a"}, {"id": "new", "text": "b"}], "document 1 has id 'new'"),
@@ -301,7 +301,7 @@ def test_a_bad_call_leaves_the_server_as_it_was(place, at, rows):
             remote.add(documents)
     with pytest.raises(InputError, match=r"shape \(1, 3\)"):
         remote.add([{"id": "new", "text": "a"}], vectors=np.zeros((1, 3)))
-    assert sorted(row[:2] for row in remote._store.rows()) == before
+    assert sorted(row[:2] for row in remote.collection.rows()) == before
 
 
 def test_what_a_server_cannot_hold_is_refused_before_anything_is_embedded(place, at, rows):
@@ -320,7 +320,7 @@ def test_joining_a_collection(place, at, rows):
     at(place, model, seed=3).add(rows)
     joined = at(place, model)
     assert len(joined) == 6
-    assert joined._settings.seed == 3
+    assert joined.collection.settings.seed == 3
     assert len(joined.add([{"id": "new", "text": "about eels"}])) == 7
     with pytest.raises(MismatchError, match="key='id', not 'name'"):
         at(place, model, key="name")

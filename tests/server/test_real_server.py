@@ -70,7 +70,7 @@ def test_an_approximate_index_states_its_recall(milvus_server, at, index):
     vectors, queries = clustered(12_000, 1), clustered(200, 2)
     remote = at(milvus_server.place(f"?index={index}"), Ready())
     remote.add([{"id": i, "text": "x"} for i in range(12_000)], vectors=vectors)
-    measured = remote._store.current.measured
+    measured = remote.collection.current.measured
     assert measured["rows"] == 12_000
     assert measured["recall"] >= (0.95 if index == "HNSW" else 0.9)
     _, exact = exact_search(vectors, queries, 10)

@@ -66,8 +66,8 @@ def test_a_refresh_that_fails_leaves_everything_as_it_was(place, at, rows, monke
         with pytest.raises(KeyboardInterrupt):
             one.refresh(["another"])
     assert (one.context, list(one(["about owls", "x"], k=9))) == before
-    names = one._store._connection.call("list_collections")
-    assert sorted(names) == sorted([one._store.current.collection.name, "animals_settings"])
+    names = one.collection._connection.call("list_collections")
+    assert sorted(names) == sorted([one.collection.current.collection.name, "animals_settings"])
     assert one.refresh(["another"]).context.source == "texts"
 
 
@@ -90,7 +90,7 @@ def test_processes_that_write_read_and_refresh(milvus_server, at, child):
     acknowledged = [name for process in writers for line in ended(process)[:-1] for name in line.split()]
     assert ended(reader)[-1].split()[1] == "random", "the reader never saw a mix or an error"
     assert len(acknowledged) == len(set(acknowledged)) == 2 * 4 * 20
-    assert not main._store.missing(acknowledged)
+    assert not main.collection.missing(acknowledged)
     assert len(main) == len(acknowledged) + 2
     hits = main([f"text of {name}" for name in acknowledged], k=1)
     assert [(ranking[0]["id"], ranking[0]["similarity"]) for ranking in hits] == [(i, 1.0) for i in acknowledged]

@@ -53,7 +53,7 @@ for _ in range(2):
     in_child(child)
 retriever.add([{"id": "parent", "text": "of the parent"}])
 assert len(retriever) == 61 and "child" not in retriever
-retriever._store.check()
+retriever.collection.check()
 retriever.close()
 if path is not None:
     assert len(Retriever.load(path, model=tiny_model())) == 61
@@ -75,7 +75,7 @@ def rows():
 
 retriever.add(rows(), show_progress=False)
 assert len(retriever) == 5060
-retriever._store.check()
+retriever.collection.check()
 retriever.close()
 print("whole")
 """

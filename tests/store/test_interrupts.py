@@ -148,7 +148,7 @@ def test_changes_are_cut_off_at_every_step(tmp_path):
         retriever.add([{"id": "d1", "text": "about 1"}], show_progress=False)
 
     def whole():
-        ids = retriever._store.live()[1]
+        ids = retriever.collection.live()[1]
         numbers = [i for i in ids if isinstance(i, int)]
         assert numbers == list(range(len(numbers))), "an id was given twice, or lost"
         assert {*names} - {"d1"} <= {*ids}
@@ -163,13 +163,13 @@ def test_changes_are_cut_off_at_every_step(tmp_path):
     assert len(errors) > 20
     retriever.close()
     with Retriever.load(tmp_path / "index", model=HashEncoder()) as again:
-        again._store.check()
+        again.collection.check()
 
 
 def test_an_index_that_was_cut_off_while_it_followed_is_opened_again(monkeypatch):
     retriever = Retriever(HashEncoder(), on="text").add(DOCUMENTS)
     retriever("about 2")
-    index = retriever._view._held.index
+    index = retriever.collection.index()
     retriever.add([{"id": "new", "text": "about new"}])
 
     def stop(*_):
@@ -217,7 +217,7 @@ def test_signals_during_small_calls(tmp_path):
         thread.join()
         assert len(retriever) >= acknowledged
         assert len(retriever("more", k=10_000)[0]) == len(retriever)
-        retriever._store.check()
+        retriever.collection.check()
         retriever.close()
         assert hits > 50, hits
         print("whole", hits, done)

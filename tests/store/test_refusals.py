@@ -69,7 +69,7 @@ def test_a_limit_on_the_size_of_files(tmp_path):
         refused(lambda: retriever.save(sys.argv[1] + "-copy"))
         limit(resource.RLIM_INFINITY)
         assert len(retriever) == 300
-        retriever._store.check()
+        retriever.collection.check()
         retriever.add(["after"], show_progress=False)
         limit(1_000)
         refused(retriever.close)

@@ -105,7 +105,7 @@ def test_adds_of_two_threads_come_one_after_the_other():
     for thread in threads:
         thread.join(30)
     assert len(retriever) == len(retriever("x", k=100)[0]) == 40
-    retriever._store.check()
+    retriever.collection.check()
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -128,7 +128,7 @@ def test_what_yields_documents_may_ask_the_index_but_not_change_it(tmp_path, on_
         retriever.add(changing())
     assert len(retriever) == 23
     assert "z" not in retriever
-    retriever._store.check()
+    retriever.collection.check()
 
 
 def test_a_directory_that_is_gone_or_another_is_noticed(tmp_path):

@@ -1,0 +1,160 @@
+"""Search a collection by one model or several: all that a retriever does without changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from ..context.context import Context
+from ..documents import query_texts
+from ..errors import ContextError, InputError
+from ..runtime import Here
+from ..types import Encoder, Hits, Vectors
+from .collection import Collection, check_k
+from .embedder import Model
+from .local import LocalCollection
+from .parts import Parts
+
+
+class Searcher(Here):
+    """A collection, and the models that search it: all of them, or, of a hybrid, one."""
+
+    def __init__(self, collection: Collection, parts: Parts) -> None:
+        self._collection, self._parts = collection, parts
+
+    @property
+    def _fuses(self) -> bool:
+        """Whether rankings of several models are fused."""
+        fusion = self._collection.settings.fusion
+        return fusion is not None and len(self._parts) == len(self._collection.settings.models or ())
+
+    def __repr__(self) -> str:
+        if not self._fuses:
+            part = self._parts.first
+            what = f"model={part.embedder.title!r}, index={self._collection.settings.factory(part.number)!r}"
+        else:
+            what = f"models={list(self._parts)}, fusion={self._collection.settings.fusion.method!r}"
+        return f"{type(self).__name__}({len(self)} documents, {what})"
+
+    def __len__(self) -> int:
+        return self._collection.count()
+
+    def __contains__(self, document_id: Hashable) -> bool:
+        return document_id in self._collection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path | None:
+        """The directory in which the index lives; None in memory and on a server."""
+        return self._collection.directory
+
+    @property
+    def collection(self) -> Collection:
+        """Where documents, vectors and indexes are; what searches and changes an index below this class."""
+        return self._collection
+
+    @property
+    def model(self) -> Model:
+        """The model, loaded when first asked for; of several the first."""
+        return self._parts.first.embedder.model
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model in this index's context: what embeds every document and query; of several the first."""
+        return self._parts.first.encoder
+
+    @property
+    def context(self) -> Context | None:
+        """The context of all vectors; None before the first `add`, and for models that take none."""
+        return next(iter(self.contexts.values()), None)
+
+    @property
+    def contexts(self) -> dict[str, Context]:
+        """The contexts of several models, by name."""
+        return self._parts.contexts
+
+    def __call__(
+        self,
+        queries: str | Sequence[str] | Mapping[Any, str] | Vectors,
+        k: int = 10,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        documents: bool = False,
+        show_progress: bool = False,
+    ) -> Hits:
+        """Search.
+
+        Parameters
+        ----------
+        queries
+            One query, a list of them, a dictionary of query id to query, or, for one model, ready vectors of shape
+            (n, dimension).
+        k
+            Most hits for each query.
+        filter
+            Which documents may be hits, ``{"year": {">=": 2020}, "language": ["en", "fr"]}`` for example (see
+            :mod:`cderetrieval.filters`).
+        documents
+            Give each hit its ``"document"``, as it was added.
+        show_progress
+            Show a progress bar on a terminal.
+
+        Returns
+        -------
+        Hits
+            For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion. Documents
+            whose sparse vector shares no term with a query's are no hits: there may be fewer than k, or none. The
+            similarity of several models is the fused score, which means nothing outside this index.
+
+        Raises
+        ------
+        InputError
+            If the index is empty, k is not positive, or a query is empty or no string.
+        """
+        k = check_k(k)
+        query_ids, texts = query_texts(queries)
+        if texts is None and len(self._parts) > 1:
+            raise InputError("several models have no vectors in common: pass queries as texts, or search one of parts.")
+        search = partial(self._search, k=k, filter=filter, documents=documents)
+        hits = self._parts.ask(texts, search, show_progress) if texts is not None else None
+        return Hits(self._collection.reading(lambda: search([queries])) if hits is None else hits, query_ids)
+
+    def _search(
+        self, vectors: list[Any], *, k: int, filter: Mapping[str, Any] | None, documents: bool
+    ) -> list[list[dict[str, Any]]]:
+        fusion = self._collection.settings.fusion
+        if self._fuses and fusion is not None and isinstance(self._collection, LocalCollection):
+            return self._collection.fused(vectors, fusion, k, filter=filter, documents=documents)
+        return self._collection.search(vectors[0], k, self._parts.first.number, filter=filter, documents=documents)
+
+    def context_report(self, *, seed: int = 1) -> dict[str, Any]:
+        """Describe the context: its sample, its cost, and how far the corpus has drifted from it.
+
+        Parameters
+        ----------
+        seed
+            Seed of the fresh sample of the corpus that the context is compared with.
+
+        Returns
+        -------
+        dict
+            ``source``, ``documents``, ``ids``, ``seed``, ``digest``; ``cache_bytes``, the keys and values that all
+            texts share; ``drift``, a :class:`~cderetrieval.context.drift.Drift`, for a context sampled from a corpus.
+            Of several models, such a dictionary for each that takes a context, by name.
+        """
+        if not self._fuses:
+            return self._parts.first.report(seed)
+        if not self.contexts:
+            raise ContextError("this hybrid has no context: none of its models takes one, or nothing was added yet.")
+        return {name: self._parts[name].report(seed) for name in self.contexts}
+
+    def close(self) -> None:
+        """Write the index cache, where the index lives in a directory and was changed, and close the store."""
+        self._collection.close()
