@@ -18,12 +18,12 @@ from ..context.spec import NULL, OWN, RANDOM, ContextLike
 from ..corpora.dataset import Dataset, make_dataset
 from ..corpora.known_item import known_item
 from ..documents import document_rows, named_queries
-from ..embedding import Model
 from ..errors import InputError, ModelError
 from ..files import as_path
-from ..fusion.model import AnyModel, load_model
 from ..models.load import load
 from ..models.locate import ALIASES, DEFAULT_MODEL, HYBRID, holds_model, short_name
+from ..retrieval.embedder import Model
+from ..retrieval.names import AnyModel, load_model
 from ..runtime import pick_device
 from ..types import is_contextual
 from .cell import MAIN, Cell

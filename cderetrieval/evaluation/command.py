@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from ..corpora import pydocs
 from ..errors import InputError
 from ..files import as_path, atomic_write
-from ..fusion import Hybrid
-from ..retriever import Retriever
+from ..retrieval.retriever import Retriever
 from ..terminal import printable
 from .api import entrants, evaluate_all, first_stage_of
 from .rerank import PAPER_DEPTH
@@ -150,7 +149,7 @@ class _Questions:
         if dataset is None:
             raise InputError(f"--ask-in {name!r} is not evaluated here; choose one of {', '.join(datasets)}.")
         self._arguments, self._dataset = arguments, dataset
-        self._retriever: Retriever | Hybrid | None = None
+        self._retriever: Retriever | None = None
 
     def watch(self, evaluation: Evaluation) -> None:
         """Keep the retriever of the last context that was evaluated, or of the first plain model; close all others."""

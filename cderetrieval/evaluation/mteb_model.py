@@ -21,7 +21,7 @@ import numpy as np
 
 from ..context.spec import ContextLike
 from ..errors import ContextError, InputError
-from ..fusion.model import AnyModel, HybridModel, takes_context
+from ..retrieval.names import AnyModel, HybridModel, takes_context
 from ..types import ContextualModel, Encoder, is_contextual
 from ..vectors import DENSE
 from .metrics import Run

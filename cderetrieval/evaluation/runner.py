@@ -17,9 +17,8 @@ from typing import Any
 from ..context.spec import ContextLike
 from ..corpora.dataset import Dataset
 from ..errors import InputError
-from ..fusion import Hybrid
-from ..fusion.model import AnyModel
-from ..retriever import Retriever
+from ..retrieval.names import AnyModel
+from ..retrieval.retriever import Retriever
 from .cell import MAIN, Cell, cell_name
 from .folder import NoFolder
 from .metrics import PerQuery, Run, Scorer
@@ -45,7 +44,7 @@ class Evaluation:
     scores: PerQuery
     run: Run  # the best hits of each query
     audit: dict[str, Any]  # what the context was made of
-    retriever: Retriever | Hybrid | None = None  # still open; None where candidates were reranked
+    retriever: Retriever | None = None  # still open; None where candidates were reranked
 
 
 def evaluate_retrieval(

@@ -12,10 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..context.context import Context
-from ..embedding import LEXICAL, Model
-from ..fusion import Hybrid
-from ..fusion.model import AnyModel, HybridModel
-from ..retriever import Retriever
+from ..retrieval.embedder import LEXICAL, Model
+from ..retrieval.names import AnyModel, HybridModel
+from ..retrieval.retriever import Retriever
 from ..types import Encoder, Hits, is_contextual, text_ids
 from ..vectors import DENSE, SPARSE_EMBED, take
 from .metrics import Run
@@ -46,7 +45,7 @@ def index_corpus(
     dtype: str = "auto",
     directory: str | Path | None = None,
     show_progress: bool = False,
-) -> Retriever | Hybrid:
+) -> Retriever:
     """Add documents ``{"id", "title", "text"}`` to a retriever with an exact index: only the model is evaluated."""
     options: dict[str, Any] = {
         "key": "id",
@@ -57,9 +56,10 @@ def index_corpus(
         "dtype": dtype,
         "seed": variant.seed,
     }
-    retriever: Retriever | Hybrid
+    retriever: Retriever
     if isinstance(model, HybridModel):
-        retriever = model.retriever(index={name: _exact(part) for name, part in model.parts.items()}, **options)
+        indexes = {name: _exact(part) for name, part in model.parts.items()}
+        retriever = Retriever(dict(model.parts), fusion=model.fusion, index=indexes, **options)
     else:
         retriever = Retriever(model, index=_exact(model), **options)
     return retriever.add(fill_blank(documents), show_progress=show_progress)
@@ -82,13 +82,13 @@ def texts_of(documents: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, str]
         yield document["id"], " ".join(filter(None, (document[field].strip() for field in FIELDS)))
 
 
-def search_blocks(retriever: Retriever | Hybrid, queries: Mapping[str, str], k: int = DEPTH) -> Iterator[Run]:
+def search_blocks(retriever: Retriever, queries: Mapping[str, str], k: int = DEPTH) -> Iterator[Run]:
     """Hits of all queries, `BLOCK` queries at a time."""
     ids = text_ids(queries, "queries")
     texts = [text if text.strip() else BLANK for text in queries.values()]
     # All queries are encoded at once, sorted by length; BM25 and hybrids take texts.
     vectors = None
-    if isinstance(retriever, Retriever) and retriever.encoder.kind != LEXICAL:
+    if retriever.fusion is None and retriever.encoder.kind != LEXICAL:
         vectors = retriever.encoder.encode_query(texts)
     for start in range(0, len(ids), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(ids)))
