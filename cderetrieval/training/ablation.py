@@ -1,9 +1,9 @@
 """The paper's Table 1 and sweeps: many short runs that differ in a few settings, and one table.
 
 The four cells are (random or contextual batches) x (bi-encoder or contextual architecture), on the same data, steps and
-seeds. Runs write one line each into ``results.csv``: settings, loss and accuracy of the last steps, difficulty of the
-batches by the surrogate, cost, and the numbers of the evaluation. A run whose line is there is not repeated, so a sweep
-that was interrupted goes on. Morris & Rush 2024, Table 1.
+seeds. Each run is one line of ``results.csv``: settings, loss and accuracy of the last steps, difficulty of the batches
+by the surrogate, cost, and the numbers of the evaluation. A run that has its line is not repeated, so a sweep that was
+interrupted continues. Morris & Rush 2024, Table 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,57 +43,6 @@ Cell = tuple[str, str]
 CELLS: tuple[Cell, ...] = tuple(itertools.product(("random", "contextual"), ("biencoder", "contextual")))
 
 
-def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
-    """The recipe of one cell of Table 1.
-
-    Parameters
-    ----------
-    recipe
-        A contextual recipe.
-    cell
-        Batches (``"random"`` or ``"contextual"``) and architecture (``"biencoder"`` or ``"contextual"``).
-
-    Raises
-    ------
-    ConfigError
-        If the recipe has no contextual architecture.
-    """
-    if recipe.architecture not in ("joint", "cached"):
-        raise ConfigError("Table 1 compares with a bi-encoder: give a recipe whose architecture is joint or cached.")
-    batches, architecture = cell
-    changes: dict[str, Any] = {}
-    if batches == "random":
-        changes |= {"clusters": False, "filter": "off"}
-    if architecture == "biencoder":
-        changes |= {"architecture": "biencoder", "null_probability": 0.0, "sequence_dropout": 0.0}
-    return recipe.replace(**changes)
-
-
-def variants(sweep: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Every combination of the settings of a sweep.
-
-    >>> list(variants({"batch_size": [8, 16], "packing": ["tour"]}))
-    [{'batch_size': 8, 'packing': 'tour'}, {'batch_size': 16, 'packing': 'tour'}]
-    """
-    for values in itertools.product(*sweep.values()):
-        yield dict(zip(sweep, values, strict=True))
-
-
-def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe with some settings changed; ``"model.layers"`` names one inside another.
-
-    >>> from .recipes import load_recipe
-    >>> recipe = changed(load_recipe("paper-small"), {"batch_size": 8, "model.layers": 2})
-    >>> recipe.batch_size, recipe.model["layers"], recipe.model["head"]
-    (8, 2, 'mlp')
-    """
-    changes: dict[str, Any] = {}
-    for name, value in settings.items():
-        field, dot, inner = name.partition(".")
-        changes[field] = {**changes.get(field, getattr(recipe, field)), inner: value} if dot else value
-    return recipe.replace(**changes)
-
-
 def run_cells(
     recipe: Recipe,
     output: str | Path,
@@ -117,7 +66,7 @@ def run_cells(
     sweep
         Field of the recipe to its values; ``"model.layers"`` is a setting inside one.
     cells
-        Of Table 1.
+        Cells of Table 1: batches (``"random"``, ``"contextual"``) and architecture (``"biencoder"``, ``"contextual"``).
     cache
         Directory of columns, vectors and clusters, which several sweeps may share; None: ``<output>/cache``.
     evaluate
@@ -128,30 +77,57 @@ def run_cells(
     pandas.DataFrame
         One row for each run: batches, architecture, seed, the sweep's settings; `LOGGED` and `REPORTED`; ``steps`` and
         ``processor_seconds`` of the training alone (NaN of a run that was interrupted); and what `evaluate` says.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from .recipes import load_recipe
+    >>> results = run_cells(load_recipe("minilm"), tempfile.mkdtemp(), seeds=0)
+    >>> len(results)
+    0
     """
     import pandas as pd
 
-    output = as_path(output)
+    output, sweep = as_path(output), sweep or {}
     rows = read_results(output / RESULTS)
-    done = {json.dumps(_key(row, sweep or {}), sort_keys=True) for row in rows}
-    for changes, cell, seed in itertools.product(list(variants(sweep or {})), cells, range(seeds)):
+    done = {tuple(str(row.get(name)) for name in ("batches", "architecture", "seed", *sweep)) for row in rows}
+    for *values, cell, seed in itertools.product(*sweep.values(), cells, range(seeds)):
+        changes = dict(zip(sweep, values, strict=True))
         about = {"batches": cell[0], "architecture": cell[1], "seed": seed, **changes}
-        if json.dumps(_key(about, sweep or {}), sort_keys=True) in done:
+        if tuple(map(str, about.values())) in done:
             continue
         chosen = cell_recipe(changed(recipe, changes), cell).replace(seed=seed, evaluate_steps=None)
-        folder = output / "-".join(_folder_name(name, value) for name, value in about.items())
+        settings = [f"{name}={value}".replace("/", "_") for name, value in {"seed": seed, **changes}.items()]
+        folder = output / "-".join([*cell, *settings])
         rows.append({**about, **_run(chosen, folder, cache or output / "cache", evaluate)})
-        _write(output / RESULTS, rows)
+        with atomic_write(output / RESULTS) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
         logger.info("%s: done", about)
     return pd.DataFrame(rows)
 
 
-def _key(row: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(row.get(name)) for name in ("batches", "architecture", "seed", *sweep)}
+def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
+    """The recipe of one cell of Table 1, from a contextual one."""
+    if recipe.architecture not in ("joint", "cached"):
+        raise ConfigError("Table 1 compares with a bi-encoder: give a recipe whose architecture is joint or cached.")
+    batches, architecture = cell
+    changes: dict[str, Any] = {}
+    if batches == "random":
+        changes |= {"clusters": False, "filter": "off"}
+    if architecture == "biencoder":
+        changes |= {"architecture": "biencoder", "null_probability": 0.0, "sequence_dropout": 0.0}
+    return recipe.replace(**changes)
 
 
-def _folder_name(name: str, value: Any) -> str:
-    return str(value) if name in ("batches", "architecture") else f"{name}={value}".replace("/", "_")
+def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with some settings changed; ``"model.layers"`` names one inside another."""
+    changes: dict[str, Any] = {}
+    for name, value in settings.items():
+        field, dot, inner = name.partition(".")
+        changes[field] = {**changes.get(field, getattr(recipe, field)), inner: value} if dot else value
+    return recipe.replace(**changes)
 
 
 def _run(recipe: Recipe, folder: Path, cache: str | Path, evaluate: Evaluate | None) -> dict[str, float]:
@@ -175,13 +151,7 @@ def _run(recipe: Recipe, folder: Path, cache: str | Path, evaluate: Evaluate | N
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Rows of the table of finished cells; none where there is no table yet.
-
-    Raises
-    ------
-    StoreError
-        If it is damaged.
-    """
+    """Rows of the table of finished cells; none where there is no table yet."""
     if not path.is_file():
         return []
     remedy = f"Remove {path}, and the folders of the cells beside it, and run them again."
@@ -197,14 +167,6 @@ def _number(text: str) -> Any:
         return int(text) if text.lstrip("-").isdigit() else float(text)
     except ValueError:
         return text
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def table(results: pd.DataFrame, seeds: int) -> str:

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 Texts = Mapping[str, Tensor]
 LossFunction = Callable[[list[Tensor]], Tensor]
 
-# Gradients are averaged in pieces of at most so many numbers.
-BUCKET = 2**24
-
 
 @dataclass(frozen=True)
 class Caching:
@@ -254,24 +251,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     for parameter in trained:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    for bucket in _buckets(trained):
-        gradients = [parameter.grad for parameter in bucket if parameter.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-
-def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Parameters of one number format, in pieces of at most :data:`BUCKET` numbers unless one is larger."""
-    buckets: list[list[nn.Parameter]] = []
-    filled = BUCKET
-    for parameter in parameters:
-        if filled + parameter.numel() > BUCKET or buckets[-1][0].dtype != parameter.dtype:
-            buckets.append([])
-            filled = 0
-        buckets[-1].append(parameter)
-        filled += parameter.numel()
-    return buckets
+    works = [dist.all_reduce(parameter.grad, async_op=True) for parameter in trained]
+    for parameter, work in zip(trained, works, strict=True):
+        work.wait()
+        parameter.grad /= dist.get_world_size()

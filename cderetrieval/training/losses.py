@@ -152,33 +152,27 @@ class ContextualLoss(nn.Module):
     def _contrast(self, vectors: list[Tensor], batch: _Batch) -> Tensor:
         """InfoNCE of the vectors of queries (b, h), documents (b, h) and negatives (m, h)."""
         queries = normalize(vectors[0], dim=1)
-        candidates = normalize(torch.cat(vectors[1:]), dim=1)
-        shared = _Shared(batch, candidates, self.share_negatives)
-        duplicates = shared.duplicates()
-        mask = duplicates
+        own = normalize(torch.cat(vectors[1:]), dim=1)
+        candidates = _Candidates(batch, own, self.share_negatives)
+        duplicates = mask = candidates.duplicates()
         if self.false_negatives is not None:
-            mask = mask | shared.false_negatives(self.false_negatives)
-        scores = (queries @ shared.candidates.T * self.scale).masked_fill(mask, MASKED)
-        loss = cross_entropy(scores, shared.positive)
-        if self.symmetric:
-            loss = (loss + self._backwards(queries, candidates, mask, shared)) / 2
+            mask = mask | candidates.false_negatives(self.false_negatives)
+        scores = (queries @ candidates.vectors.T * self.scale).masked_fill(mask, MASKED)
+        loss = cross_entropy(scores, candidates.positive)
         b = len(queries)
+        if self.symmetric:  # from each document to the queries of its own process, under the same mask
+            backwards = (own[:b] @ queries.T * self.scale).masked_fill(mask[:, candidates.positive].T, MASKED)
+            loss = (loss + cross_entropy(backwards, torch.arange(b, device=scores.device))) / 2
         self._count(
-            accuracy=float((scores.argmax(dim=1) == shared.positive).float().mean()),
+            accuracy=float((scores.argmax(dim=1) == candidates.positive).float().mean()),
             masked_duplicates=float(duplicates.sum()) / b,
             masked_false_negatives=float((mask & ~duplicates).sum()) / b,
         )
         return loss
 
-    def _backwards(self, queries: Tensor, candidates: Tensor, mask: Tensor, shared: _Shared) -> Tensor:
-        """Loss from each document to the queries of its own process, under the same mask."""
-        b = len(queries)
-        scores = (candidates[:b] @ queries.T * self.scale).masked_fill(mask[:, shared.positive].T, MASKED)
-        return cross_entropy(scores, torch.arange(b, device=scores.device))
-
 
 class _Batch:
-    """Token ids of one step, and which texts are the same."""
+    """Token ids of one step, whose negatives they are, and which texts are the same."""
 
     def __init__(
         self, queries: Texts, documents: Texts, negatives: Sequence[dict[str, Tensor]], labels: Tensor | None
@@ -186,13 +180,9 @@ class _Batch:
         self.documents = documents
         self.negatives = negatives
         self.labels = labels
-        device = queries["input_ids"].device
-        b = len(queries["input_ids"])
-        owners = [column.get("owner", torch.arange(b, device=device)) for column in negatives]
-        self.owner = torch.cat([torch.arange(b, device=device), *owners])
-        self.positions = torch.cat(
-            [column["position"] for column in negatives if "position" in column] or [self.owner[:0]]
-        )
+        rows = torch.arange(len(queries["input_ids"]), device=queries["input_ids"].device)
+        self.owner = torch.cat([rows, *(column.get("owner", rows) for column in negatives)])
+        self.positions = torch.cat([rows[:0], *(column["position"] for column in negatives if "position" in column)])
         self.query_keys = text_keys(queries)
         self.candidate_keys = torch.cat([text_keys(column) for column in (documents, *negatives)])
         self.tokens = sum(int(column["attention_mask"].sum()) for column in (queries, documents, *negatives))
@@ -201,20 +191,22 @@ class _Batch:
         return len(self.query_keys)
 
 
-class _Shared:
-    """Candidates of this process, or of all of them, and what is masked among them."""
+class _Candidates:
+    """Documents and negatives of this process, or of all of them, and what is masked among them."""
 
-    def __init__(self, batch: _Batch, candidates: Tensor, share: bool) -> None:
-        b = len(batch)
+    def __init__(self, batch: _Batch, vectors: Tensor, share: bool) -> None:
         self._batch = batch
         self._share = share and dist.is_initialized() and dist.get_world_size() > 1
-        self._count = _largest(len(candidates)) if self._share else len(candidates)
-        self.candidates = self._gather(candidates, with_grad=True)
-        rank = dist.get_rank() if self._share else 0
+        self._count, rank = len(vectors), 0
+        if self._share:
+            rank, largest = dist.get_rank(), torch.tensor(len(vectors), device=vectors.device)
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+            self._count = int(largest)
+        self.vectors = self._gather(vectors, with_grad=True)
         # The own rows come at the same place in what every process contributes.
-        self.positive = torch.arange(b, device=candidates.device) + rank * self._count
+        self.positive = torch.arange(len(batch), device=vectors.device) + rank * self._count
         # Whole numbers: not every backend gathers truth values.
-        self._present = self._gather(torch.ones(len(candidates), dtype=torch.int32, device=candidates.device)) > 0
+        self._present = self._gather(torch.ones(len(vectors), dtype=torch.int32, device=vectors.device)) > 0
 
     def _gather(self, tensor: Tensor, with_grad: bool = False) -> Tensor:
         if not self._share:
@@ -237,28 +229,18 @@ class _Shared:
 
     def false_negatives(self, surrogate: FalseNegativeFilter) -> Tensor:
         """Candidates that the surrogate scores at least as high as the positive; (b, c)."""
-        batch = self._batch
+        batch, device = self._batch, self.vectors.device
         if batch.labels is None:
             raise ConfigError("the filter of false negatives needs row numbers: give the data a column 'label'.")
         negatives = len(batch.candidate_keys) > len(batch)
         if negatives and len(batch.positions) + len(batch) != len(batch.candidate_keys):
             raise ConfigError("the filter of false negatives needs the 'position' of each mined negative.")
-        device = self.candidates.device
         queries, own = surrogate.vectors(batch.labels, batch.positions if negatives else None, device)
         mined = self._gather((torch.arange(len(own), device=device) >= len(batch)).int()) > 0
         rank_of = torch.arange(len(mined), device=device) // self._count
         here = rank_of == (self.positive[0] // self._count)
-        owners = self._gather(batch.owner)
-        kept = mined & here & (owners == torch.arange(len(batch), device=device)[:, None])
+        kept = mined & here & (self._gather(batch.owner) == torch.arange(len(batch), device=device)[:, None])
         return surrogate.mask(queries, self._gather(own), self.positive, kept)
-
-
-def _largest(count: int) -> int:
-    largest = torch.tensor(count)
-    if dist.get_backend() == "nccl":
-        largest = largest.cuda()
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return int(largest)
 
 
 def text_keys(texts: Texts) -> Tensor:

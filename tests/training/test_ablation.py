@@ -8,7 +8,7 @@ from cderetrieval.errors import ConfigError
 from cderetrieval.testing import tiny_model_directory
 from cderetrieval.training import ablation
 from cderetrieval.training.ablation import CELLS, cell_recipe, changed, run_cells, table
-from cderetrieval.training.command import _cell, _sweep
+from cderetrieval.training.command import cell, read_sweep
 from cderetrieval.training.recipes import Recipe, load_recipe
 
 pytest.importorskip("accelerate")
@@ -26,17 +26,17 @@ def test_cells_differ_in_batches_and_architecture_only():
 
 
 def test_a_sweep_is_read():
-    assert _sweep(["batch-size=8,16", "packing=tour"]) == {"batch_size": [8, 16], "packing": ["tour"]}
-    assert _sweep(["model.layers=1,2", "model.head=none"]) == {"model.layers": [1, 2], "model.head": ["none"]}
+    assert read_sweep(["batch-size=8,16", "packing=tour"]) == {"batch_size": [8, 16], "packing": ["tour"]}
+    assert read_sweep(["model.layers=1,2", "model.head=none"]) == {"model.layers": [1, 2], "model.head": ["none"]}
     for wrong in ("speed=1", "model=1", "batch_size.x=1", "model.=1"):
         with pytest.raises(ConfigError, match=f"--sweep {wrong}"):
-            _sweep([wrong])
+            read_sweep([wrong])
 
 
 def test_a_cell_is_read():
-    assert _cell("random/contextual") == ("random", "contextual")
+    assert cell("random/contextual") == ("random", "contextual")
     with pytest.raises(argparse.ArgumentTypeError, match="contextual/contextual"):
-        _cell("contextual")
+        cell("contextual")
 
 
 def test_the_four_cells_are_trained_once(folder, tmp_path, monkeypatch):

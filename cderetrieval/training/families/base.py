@@ -27,6 +27,8 @@ class Family(ABC):
     trainer: ClassVar[type[PairTrainer]]
     # Whether the trainer computes in the recipe's number format; the contextual loss does so itself.
     casts = True
+    # Whether the model must be told which texts are queries.
+    tasks = False
 
     @abstractmethod
     def build(self, recipe: Recipe) -> Any:
@@ -44,9 +46,12 @@ class Family(ABC):
     def encoder(self, model: Any) -> Any:
         """What evaluation and the caller are given: a contextual model or an encoder, with the weights of now."""
 
-    @abstractmethod
     def collator(self, recipe: Recipe, model: Any, data: PairData) -> PairCollator:
         """Rows to a batch of token ids."""
+        scored = recipe.distillation != "none"
+        return PairCollator(
+            model.preprocess, data, self.encoder(model).settings.prompts, tasks=self.tasks, scored=scored
+        )
 
     def save(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
         """Write the model with its card into a directory that `load` and sentence-transformers read."""

@@ -90,7 +90,7 @@ class ContextualFamily(Family):
     def collator(self, recipe: Recipe, model: SentenceTransformer, data: PairData) -> PairCollator:
         """Columns as the contextual loss takes them."""
         del recipe
-        return PairCollator(model.preprocess, data, dict(model.prompts))
+        return PairCollator(model.preprocess, data, dict(model.prompts), contextual=True)
 
     def save(self, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
         """Write the contextual model with its card."""

@@ -22,13 +22,11 @@ from ...models.dense import DenseEncoder
 from ...models.directory import HUB, SAFE, opened
 from ...models.locate import find, is_contextual
 from ...models.statistics import StatisticsModel
-from ..collator import ColumnCollator
 from ..recipes import Recipe
 from ..trainer import DenseTrainer
 from .base import Family, known_settings, switch_on
 
 if TYPE_CHECKING:
-    from ..data import PairData
     from ..prepare import Prepared
 
 
@@ -80,11 +78,6 @@ class DenseFamily(Family):
     def encoder(self, model: SentenceTransformer) -> DenseEncoder:
         """The model as an encoder, with the weights of now."""
         return DenseEncoder(model)
-
-    def collator(self, recipe: Recipe, model: SentenceTransformer, data: PairData) -> ColumnCollator:
-        """Columns as sentence-transformers' losses take them."""
-        del recipe
-        return ColumnCollator(model.preprocess, data, DenseEncoder(model).settings.prompts)
 
 
 def _model(directory: str, settings: Mapping[str, Any]) -> SentenceTransformer:

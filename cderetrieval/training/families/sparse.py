@@ -15,14 +15,12 @@ from ...models.locate import ALIASES
 from ...models.mlm import masked_lm
 from ...models.sparse_embed import SparseEmbed
 from ...models.splade import Splade
-from ..collator import ColumnCollator
 from ..recipes import Recipe
 from ..sparse_losses import CountedSpladeLoss, PackedTerms, SparseEmbedRanking, ramp, regularised, splade_ranking
 from ..trainer import SparseTrainer
 from .base import Family, known_settings, switch_on
 
 if TYPE_CHECKING:
-    from ..data import PairData
     from ..prepare import Prepared
 
 MINILM = "all-MiniLM-L6-v2"
@@ -32,6 +30,7 @@ class SpladeFamily(Family):
     """Weights over the vocabulary."""
 
     trainer = SparseTrainer
+    tasks = True
     kind: ClassVar[type[Splade]] = Splade
     known: tuple[str, ...] = ("pooling", "k_tokens", "inference_free")
 
@@ -71,11 +70,6 @@ class SpladeFamily(Family):
     def encoder(self, model: Any) -> Splade:
         """The model as an encoder."""
         return self.kind(model=model)
-
-    def collator(self, recipe: Recipe, model: Any, data: PairData) -> ColumnCollator:
-        """Columns as sentence-transformers' losses take them, with the teacher's scores for a distillation."""
-        prompts = self.encoder(model).settings.prompts
-        return ColumnCollator(model.preprocess, data, prompts, tasks=True, scored=recipe.distillation != "none")
 
 
 class SparseEmbedFamily(SpladeFamily):
