@@ -13,7 +13,7 @@ _PUBLIC = {
     "ContextualLoss": "losses",
     "FalseNegativeFilter": "false_negatives",
     "Recipe": "recipes",
-    "Source": "source",
+    "Source": "sources",
     "load_recipe": "recipes",
     "run_cells": "ablation",
     "train": "run",
@@ -29,6 +29,6 @@ if TYPE_CHECKING:
     from .recipes import load_recipe as load_recipe
     from .run import train as train
     from .samplers import ClusteredBatchSampler as ClusteredBatchSampler
-    from .source import Source as Source
+    from .sources import Source as Source
 else:
     __getattr__, __dir__ = exports(__name__, _PUBLIC)

@@ -21,8 +21,7 @@ import numpy as np
 from ..errors import ConfigError, InputError
 from ..files import sha256_file
 from .cache import Info, cached_directory, digest_of, map_array
-from .source import Source
-from .sources import find_sources, read_rows
+from .sources import Source, find_sources, read_rows
 
 logger = logging.getLogger(__name__)
 

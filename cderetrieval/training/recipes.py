@@ -208,13 +208,25 @@ class Recipe:
                     f"architecture={self.architecture!r} has no {name}: set it to {nothing!r}, not "
                     f"{getattr(self, name)!r}."
                 )
-        if unknown := sorted(set(self.loggers) - set(LOGGERS)):
-            raise ConfigError(f"loggers: {', '.join(unknown)} is unknown; use some of {', '.join(LOGGERS)}.")
-        _check_rates(self.learning_rates)
-        _check_arguments(self.arguments)
+        self._check_passed_on()
         self.statistics_config()
         if self.distillation != "none" and self.negatives < 1:
             raise ConfigError(f"distillation={self.distillation!r} compares documents: set negatives to 1 or more.")
+
+    def _check_passed_on(self) -> None:
+        """Check what goes to libraries by the names that a file gives."""
+        for field_name, known in {"loggers": LOGGERS, "arguments": ARGUMENTS}.items():
+            if unknown := sorted(set(getattr(self, field_name)) - set(known)):
+                raise ConfigError(f"{field_name}: {', '.join(unknown)} cannot be set; known are {', '.join(known)}.")
+        for name, value in self.arguments.items():
+            least, below = ARGUMENTS[name]
+            _check_number(f"arguments: {name}", value, whole=least > 0, least=least, below=below)
+        for pattern, rate in self.learning_rates.items():
+            _check_number(f"learning_rates: {pattern}", rate)
+            try:
+                re.compile(pattern)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise ConfigError(f"learning_rates: {pattern!r} is not a pattern of names ({error}).") from error
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with some fields changed, validated again; an unknown field is an error that names it."""
@@ -266,7 +278,12 @@ def _check(name: str, annotation: str, value: Any) -> None:
         if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
             raise ConfigError(f"{name}={value!r} must be a list of names.")
     elif annotation.startswith(("int", "float")):
-        _check_number(name, annotation.startswith("int"), value)
+        whole = annotation.startswith("int")
+        _check_number(name, value, whole=whole, least=_LEAST.get(name, 1) if whole else 0)
+        if name in _SHARES and value > 1:
+            raise ConfigError(f"{name}={value!r} must lie in [0, 1].")
+        if name in _ABOVE_0 and not value > 0:
+            raise ConfigError(f"{name}={value!r} must be above 0.")
     else:
         kind, words = _KINDS[annotation.partition("[")[0]]
         if not isinstance(value, kind):
@@ -275,32 +292,10 @@ def _check(name: str, annotation: str, value: Any) -> None:
             raise ConfigError(f"{name}={value!r} is unknown; use one of {', '.join(_CHOICES[name])}.")
 
 
-def _check_number(name: str, whole: bool, value: Any) -> None:
-    least = _LEAST.get(name, 1) if whole else 0
-    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not least <= value < math.inf:
-        raise ConfigError(f"{name}={value!r} must be a {'whole ' if whole else ''}number of at least {least}.")
-    if name in _SHARES and value > 1:
-        raise ConfigError(f"{name}={value!r} must lie in [0, 1].")
-    if name in _ABOVE_0 and not value > 0:
-        raise ConfigError(f"{name}={value!r} must be above 0.")
-
-
-def _check_rates(rates: Mapping[str, Any]) -> None:
-    for pattern, rate in rates.items():
-        _check_number(f"learning_rates: {pattern}", False, rate)
-        try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ConfigError(f"learning_rates: {pattern!r} is not a pattern of names ({error}).") from error
-
-
-def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    if unknown := sorted(set(arguments) - set(ARGUMENTS)):
-        raise ConfigError(f"arguments: {', '.join(unknown)} cannot be set; known are {', '.join(ARGUMENTS)}.")
-    for name, value in arguments.items():
-        least, most = ARGUMENTS[name]
-        if not isinstance(value, int if least else int | float) or isinstance(value, bool) or not least <= value < most:
-            raise ConfigError(f"arguments: {name}={value!r} must be a number from {least} to below {most}.")
+def _check_number(name: str, value: Any, *, whole: bool = False, least: float = 0, below: float = math.inf) -> None:
+    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not least <= value < below:
+        end = "" if below == math.inf else f" and below {below}"
+        raise ConfigError(f"{name}={value!r} must be a {'whole ' if whole else ''}number of at least {least}{end}.")
 
 
 def recipe_names() -> list[str]:

@@ -11,26 +11,76 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..corpora import pydocs
 from ..corpora.jsonl import MEND, read_json_lines
 from ..corpora.readers import read_parquet
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..files import as_path, atomic_write, read_json
 from ..values import shown
-from .hub_data import hub_sources
-from .source import PATTERNS, Row, Source, data_set_name
 
 logger = logging.getLogger(__name__)
 
 CONFIG = "data_config.json"
 LARGEST = float(np.finfo(np.float32).max)
+PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.parquet")
+Prompts = Mapping[str, Sequence[str]]
+
+
+class Row(NamedTuple):
+    """One training example."""
+
+    query: str
+    document: str
+    negatives: tuple[str, ...]
+    domain: str
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of training pairs.
+
+    Parameters
+    ----------
+    path
+        JSON lines (``.jsonl``, ``.jsonl.gz``) or Parquet.
+    name
+        Name of the data set; also the domain of rows that name none.
+    weight
+        Share of batches, relative to the other sources; None: by size.
+    query, document, negatives, domain, scores
+        Names of the fields.
+    prompts
+        Domain to the prompts of its queries and documents; ``"*"`` serves all others. None: the model's own.
+
+    Examples
+    --------
+    >>> Source("faq.jsonl", "faq", query="question", document="answer").domain
+    'domain'
+    """
+
+    path: str
+    name: str
+    weight: float | None = None
+    query: str = "query"
+    document: str = "document"
+    negatives: str = "negatives"
+    domain: str = "domain"
+    prompts: Prompts = field(default_factory=dict)
+    scores: str = "scores"
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not self.weight > 0:
+            raise InputError(f"weight={self.weight!r} of {self.name} must be above 0; leave the file out instead.")
 
 
 def find_sources(names: Sequence[str | Path]) -> list[Source]:
@@ -50,7 +100,7 @@ def find_sources(names: Sequence[str | Path]) -> list[Source]:
         elif path.is_dir():
             sources += _folder(path)
         elif path.is_file():
-            sources.append(Source(str(path), data_set_name(path.name)))
+            sources.append(Source(str(path), _data_set_name(path.name)))
         else:
             raise InputError(f"training data {name!r}: there is no such file or folder. A hub name starts with 'hub:'.")
     unweighted = [source.name for source in sources if source.weight is None]
@@ -59,11 +109,16 @@ def find_sources(names: Sequence[str | Path]) -> list[Source]:
     return sources
 
 
+def _data_set_name(file_name: str) -> str:
+    """Name of the data set in a file."""
+    return file_name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".parquet")
+
+
 def _folder(path: Path) -> list[Source]:
     files = sorted(file for pattern in PATTERNS for file in path.glob(pattern))
     if not files:
         raise InputError(f"{path} holds no training data: no {', '.join(PATTERNS)}.")
-    return [Source(str(file), data_set_name(file.name)) for file in files]
+    return [Source(str(file), _data_set_name(file.name)) for file in files]
 
 
 def _weighted(path: Path) -> list[Source]:
@@ -75,7 +130,7 @@ def _weighted(path: Path) -> list[Source]:
         if not _is_number(weight) or weight < 0:
             raise InputError(f"{path}, entry {number}: weight={shown(weight)} must be a number of at least 0.")
         if weight:
-            name = data_set_name(Path(entry["name"]).name)
+            name = _data_set_name(Path(entry["name"]).name)
             sources.append(Source(str(path.parent / entry["name"]), name, float(weight)))
     return sources
 
@@ -98,6 +153,42 @@ def _docstrings(packages: str) -> list[Source]:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         sources.append(Source(str(path), f"pydocs-{package}"))
     return sources
+
+
+def hub_data() -> dict[str, dict[str, Any]]:
+    """Data sets of the hub: repository, names of fields, and domains by the prompt of their texts; others search."""
+    return dict(read_json(Path(__file__).with_name("hub_data.json")))
+
+
+def hub_sources(name: str) -> list[Source]:
+    """Fetch a data set by its name in the table, or find it in the hub's local cache."""
+    table = hub_data()
+    if name not in table:
+        raise InputError(f"hub:{name} is unknown; use one of {', '.join(sorted(table))}, or local files.")
+    return files_of(table[name], _fetch(table[name]["repository"]))
+
+
+def files_of(data: Mapping[str, Any], directory: Path) -> list[Source]:
+    """Sources of a data set that was fetched into `directory`; shards of one split are one data set."""
+    found = sorted(file for pattern in PATTERNS for file in directory.rglob(pattern))
+    if not found:
+        raise InputError(f"{data['repository']} holds no {', '.join(PATTERNS)} in {directory}.")
+    prompts = {"*": ("search_query: ", "search_document: ")}
+    for prompt, domains in data["prompts"].items():
+        prompts |= dict.fromkeys(domains, (prompt, prompt))
+    names = [re.sub(r"-\d+-of-\d+(-[0-9a-f]+)?$", "", _data_set_name(file.name)) for file in found]
+    return [Source(str(f), name, prompts=prompts, **data["fields"]) for f, name in zip(found, names, strict=True)]
+
+
+def _fetch(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=list(PATTERNS)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"the hub did not give the data set {repository!r} ({reason}). Check the network.") from error
 
 
 def read_rows(source: Source) -> Iterator[tuple[int, Row]]:

@@ -11,6 +11,7 @@ drives all term weights to 0, where ReLU passes no gradient: then the model has 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,83 +28,70 @@ from ..models.mlm import top_terms
 from ..models.sparse_embed import Terms, all_pairs_scores
 from .recipes import Recipe
 
-SIDES = ("query", "document")
-# Mean active terms of a batch below which a side has collapsed.
+# Mean active terms of a batch below which queries or documents have collapsed.
 LEAST_ACTIVE = 1.0
 
 
-class Sparsity:
-    """Counts active dimensions (weights above 0) of queries and documents, and FLOPS, where they are regularised.
+class CountedFlops(losses.FlopsLoss):
+    """The FLOPS regulariser of queries or documents, which counts active terms: weights above 0.
 
-    >>> sparsity = Sparsity()
-    >>> sparsity.count("query", torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
-    >>> sparsity.count("document", torch.tensor([[0.0, 3.0], [0.0, 1.0]]))
-    >>> sparsity.drain()
-    {'query_active': 1.5, 'document_active': 1.0, 'flops': 0.5}
+    `dimension` is the size of the vocabulary, where vectors hold more behind their term weights; None: they do not.
+
+    >>> flops = CountedFlops("query")
+    >>> _ = flops.compute_loss_from_embeddings(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+    >>> flops.active, flops.drain()
+    (1.5, tensor([1.0000, 0.5000]))
     """
 
-    def __init__(self) -> None:
-        self._shares: dict[str, tuple[Tensor, int]] = {}
-        self._last: dict[str, float] = {}
-
-    @torch.no_grad()
-    def count(self, side: str, weights: Tensor) -> None:
-        """Count the term weights of a batch, shape (b, v), of ``"query"`` or ``"document"``."""
-        share = (weights > 0).float().mean(dim=0)
-        total, batches = self._shares.get(side, (torch.zeros_like(share), 0))
-        self._shares[side] = total + share, batches + 1
-        self._last[side] = float(share.sum())
-
-    def drain(self) -> dict[str, float]:
-        """Active dimensions of each side and FLOPS, over the batches since the last call."""
-        shares = {side: total / batches for side, (total, batches) in self._shares.items()}
-        found = {f"{side}_active": float(shares[side].sum()) for side in SIDES if side in shares}
-        if len(shares) == len(SIDES):
-            found["flops"] = float(shares["query"] @ shares["document"])
-        self._shares = {}
-        return found
-
-    def check(self, step: int) -> None:
-        """Stop a run whose queries or documents had less than one active term on average in the last batch."""
-        for side, active in self._last.items():
-            if active < LEAST_ACTIVE:
-                raise TrainingError(
-                    f"the sparse vectors have collapsed: at step {step} a {side} has {active:.2f} active terms on "
-                    "average, and weights of 0 get no gradient. Nothing was changed at this step. Train again, from "
-                    f"the start or with an early checkpoint as base, with a smaller {side}_flops, a longer flops_ramp, "
-                    "or a smaller learning_rate."
-                )
-
-
-class CountedFlops(losses.FlopsLoss):
-    """The FLOPS regulariser of one side, which counts what it sees: the first `dimension` numbers of a vector."""
-
-    def __init__(self, sparsity: Sparsity, side: str, dimension: int | None = None) -> None:
+    def __init__(self, side: str, dimension: int | None = None) -> None:
         super().__init__(model=None)
-        self._sparsity = sparsity
-        self._side = side
+        self.side = side
+        self.active = math.inf
         self._dimension = dimension
+        self._total: Tensor | None = None
+        self._batches = 0
 
     def compute_loss_from_embeddings(self, embeddings: Tensor) -> Tensor:
         """Regularise vectors, shape (b, v) or wider."""
         weights = embeddings[:, : self._dimension]
-        self._sparsity.count(self._side, weights)
+        share = (weights.detach() > 0).float().mean(dim=0)
+        self.active = float(share.sum())
+        self._total = share if self._total is None else self._total + share
+        self._batches += 1
         loss: Tensor = super().compute_loss_from_embeddings(weights)
         return loss
+
+    def drain(self) -> Tensor | None:
+        """Share of texts in which each term is active, (v,), over the batches since the last call."""
+        mean = None if self._total is None else self._total / self._batches
+        self._total, self._batches = None, 0
+        return mean
 
 
 class CountedSpladeLoss(losses.SpladeLoss):
     """`SpladeLoss` that says how sparse its model is."""
 
-    sparsity: Sparsity
-
     def drain(self) -> dict[str, float]:
-        """What was counted since the last call."""
-        return self.sparsity.drain()
+        """Active terms of a query and a document, and products for each pair, over the steps since the last call."""
+        query, document = self.query_regularizer.drain(), self.document_regularizer.drain()
+        if query is None or document is None:
+            return {}
+        return {
+            "query_active": float(query.sum()),
+            "document_active": float(document.sum()),
+            "flops": float(query @ document),
+        }
 
     def check(self, step: int) -> None:
-        """Stop a run that has collapsed."""
-        self.sparsity.check(step)
+        """Stop a run whose queries or documents had less than one active term on average in the last batch."""
+        for counted in (self.document_regularizer, self.query_regularizer):
+            if counted.active < LEAST_ACTIVE:
+                raise TrainingError(
+                    f"the sparse vectors have collapsed: at step {step} a {counted.side} has {counted.active:.2f} "
+                    "active terms on average, and weights of 0 get no gradient. Nothing was changed at this step. "
+                    "Train again, from the start or with an early checkpoint as base, with a smaller "
+                    f"{counted.side}_flops, a longer flops_ramp, or a smaller learning_rate."
+                )
 
 
 class CountedCachedSpladeLoss(losses.CachedSpladeLoss, CountedSpladeLoss):
@@ -114,19 +102,15 @@ def regularised(
     recipe: Recipe, model: nn.Module, ranking: nn.Module, dimension: int | None = None
 ) -> CountedSpladeLoss:
     """A ranking loss with the recipe's regularisers of the first `dimension` numbers of a vector (None: all)."""
-    sparsity = Sparsity()
     settings: dict[str, Any] = {
         "document_regularizer_weight": recipe.document_flops,
         "query_regularizer_weight": recipe.query_flops,
-        "document_regularizer": CountedFlops(sparsity, "document", dimension),
-        "query_regularizer": CountedFlops(sparsity, "query", dimension),
+        "document_regularizer": CountedFlops("document", dimension),
+        "query_regularizer": CountedFlops("query", dimension),
     }
     if recipe.chunk_tokens is None:
-        loss = CountedSpladeLoss(model, ranking, **settings)
-    else:
-        loss = CountedCachedSpladeLoss(model, ranking, **settings, mini_batch_num_tokens=recipe.chunk_tokens)
-    loss.sparsity = sparsity
-    return loss
+        return CountedSpladeLoss(model, ranking, **settings)
+    return CountedCachedSpladeLoss(model, ranking, **settings, mini_batch_num_tokens=recipe.chunk_tokens)
 
 
 def ramp(recipe: Recipe, loss: CountedSpladeLoss) -> SpladeRegularizerWeightSchedulerCallback:

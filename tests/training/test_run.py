@@ -340,11 +340,14 @@ def test_recipes_are_whole_and_read_back():
         ({"cluster_dimensions": 0}, "cluster_dimensions=0 must be a whole number of at least 1"),
         ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
         ({"small_domains": "drop"}, "small_domains='drop' is unknown; use one of error, skip, merge"),
-        ({"loggers": ["all"]}, "loggers: all is unknown; use some of wandb, tensorboard, trackio"),
+        ({"loggers": ["all"]}, "loggers: all cannot be set; known are wandb, tensorboard, trackio"),
         ({"learning_rates": {"(": 0.1}}, r"learning_rates: '\(' is not a pattern of names"),
         ({"arguments": {"push_to_hub": True}}, "arguments: push_to_hub cannot be set; known are adam_beta1"),
-        ({"arguments": {"adam_beta2": 1}}, "arguments: adam_beta2=1 must be a number from 0 to below 1"),
-        ({"arguments": {"ddp_timeout": 0.5}}, "arguments: ddp_timeout=0.5 must be a number from 1"),
+        ({"arguments": {"adam_beta2": 1}}, "arguments: adam_beta2=1 must be a number of at least 0 and below 1"),
+        (
+            {"arguments": {"ddp_timeout": 0.5}},
+            "arguments: ddp_timeout=0.5 must be a whole number of at least 1 and below",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_named(folder, changes, message):

@@ -13,7 +13,6 @@ from cderetrieval.training.recipes import Recipe
 from cderetrieval.training.sparse_losses import (
     PackedTerms,
     SparseEmbedRanking,
-    Sparsity,
     contrast,
     own_scores,
     ramp,
@@ -210,7 +209,9 @@ def test_the_ramp_is_quadratic_and_goes_on_after_a_break():
 
 
 def test_a_collapse_is_named():
-    sparsity = Sparsity()
-    sparsity.count("query", torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    chosen = recipe()
+    loss = regularised(chosen, Bag(), splade_ranking(chosen, Bag()))
+    loss.check(step=6)
+    loss.query_regularizer.compute_loss_from_embeddings(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
     with pytest.raises(TrainingError, match=r"at step 7 a query has 0\.50 active terms .* a smaller query_flops"):
-        sparsity.check(step=7)
+        loss.check(step=7)
