@@ -1,7 +1,7 @@
-"""What users call documents, as rows of (id, text, payload), and queries: each checked before anything is done.
+"""Documents and queries in the forms that users have, checked row by row.
 
 Accepted: dictionaries with a key field and text fields, strings, a pandas frame, BEIR rows (``_id``), a dictionary of
-id to document as beir loads it, or any iterable of these. Rows stream: nothing is held but the ids seen.
+id to document as beir loads it, or any iterable of these. Rows stream; only the ids are held.
 """
 
 from __future__ import annotations
@@ -38,28 +38,6 @@ def document_rows(
 ) -> Iterator[Row]:
     """Check documents and yield (id, text to embed, payload).
 
-    Parameters
-    ----------
-    documents
-        See the module's first lines.
-    key
-        Field of the id; in BEIR rows ``_id`` stands for ``id``.
-    on
-        Fields that make the text, joined by spaces; None: ``title``, where there is one, and ``text``.
-    next_id
-        First number given to strings, which have no id of their own.
-    skip_empty
-        Leave out documents with an empty text, and log how many, in place of an error.
-    may_be_empty
-        Whether there may be no document at all, as in a part of a corpus.
-
-    Raises
-    ------
-    InputError
-        At the first bad row; the message names the row, the field and the remedy.
-
-    Examples
-    --------
     >>> list(document_rows([{"id": 7, "title": "Owls", "text": "hunt at night"}], "id", None))
     [(7, 'Owls hunt at night', {'id': 7, 'title': 'Owls', 'text': 'hunt at night'})]
     """
@@ -89,13 +67,7 @@ def document_rows(
 
 
 def each_row(documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0) -> Iterator[Row]:
-    """Each document as :func:`document_rows` gives it, but for what that checks of all: texts may be empty, ids equal.
-
-    Raises
-    ------
-    InputError
-        At the first document that cannot be used.
-    """
+    """Yield (id, text, payload) of each document; unlike :func:`document_rows`, texts may be empty and ids equal."""
     for number, document in enumerate(_iterate(documents)):
         if isinstance(document, str):
             yield next_id + number, document, {key: next_id + number, "text": document}
@@ -110,14 +82,9 @@ def each_row(documents: Any, key: str, on: Sequence[str] | None, next_id: int = 
 
 
 def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
-    """Query ids, where there are any, and texts; no texts for ready vectors.
+    """Query ids, where there are any, and texts; (None, None) for ready vectors.
 
-    Queries are a string, a list of strings, a dictionary of id to text, or, as rows or a frame, ``_id`` and ``text``.
-
-    Raises
-    ------
-    InputError
-        If a query is empty or no string, or two of a table have one id; the message names it.
+    Queries are a string, a list of strings, a dictionary of id to text, or rows or a frame with ``_id`` and ``text``.
     """
     if is_vectors(queries):
         return None, None
@@ -143,13 +110,6 @@ def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
 def named_queries(queries: Any) -> dict[str, str]:
     """Query id, as text, to query: what is judged.
 
-    Raises
-    ------
-    InputError
-        If queries have no ids, two have one id, or one is no text.
-
-    Examples
-    --------
     >>> named_queries({1: "owls at night"}), named_queries([{"_id": "q", "text": "bees"}])
     ({'1': 'owls at night'}, {'q': 'bees'})
     """

@@ -1,14 +1,8 @@
-"""Files that are either whole or absent: atomic writes, digests, JSON, safetensors, and named errors for damaged ones.
+"""Files: atomic writes, JSON, safetensors, and named errors for damaged files.
 
-A file is written under a temporary name in its own directory, flushed to disk, then renamed over the old one: a
-reader, or a process that starts after a crash, sees the old file or the new one, never half of either. Tensors are
-stored as safetensors, everything else as JSON: nothing that this package loads can run code.
-
-An index holds documents in plain text: its files can be read by their owner alone (:data:`PRIVATE`), until the user
-gives its store other permissions, which all of them then follow.
-
-Whatever a library throws while it reads a file goes through :func:`reading`, which turns it into one of our errors with
-the file and the remedy: parsers throw hundreds of kinds on damaged bytes, and no list of them stays complete.
+A file is written under a temporary name in its own directory, flushed to disk, then renamed over the old one, so a
+reader after a crash sees the old file or the new one, never half of either. Only JSON and safetensors are read, which
+cannot run code. Files of an index are private (:data:`PRIVATE`) until the user gives its store other permissions.
 """
 
 from __future__ import annotations
@@ -40,7 +34,7 @@ REBUILD = "Restore it from a copy, or build it again."
 ROOM = "Check free space, quota and permissions; what was stored before is as it was."
 # Characters of a library's own message that ours repeats.
 REASON = 300
-# What is no damage of a file: the user's wish to stop, and the end of a generator.
+# The user's wish to stop, and the end of a generator: no damage of a file.
 PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -50,13 +44,7 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 
 def make_directory(path: Path) -> Path:
-    """Make a directory to write to, or take the one that is there.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be made, or a file stands there.
-    """
+    """Make a directory to write to, unless it exists."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,21 +56,7 @@ def make_directory(path: Path) -> Path:
 def atomic_write(path: str | os.PathLike[str], *, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it over `path` when the block ends without an error.
 
-    Parameters
-    ----------
-    path
-        The file. What stands there is replaced, a link too: nothing is written to where it leads.
-    mode
-        Permissions of the file; None: those of any new file (the umask).
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-    >>> with atomic_write(target) as temporary:
-    ...     _ = temporary.write_text("whole")
-    >>> target.read_text()
-    'whole'
+    A link is replaced, not followed. `mode` is the file's permissions; None: those of any new file (the umask).
     """
     target = as_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +76,7 @@ def atomic_write(path: str | os.PathLike[str], *, mode: int | None = None) -> It
 
 
 def _temporary(target: Path, mode: int | None) -> tuple[Path, int]:
-    """A new file beside `target`, and its descriptor, whose lock says until it is closed that its writer lives."""
+    """Make a temporary file beside `target`; the lock on its descriptor tells others that its writer is alive."""
     while True:
         path = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else PRIVATE)
@@ -116,10 +90,10 @@ def _temporary(target: Path, mode: int | None) -> tuple[Path, int]:
 
 
 def sweep(directory: Path, name: str) -> None:
-    """Remove the temporary files that killed writers of files whose names match `name` have left in a directory."""
+    """Remove temporary files that killed processes left in a directory, of targets whose names match `name`."""
     for path in directory.glob(f".{name}.*.tmp*"):
         owner = path.with_name(path.name[: path.name.rindex(".tmp") + 4])  # of SQLite's own -journal and -wal
-        if not _is_locked(owner) and not _is_of_the_living(owner.name):
+        if not _is_locked(owner) and not _writer_lives(owner.name):
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -142,11 +116,8 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _is_of_the_living(name: str) -> bool:
-    """Whether the process whose number stands in the name of a temporary file lives: a library may drop the lock.
-
-    safetensors, for one, puts another file in the place of the one that was locked.
-    """
+def _writer_lives(name: str) -> bool:
+    """Whether the process whose number is in the name is alive: safetensors replaces the file that was locked."""
     found = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp$", name)
     if found is None or fcntl is None:
         return False
@@ -160,7 +131,7 @@ def _is_of_the_living(name: str) -> bool:
 
 
 def private_mode(path: Path) -> int:
-    """Permissions for a file of an index: those of the file at `path`, its store, where there is one; else private."""
+    """Permissions for a file of an index: those of its store at `path`, if that exists; else private."""
     try:
         found = path.lstat().st_mode
     except OSError:
@@ -169,13 +140,7 @@ def private_mode(path: Path) -> int:
 
 
 def check_own(path: Path) -> None:
-    """Refuse to write to a link, and to a file with other names: it may be any file of the user's.
-
-    Raises
-    ------
-    StoreError
-        If there is something else than a regular file of one name.
-    """
+    """Refuse to write to a link or to a file with several names: it may be any file of the user's."""
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
@@ -194,24 +159,8 @@ def open_own(path: Path, flags: int, mode: int = PRIVATE) -> int:
 def reading(
     path: str | os.PathLike[str], *, error: type[CDEError] = StoreError, remedy: str = REBUILD
 ) -> Iterator[None]:
-    """Turn whatever is thrown while a file is read into a named error; keep the block to the calls of a library.
+    """Turn whatever is thrown while a file is read into a named error: parsers throw hundreds of kinds.
 
-    Parameters
-    ----------
-    path
-        The file or directory, named by the error.
-    error
-        Class of the error.
-    remedy
-        What the user can do, a sentence.
-
-    Raises
-    ------
-    CDEError
-        An `error` that names the file. Errors of this package, an interrupt and a missing package pass through.
-
-    Examples
-    --------
     >>> with reading("settings.json"):
     ...     json.loads("{")
     Traceback (most recent call last):
@@ -227,35 +176,22 @@ def reading(
     except (PermissionError, IsADirectoryError, NotADirectoryError) as cause:
         raise error(f"{path} cannot be read ({cause.strerror}). Check the path and its permissions.") from cause
     except BaseException as cause:  # tokenizers' panics are no `Exception`
-        reason = " ".join(str(cause).split())[:REASON]
-        raise error(f"{path} is damaged ({type(cause).__name__}: {reason}). {remedy}") from cause
+        raise error(f"{path} is damaged ({_reason(cause)}). {remedy}") from cause
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str], *, error: type[CDEError] = StoreError, remedy: str = ROOM) -> Iterator[None]:
-    """Turn what the system or a library throws while files are written into a named error.
-
-    Parameters
-    ----------
-    path
-        The file or directory, named by the error.
-    error
-        Class of the error.
-    remedy
-        What the user can do, a sentence.
-
-    Raises
-    ------
-    CDEError
-        An `error` that names the file. Errors of this package pass through.
-    """
+    """Turn whatever is thrown while files are written into a named error."""
     try:
         yield
     except (CDEError, MemoryError):
         raise
     except Exception as cause:  # of the system, FAISS, safetensors
-        reason = " ".join(str(cause).split())[:REASON]
-        raise error(f"{path} cannot be written ({type(cause).__name__}: {reason}). {remedy}") from cause
+        raise error(f"{path} cannot be written ({_reason(cause)}). {remedy}") from cause
+
+
+def _reason(cause: BaseException) -> str:
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:REASON]}"
 
 
 def _flush(path: Path) -> None:
@@ -285,13 +221,7 @@ def read_json(
     error: type[CDEError] = StoreError,
     remedy: str = REBUILD,
 ) -> Any:
-    """Read a JSON file whose outermost value is of one kind: an object, or with ``kind=list`` a list.
-
-    Raises
-    ------
-    CDEError
-        An `error` if the file is missing, is not JSON, or holds a value of another kind; the message names the file.
-    """
+    """Read a JSON file whose outermost value is an object, or with ``kind=list`` a list."""
     path = as_path(path)
     with reading(path, error=error, remedy=remedy):
         text = path.read_bytes()
@@ -334,13 +264,7 @@ def write_tensors(
 def read_tensors(
     path: str | os.PathLike[str], *, error: type[CDEError] = StoreError, remedy: str = REBUILD
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read a safetensors file: its arrays and its metadata.
-
-    Raises
-    ------
-    CDEError
-        An `error` if the file is missing, truncated or not a safetensors file.
-    """
+    """Read a safetensors file: its arrays and its metadata."""
     path = as_path(path)
     with reading(path, error=error, remedy=remedy):
         from safetensors import safe_open

@@ -34,8 +34,6 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 class Condition:
     """One comparison of a field: it holds where it holds for any of `values` (several only with ``==``).
 
-    Examples
-    --------
     >>> Condition("year", ">=", (2020,)).holds({"year": 2021.5})
     True
     >>> Condition("year", "==", ("2020",)).holds({"year": 2020})

@@ -1,8 +1,7 @@
-"""Judgements in whatever form they come, made one: query id to document id to grade.
+"""Relevance judgements (qrels) in any form, as query id to document id to grade.
 
-The forms are those that `ir_measures` accepts, and those that people write by hand: nested dictionaries, dictionaries
-of the relevant ids, data frames, rows of BEIR or TREC as tuples, named tuples or dictionaries. Every call that takes
-judgements reads them here; ids are compared as text (:func:`~cderetrieval.values.id_name`).
+Accepted are nested dictionaries, dictionaries of lists of relevant ids, data frames, and rows of BEIR or TREC as
+tuples, named tuples or dictionaries. Ids are compared as text (:func:`~cderetrieval.values.id_name`).
 """
 
 from __future__ import annotations
@@ -32,21 +31,6 @@ MAX_GRADE = 2**31 - 1
 def as_qrels(qrels: Any) -> Qrels:
     """Judgements as nested dictionaries.
 
-    Parameters
-    ----------
-    qrels
-        Query id to document id to grade; query id to a list or set of the relevant documents' ids, which get grade 1;
-        a data frame with columns such as query_id, doc_id, relevance; or an iterable of (query, document, grade), of
-        TREC's (query, iteration, document, grade), or of named tuples or dictionaries with such fields.
-
-    Raises
-    ------
-    InputError
-        If a grade is no whole number, a pair is judged twice, differently, or the form is none of these; the message
-        names query and document.
-
-    Examples
-    --------
     >>> as_qrels([("q1", "d1", 1), ("q1", "d2", 0)])
     {'q1': {'d1': 1, 'd2': 0}}
     >>> as_qrels({1: ["d1", 7]})
@@ -56,11 +40,7 @@ def as_qrels(qrels: Any) -> Qrels:
 
 
 def judged(qrels: Any) -> Qrels:
-    """The judgements that count: a query of which nothing is judged is not evaluated, by trec_eval's and BEIR's rule.
-
-    >>> judged({"q1": {"d1": 0}, "q2": {}})
-    {'q1': {'d1': 0}}
-    """
+    """Judgements without queries of which nothing is judged: trec_eval and BEIR leave them out too."""
     return {query: grades for query, grades in as_qrels(qrels).items() if grades}
 
 
@@ -85,21 +65,7 @@ def parse_grade(value: Any, where: str) -> int:
 def nested(
     source: Any, columns: tuple[str, ...], what: str, read: Callable[[Any, str], T], *, listed: Any = None
 ) -> dict[str, dict[str, T]]:
-    """Read query id to document id to value out of any form.
-
-    Parameters
-    ----------
-    source
-        See :func:`as_qrels`.
-    columns
-        Names that the column of the values may have.
-    what
-        What to call it all in a message.
-    read
-        Makes a value of what stands there and of where it stands.
-    listed
-        Value of documents that are only listed; None: a list is no form.
-    """
+    """Read query id to document id to value from any form; `listed` is the value of documents in plain lists."""
     found: dict[str, dict[str, T]] = {}
     rows = _of_mapping(source, what, listed) if isinstance(source, Mapping) else _triples(source, columns, what)
     for query, document, value in rows:

@@ -1,8 +1,7 @@
-"""Device, number format, progress, what counts as a text, and the order in which texts are computed.
+"""How models are run: device, number format, progress bars, and batches of texts of similar length.
 
-A batch costs as many tokens as its longest text times its size. Texts are therefore sorted by token count after
-truncation and cut into batches of at most `token_budget` tokens: on text of mixed length, padding falls from about 2.8
-computed tokens for each real one (corpus order, batches of 32) to 1.01.
+Sorting texts by token count and cutting batches by their number of tokens reduces padding, on text of mixed length,
+from about 2.8 computed tokens for each real one (corpus order, batches of 32) to 1.01.
 """
 
 from __future__ import annotations
@@ -23,16 +22,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# MiniLM on 400 docstrings, CPU seconds of one thread: 12.0 with 512 tokens, 11.9 with 1,024, 12.6 with 2,048, 12.8 with
-# 4,096, 14.0 with 8,192, 16.0 with 16,384, as activations leave the caches. Two threads on two cores that others load
-# wait for each other in every batch: there, 200 docstrings took 27 to 33 s with 1,024 and 12 s with 4,096. The numbers
-# for cuda and mps are reasoned, not measured.
+# MiniLM on 400 docstrings takes 12 to 13 s of one thread with 512 to 4,096 tokens, 16 s with 16,384. Small batches are
+# slow where two threads share loaded cores. The numbers for cuda and mps are reasoned, not measured.
 TOKEN_BUDGET = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 MAX_BATCH = 1_024
 
 
 class Here:
-    """An index that is open in this process, and goes to no other by pickle or copy."""
+    """An index that is open in this process and cannot be pickled or copied."""
 
     path: Path | None
 
@@ -86,7 +83,7 @@ def pick_device(device: str | None = None) -> torch.device:
 
 
 def _check_there(device: torch.device) -> None:
-    """Refuse a device that this machine, or this build of torch, has not: before a model is read."""
+    """Refuse a device that this machine, or this build of torch, does not have."""
     import torch
 
     if device.type == "cuda":  # counted, not tried: a process that has used CUDA cannot fork
@@ -101,7 +98,7 @@ def _check_there(device: torch.device) -> None:
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by the hardware and not emulated (emulation is slower than float32)."""
+    """Whether the hardware computes bfloat16; emulation is slower than float32."""
     import torch
 
     if device.type == "cuda":
@@ -113,15 +110,7 @@ def supports_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager[Any]:
-    """Context manager that computes in `dtype`.
-
-    Parameters
-    ----------
-    device
-        Where the computation runs.
-    dtype
-        ``"float32"``; ``"bfloat16"``; or ``"auto"``: bfloat16 on a GPU that has it, else float32.
-    """
+    """Context manager that computes in `dtype`; ``"auto"`` is bfloat16 on a GPU that has it, else float32."""
     import torch
 
     if dtype not in ("auto", "float32", "bfloat16"):
@@ -134,43 +123,18 @@ def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextMana
 
 
 def trained_attention(device: torch.device, dtype: str, tokens: int) -> contextlib.AbstractContextManager[Any]:
-    """Context manager that chooses how attention over texts of so many tokens is computed where gradients follow.
-
-    On a CPU in bfloat16 the way back through torch's fused attention takes 940 of the 3,200 ms of a step over 64 texts
-    of 64 tokens of MiniLM; as two products of matrices it takes 64 ms. Without gradients, in float32, and above 128
-    tokens, the fused one is as fast or faster.
-
-    Parameters
-    ----------
-    device, dtype
-        As for :func:`autocast`.
-    tokens
-        Of the longest text.
-    """
+    """Context manager that chooses how attention is computed in training, on texts of at most `tokens` tokens."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    # There, the backward pass of torch's fused attention takes 15 times as long as plain products of matrices.
     if device.type == "cpu" and dtype == "bfloat16" and tokens <= 128:
         return sdpa_kernel(SDPBackend.MATH)
     return contextlib.nullcontext()
 
 
 def length_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Cut texts into batches of similar length.
+    """Positions of texts, longest first, in batches of at most `token_budget` tokens, padding included.
 
-    Parameters
-    ----------
-    lengths
-        Token count of each text.
-    token_budget
-        Most tokens in a batch, padding included; a text that is longer makes a batch of its own.
-
-    Yields
-    ------
-    list of int
-        Positions into `lengths`, longest texts first, so that a shortage of memory shows at once.
-
-    Examples
-    --------
     >>> list(length_batches([3, 9, 4, 8], token_budget=18))
     [[1, 3], [2, 0]]
     """
@@ -188,7 +152,7 @@ def token_budget_for(device: torch.device) -> int:
 
 
 def _after_fork() -> None:
-    """Compute with one thread in a forked child: it would wait for those of OpenMP's pools, which it has not."""
+    """Compute with one thread in a forked child, which would wait forever for the threads of OpenMP's pools."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     if "faiss" in sys.modules:

@@ -47,13 +47,7 @@ BACKBONES: Mapping[str, Mapping[str, Any]] = {
 
 
 def tiny_tokenizer(*, pairs: bool = False) -> Any:
-    """Build a tokenizer of single characters, lower-cased, with BERT's special tokens.
-
-    Parameters
-    ----------
-    pairs
-        Pairs of letters are tokens too, so that texts of equal letters differ.
-    """
+    """Build a tokenizer of single characters, lower-cased, with BERT's special tokens."""
     from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
     from transformers import PreTrainedTokenizerFast
@@ -83,18 +77,7 @@ def tiny_tokenizer(*, pairs: bool = False) -> Any:
 
 
 def tiny_model(family: str = "bert", *, seed: int = 0, **settings: Any) -> ContextualTransformer:
-    """Build a contextual model of 32 dimensions with random weights, the same in every process.
-
-    Parameters
-    ----------
-    family
-        ``"bert"``, ``"nomic_bert"`` or ``"modernbert"``.
-    seed
-        Of the weights.
-    settings
-        Fields of :class:`~cderetrieval.models.config.ContextualConfig` to change. The default has cached, gated
-        attention with open gates, so that the context matters, and four context documents.
-    """
+    """Build a contextual model of 32 dimensions with random weights, the same in every process."""
     import torch
 
     from .models.config import ContextualConfig
@@ -212,13 +195,6 @@ def tiny_sparse_embed_directory() -> str:
 class HashEncoder:
     """An encoder without a model or torch: equal texts get equal unit vectors, different texts unrelated ones.
 
-    Parameters
-    ----------
-    name
-        Encoders of one name are equal.
-
-    Examples
-    --------
     >>> encoder = HashEncoder()
     >>> vectors = encoder.encode_document(["owls", "bees"])
     >>> int((encoder.encode_query(["bees"]) @ vectors.T).argmax())
@@ -245,17 +221,6 @@ class HashEncoder:
 class WordEncoder:
     """A sparse encoder without a model or torch: each word of a text is a term, with a weight of its own.
 
-    Parameters
-    ----------
-    kind
-        ``"sparse"`` or ``"sparse-embed"``.
-    dimension
-        Terms of the vocabulary; words are spread over it by a hash.
-    name
-        Encoders of one name, kind and dimension are equal.
-
-    Examples
-    --------
     >>> encoder = WordEncoder()
     >>> vectors = encoder.encode_document(["owls hunt", "bees hum", "--"])
     >>> vectors.shape, vectors.nnz, int((encoder.encode_query(["the bees"]) @ vectors.T).toarray().argmax())

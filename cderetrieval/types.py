@@ -1,32 +1,24 @@
-"""Records and protocols that the parts of the package share.
-
-`Encoder` is what everything downstream of a model sees: text to vectors. Vectors are a matrix (dense), a scipy
-`csr_array` over a vocabulary (sparse), or `TermEmbeddings`, which adds an embedding to each of its terms. `Hits` is
-what a retriever answers with: a list of lists of dictionaries, best first, that can also become a pandas frame or a
-TREC run.
-"""
+"""The protocols that models fulfil (`Encoder`, `ContextualModel`), and `Hits`, what a retriever answers with."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
 from .errors import InputError
 from .files import atomic_write
 from .values import id_name, shown
+from .vectors import TermEmbeddings as TermEmbeddings
+from .vectors import Vectors as Vectors
 
 if TYPE_CHECKING:
     import pandas as pd
-    from scipy.sparse import csr_array
 
 DocumentId = Hashable
 Document = Mapping[str, Any]
-# A float32 matrix (dense), or a row of weights over a vocabulary for each text (sparse), or those with embeddings.
-Vectors: TypeAlias = "np.ndarray | csr_array | TermEmbeddings"
 
 
 @runtime_checkable
@@ -73,85 +65,6 @@ class ContextualModel(Protocol):
 
     def in_context(self, embeddings: np.ndarray | None, digest: str = "", *, dtype: str = "auto") -> Encoder:
         """Second stage under these context embeddings; `None` is the null context."""
-
-
-@dataclass(frozen=True, eq=False)
-class TermEmbeddings:
-    """Sparse vectors whose every term carries an embedding: what a SparseEmbed encoder makes of n texts.
-
-    Attributes
-    ----------
-    weights
-        Term weights, scipy csr_array of shape (n, V), float32, columns ascending in each row and no zeros stored.
-    embeddings
-        Shape (weights.nnz, D), float32 (a store gives float16 back); row i belongs to ``weights.data[i]``.
-
-    Examples
-    --------
-    >>> from scipy.sparse import csr_array
-    >>> weights = csr_array(np.array([[0, 2, 1], [3, 0, 0]], dtype=np.float32))
-    >>> vectors = TermEmbeddings(weights, np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32))
-    >>> len(vectors), vectors.shape, vectors.take([1]).embeddings.tolist()
-    (2, (2, 3), [[1.0, 1.0]])
-    >>> TermEmbeddings.concatenate([vectors, vectors.take([0])]).shape
-    (3, 3)
-    """
-
-    weights: csr_array
-    embeddings: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.embeddings.ndim != 2 or len(self.embeddings) != self.weights.nnz:
-            raise InputError(
-                f"embeddings have shape {self.embeddings.shape}; ({self.weights.nnz}, D) is expected, one row for each "
-                "stored weight."
-            )
-
-    def __len__(self) -> int:
-        return int(self.weights.shape[0])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Texts and size of the vocabulary, as of ``weights``."""
-        rows, columns = self.weights.shape
-        return int(rows), int(columns)
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> TermEmbeddings:
-        """Those rows, in that order; positions, or one boolean for each row."""
-        from scipy.sparse import csr_array
-
-        from .vectors import spans
-
-        wanted = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.empty(0, dtype=np.int64)
-        starts = self.weights.indptr[wanted].astype(np.int64)
-        counts = self.weights.indptr[wanted + 1] - starts
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        entries = spans(starts, counts)
-        weights = csr_array(
-            (self.weights.data[entries], self.weights.indices[entries], indptr.astype(self.weights.indptr.dtype)),
-            shape=(len(wanted), self.shape[1]),
-        )
-        return TermEmbeddings(weights, self.embeddings[entries])
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[TermEmbeddings]) -> TermEmbeddings:
-        """All rows of all parts, which share a vocabulary and a size of embedding.
-
-        Raises
-        ------
-        InputError
-            If there is no part, or they differ in either.
-        """
-        from scipy.sparse import vstack
-
-        sizes = sorted({(part.shape[1], part.embeddings.shape[1]) for part in parts})
-        if len(sizes) != 1:
-            raise InputError(
-                f"term embeddings of {len(sizes)} shapes (vocabulary, size) cannot be joined: {sizes}; make them with "
-                "one encoder."
-            )
-        weights = vstack([part.weights for part in parts], format="csr")
-        return cls(weights, np.concatenate([part.embeddings for part in parts]))
 
 
 @runtime_checkable
@@ -244,13 +157,7 @@ class Hits(list[list[dict[str, Any]]]):
 
 
 def text_ids(ids: Iterable[Hashable], what: str) -> list[str]:
-    """Ids as runs and judgements have them, as text.
-
-    Raises
-    ------
-    InputError
-        If two of them are one as text: one's score would be lost.
-    """
+    """Ids as runs and judgements have them, as text."""
     names: dict[str, Hashable] = {}
     for identity in ids:
         name = id_name(identity)

@@ -1,7 +1,6 @@
-"""Values as users hold them, made plain: numpy's and pandas' scalars, dates, UUIDs, decimals, bytes.
+"""Values as users hold them (numpy's and pandas' scalars, dates, UUIDs, decimals, bytes), as JSON values.
 
-What a document holds is stored as JSON, and compared by filters as text, numbers and booleans. Every way in, from a
-dictionary, a frame or a Parquet file, goes through here, so that one value means one thing wherever it came from.
+Documents from dictionaries, frames and Parquet files all pass through here, so equal values are stored alike.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ SIMPLE = frozenset({str, int, bool, type(None)})
 
 
 def scalar(value: Any) -> Any:
-    """One value as Python and JSON know it; containers, bytes and what is none of ours are left as they are.
+    """One value as a JSON value; containers, bytes and unknown types are left as they are.
 
-    NaN, NaT and NA are missing: None. Dates and times become ISO text, a span of time its seconds, a UUID its text, a
-    decimal the number that is equal to it, or its text where none is.
+    Missing values (NaN, NaT, NA) become None, dates and times ISO text, durations seconds, decimals an equal number or
+    else text.
 
     >>> scalar(np.int64(3)), scalar(datetime.date(2024, 2, 29)), scalar(float("nan")), scalar(decimal.Decimal("0.10"))
     (3, '2024-02-29', None, 0.1)
@@ -57,17 +56,8 @@ def scalar(value: Any) -> Any:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value as JSON can hold it, with all that is in it; what JSON has no form for is left as it is.
+    """A value and all that it contains as JSON values; unknown types stay. Errors continue a sentence about a field.
 
-    Bytes become the text that they are, or base64 where they are none.
-
-    Raises
-    ------
-    InputError
-        If it is nested too deeply, or two keys of a mapping are one as text; the message goes on after a name.
-
-    Examples
-    --------
     >>> plain({"when": [datetime.date(2024, 2, 29)], "raw": b"owls", "counts": np.arange(2)})
     {'when': ['2024-02-29'], 'raw': 'owls', 'counts': [0, 1]}
     """

@@ -1,41 +1,111 @@
-"""The three kinds of vectors: what they are, and that they are sound before anything stores or searches them.
+"""The three kinds of vectors, and the checks that they pass before anything stores or searches them.
 
 ``dense`` is a float32 matrix, ``sparse`` a scipy `csr_array` whose columns are the terms of a vocabulary, and
-``sparse-embed`` the same with an embedding for each term of each text (:class:`~cderetrieval.types.TermEmbeddings`).
-scipy is imported by those who hold sparse vectors, so nothing here costs a dense index anything.
+``sparse-embed`` the same with an embedding for each term of each text (:class:`TermEmbeddings`). scipy is imported
+only where there are sparse vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from .errors import InputError, MismatchError
-from .types import Encoder, TermEmbeddings, Vectors
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 DENSE, SPARSE, SPARSE_EMBED = KINDS = ("dense", "sparse", "sparse-embed")
 # Rows whose numbers are checked at once.
 CHECKED = 4_096
 # Kinds of numpy's types that are real numbers: booleans, integers, floats.
 REAL = "biuf"
+Vectors: TypeAlias = "np.ndarray | csr_array | TermEmbeddings"
+
+
+@dataclass(frozen=True, eq=False)
+class TermEmbeddings:
+    """Sparse vectors whose every term carries an embedding: what a SparseEmbed encoder makes of n texts.
+
+    Attributes
+    ----------
+    weights
+        Term weights, scipy csr_array of shape (n, V), float32, columns ascending in each row and no zeros stored.
+    embeddings
+        Shape (weights.nnz, D), float32 (a store gives float16 back); row i belongs to ``weights.data[i]``.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> weights = csr_array(np.array([[0, 2, 1], [3, 0, 0]], dtype=np.float32))
+    >>> vectors = TermEmbeddings(weights, np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32))
+    >>> len(vectors), vectors.shape, vectors.take([1]).embeddings.tolist()
+    (2, (2, 3), [[1.0, 1.0]])
+    >>> TermEmbeddings.concatenate([vectors, vectors.take([0])]).shape
+    (3, 3)
+    """
+
+    weights: csr_array
+    embeddings: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) != self.weights.nnz:
+            raise InputError(
+                f"embeddings have shape {self.embeddings.shape}; ({self.weights.nnz}, D) is expected, one row for each "
+                "stored weight."
+            )
+
+    def __len__(self) -> int:
+        return int(self.weights.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Texts and size of the vocabulary, as of ``weights``."""
+        rows, columns = self.weights.shape
+        return int(rows), int(columns)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> TermEmbeddings:
+        """Those rows, in that order; positions, or one boolean for each row."""
+        from scipy.sparse import csr_array
+
+        wanted = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.empty(0, dtype=np.int64)
+        starts = self.weights.indptr[wanted].astype(np.int64)
+        counts = self.weights.indptr[wanted + 1] - starts
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        entries = spans(starts, counts)
+        weights = csr_array(
+            (self.weights.data[entries], self.weights.indices[entries], indptr.astype(self.weights.indptr.dtype)),
+            shape=(len(wanted), self.shape[1]),
+        )
+        return TermEmbeddings(weights, self.embeddings[entries])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[TermEmbeddings]) -> TermEmbeddings:
+        """All rows of all parts, which share a vocabulary and a size of embedding.
+
+        Raises
+        ------
+        InputError
+            If there is no part, or they differ in either.
+        """
+        from scipy.sparse import vstack
+
+        sizes = sorted({(part.shape[1], part.embeddings.shape[1]) for part in parts})
+        if len(sizes) != 1:
+            raise InputError(
+                f"term embeddings of {len(sizes)} shapes (vocabulary, size) cannot be joined: {sizes}; make them with "
+                "one encoder."
+            )
+        weights = vstack([part.weights for part in parts], format="csr")
+        return cls(weights, np.concatenate([part.embeddings for part in parts]))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the vectors of an encoder, a store or an index are.
-
-    Attributes
-    ----------
-    kind
-        ``"dense"``, ``"sparse"`` or ``"sparse-embed"``.
-    dimension
-        Length of a dense vector, size of the vocabulary of a sparse one.
-    embedding_size
-        Length of a term's embedding; 0 where terms have none.
-    """
+    """What the vectors of an encoder, a store or an index are."""
 
     kind: str
     dimension: int
@@ -48,8 +118,8 @@ class Layout:
         return cls(kind_of(vectors), int(vectors.shape[1]), int(size))
 
     @classmethod
-    def of_encoder(cls, encoder: Encoder) -> Layout:
-        """Layout of the vectors that an encoder makes."""
+    def of_encoder(cls, encoder: Any) -> Layout:
+        """Layout of the vectors that an `Encoder` makes."""
         return cls(encoder.kind, encoder.dimension, getattr(encoder, "embedding_size", 0))
 
     def __str__(self) -> str:
@@ -106,30 +176,9 @@ def spans(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def checked(vectors: Any, layout: Layout, what: str, first: int = 0) -> Vectors:
-    """Vectors of one layout in the form that everything downstream takes.
+    """Vectors as everything downstream takes them: float32, finite, terms ascending and without stored zeros.
 
-    Parameters
-    ----------
-    vectors
-        Any array or sparse matrix of numbers, or term embeddings.
-    layout
-        The kind that they must be, and the dimension or vocabulary.
-    what
-        What to call one of them in a message, ``"query"`` for example.
-    first
-        Number of the first row, for the message.
-
-    Returns
-    -------
-    numpy.ndarray, scipy.sparse.csr_array or TermEmbeddings
-        Shape (n, dimension), float32; terms ascend in each row, and no zero is stored.
-
-    Raises
-    ------
-    InputError
-        If they are of another kind or shape, or a number is not finite; the message names the row.
-    MismatchError
-        If sparse vectors have another vocabulary.
+    `what` names one of them in a message, such as ``"query"``; `first` is the number of the first row.
     """
     if layout.kind == DENSE:
         return dense_rows(vectors, layout.dimension, what, first)
@@ -154,13 +203,7 @@ def checked(vectors: Any, layout: Layout, what: str, first: int = 0) -> Vectors:
 
 
 def as_vectors(vectors: Any, what: str) -> Any:
-    """Vectors of any kind that have a shape: sparse ones and term embeddings as they are, all else an array of numbers.
-
-    Raises
-    ------
-    InputError
-        If they are no real numbers, or some are missing; the message says what they are.
-    """
+    """Make an array of numbers of anything that is not already a sparse matrix or `TermEmbeddings`."""
     if isinstance(vectors, TermEmbeddings) or hasattr(vectors, "tocsr"):
         return vectors
     try:
@@ -217,13 +260,7 @@ def _finite_rows(matrix: np.ndarray) -> np.ndarray:
 
 
 def canonical(matrix: Any, what: str = "sparse") -> Any:
-    """A sparse matrix of any format as csr_array, float32, terms ascending, each once, no zeros stored.
-
-    Raises
-    ------
-    InputError
-        If it holds no real numbers, or its arrays contradict each other or its shape.
-    """
+    """A sparse matrix of any format as csr_array, float32, terms ascending, each once, no zeros stored."""
     from scipy.sparse import csr_array
 
     _check_real(matrix.dtype, what)

@@ -45,13 +45,7 @@ class BeirCorpus:
 
 
 def splits(folder: str | Path) -> list[str]:
-    """Names of the splits that a folder has judgements for.
-
-    Raises
-    ------
-    InputError
-        If there are none.
-    """
+    """Names of the splits that a folder has judgements for."""
     return sorted(_qrels_files(as_path(folder)))
 
 

@@ -23,19 +23,7 @@ PARQUET = ".parquet"
 
 @dataclass(frozen=True)
 class Block:
-    """Some documents of a corpus.
-
-    Attributes
-    ----------
-    path
-        The file.
-    start
-        Where the block begins: a byte of the uncompressed lines, or a row of a Parquet file.
-    first
-        Number, from 1, of its first line or row.
-    rows
-        Number of its lines or rows.
-    """
+    """Some documents of a corpus."""
 
     path: str
     start: int
@@ -48,13 +36,7 @@ class Block:
 
 
 def corpus_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Files of a corpus: those named, and of a folder its ``corpus.jsonl`` (BEIR) or all JSONL and Parquet files.
-
-    Raises
-    ------
-    InputError
-        If a path does not exist, a file has another ending, or a folder holds no such file.
-    """
+    """Files of a corpus: those named, and of a folder its ``corpus.jsonl`` (BEIR) or all JSONL and Parquet files."""
     files: list[Path] = []
     for path in map(as_path, paths):
         found = [path]
@@ -81,8 +63,6 @@ def corpus_files(paths: Sequence[str | Path]) -> list[Path]:
 def cut(path: Path, rows: int) -> Iterator[Block]:
     r"""Blocks of a file, each of `rows` lines or rows but for the last.
 
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "corpus.jsonl"
     >>> _ = path.write_text('{"id": "a", "text": "owls"}\n{"id": "b", "text": "bees"}\n{"id": "c", "text": "ants"}')
@@ -100,13 +80,7 @@ def cut(path: Path, rows: int) -> Iterator[Block]:
 
 
 def read_block(block: Block, key: str = "id") -> Iterator[dict[str, Any]]:
-    """Documents of a block, as :func:`~cderetrieval.corpora.readers.read_documents` gives those of a file.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or a row has no value for `key`; the message names file and row.
-    """
+    """Documents of a block, as :func:`~cderetrieval.corpora.readers.read_documents` gives those of a file."""
     path = Path(block.path)
     if not path.exists():
         raise InputError(f"{path} does not exist, or not on this machine: every worker must see the corpus.")

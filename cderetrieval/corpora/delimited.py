@@ -28,13 +28,7 @@ QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 
 def read_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbers of the last lines of rows, and rows by the names in the first line.
-
-    Raises
-    ------
-    InputError
-        If a row has another number of columns than the first, two columns have one name, or quotes do not close.
-    """
+    """Numbers of the last lines of rows, and rows by the names in the first line."""
     # Python's limit of 131,072 characters is for a field; documents are longer
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
     names: list[str] | None = None

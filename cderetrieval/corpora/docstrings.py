@@ -59,17 +59,7 @@ class Docstring(NamedTuple):
 
 
 def source_docstrings(root: Path, module: str, skip: frozenset[str]) -> Iterator[Docstring]:
-    """Docstrings below a package folder (or of one file), in the order of their paths.
-
-    Parameters
-    ----------
-    root
-        Folder of the package, or the one file of a single-file module.
-    module
-        Its import name; "" for a folder of many modules, as the standard library is.
-    skip
-        Names of folders and files (without ending) that are left out, as tests.
-    """
+    """Docstrings below a package folder (or of one file), in the order of their paths."""
     paths = [root] if root.is_file() else sorted(root.rglob("*.py"))
     for path in paths:
         parts = () if root.is_file() else path.relative_to(root).with_suffix("").parts
@@ -139,8 +129,6 @@ def _string(node: ast.expr) -> str | None:
 def split_docstring(text: str) -> tuple[str, str] | None:
     """Summary and body as plain text, or None where they make no fair question and answer.
 
-    Examples
-    --------
     >>> split_docstring('''Find the longest run of equal values in a list.
     ...
     ...     Values are compared with ``==``, from left to right, and the first of several runs of

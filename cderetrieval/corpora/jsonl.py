@@ -73,13 +73,6 @@ def read_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = 
     """Line numbers (from 1) and lines, without their ends; blank lines are left out.
 
     Lines end at a newline only. `str.splitlines` would also cut at U+2028 and others that occur inside real text.
-
-    Parameters
-    ----------
-    path
-        The file.
-    offset, first, count
-        Start at this byte, which is where line `first` begins, and read `count` lines; all of the file by default.
     """
     with open_bytes(path) as file:
         with reading_lines(path, first - 1):
@@ -109,13 +102,7 @@ def refuse_controls(path: Path, number: int, line: str) -> None:
 def read_jsonl(
     path: Path, offset: int = 0, first: int = 1, count: int | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers (from 1) and the object on each line; `offset`, `first` and `count` as in :func:`read_lines`.
-
-    Raises
-    ------
-    InputError
-        If a line is no JSON object, or has two fields of one name.
-    """
+    """Line numbers (from 1) and the object on each line; `offset`, `first` and `count` as in :func:`read_lines`."""
     for number, row in read_json_lines(path, offset, first, count):
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: expected an object like {{...}}, found {shown(row)}.")

@@ -41,27 +41,6 @@ def known_item(
 ) -> Dataset:
     """Build a dataset whose queries are parts of the documents.
 
-    Parameters
-    ----------
-    documents
-        Mappings, as given to a retriever.
-    key
-        Field that identifies a document.
-    on
-        Text fields. With several, the first (a title) is the query and the others are the document. With one, its
-        first sentence is the query and the rest is the document.
-    n_queries
-        Most queries; fewer if fewer documents have a usable one.
-    seed
-        Which documents are asked for; the order of `documents` does not matter.
-
-    Raises
-    ------
-    InputError
-        If no document gives a query of three words and a rest of ten.
-
-    Examples
-    --------
     >>> text = "Tides follow the moon. Twice a day the sea rises and falls, on most coasts of the world."
     >>> dataset = known_item([{"id": 1, "text": text}], on="text")
     >>> dataset.name, dataset.queries

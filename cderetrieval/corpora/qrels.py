@@ -21,24 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_qrels(path: str | Path) -> Qrels:
-    """Read one file of judgements.
-
-    Parameters
-    ----------
-    path
-        Tab-, comma- or space-separated: query, document, grade; or query, iteration, document, grade.
-
-    Returns
-    -------
-    dict
-        Query id to document id to grade, in the order of the file.
-
-    Raises
-    ------
-    InputError
-        With file and line, if a line has another form, a grade is no whole number, or a pair is judged twice,
-        differently.
-    """
+    """Read one file of judgements."""
     path = as_path(path)
     qrels: Qrels = {}
     n_lines = 0

@@ -94,19 +94,7 @@ def read_parquet(
     columns: Sequence[str] | None = None,
     extra: str = "eval",
 ) -> Rows:
-    """Numbers (from 1) and rows of a Parquet file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    start, count
-        Read `count` rows after the first `start`; by default all.
-    columns
-        Read only those of these that there are.
-    extra
-        Which extra of this package pyarrow comes with.
-    """
+    """Numbers (from 1) and rows of a Parquet file."""
     number = start
     batches = _parquet_batches(path, start, None if count is None else start + count, columns, extra)
     while True:
@@ -150,13 +138,7 @@ def reading_parquet(path: Path, number: int = 0) -> AbstractContextManager[None]
 
 
 def open_parquet(path: Path, extra: str = "eval") -> Any:
-    """A pyarrow ParquetFile, within :func:`reading_parquet`; `extra` is what pyarrow is installed with.
-
-    Raises
-    ------
-    InputError
-        If two of its columns have one name: rows would hold the last.
-    """
+    """A pyarrow ParquetFile, within :func:`reading_parquet`; `extra` is what pyarrow is installed with."""
     try:
         import pyarrow.parquet as pq
     except ImportError as error:

@@ -1,8 +1,7 @@
 """The losses of sparsembed, with gradients everywhere: `Flops`, `FlopsScheduler`, `Ranking`.
 
-sparsembed clips its ranking loss to [0, 1], which leaves every batch above 1 without a gradient, and pulls FLOPS
-towards a threshold from both sides, which rewards sparse texts for growing dense. Here the ranking loss is the cross
-entropy that the papers have, and FLOPS are pushed down to the threshold and not below.
+sparsembed clips its ranking loss to [0, 1], which removes the gradient above 1, and pulls FLOPS towards a threshold
+from both sides. Here the ranking loss is the papers' cross entropy, and FLOPS are only pushed down to the threshold.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ class Flops(nn.Module):
     Each side is sum_j (mean_i w_ij)^2 (Paria et al. 2020, arXiv 2004.05665); queries and documents are not averaged
     together, since an index multiplies one with the other.
 
-    Examples
-    --------
     >>> queries, documents = torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 2.0]])
     >>> Flops()(queries, documents, documents, threshold=0.0)
     tensor(21.)
@@ -41,15 +38,7 @@ class Flops(nn.Module):
         negative_activations: Tensor,
         threshold: float = 10.0,
     ) -> Tensor:
-        """FLOPS above the threshold.
-
-        Parameters
-        ----------
-        anchor_activations, positive_activations, negative_activations
-            Term weights, shape (b, vocabulary) each.
-        threshold
-            FLOPS that a side may have; 0: the papers' regulariser.
-        """
+        """FLOPS above the threshold of term weights of shape (b, vocabulary)."""
         sides = (anchor_activations, torch.cat([positive_activations, negative_activations]))
         flops = [self._flops.compute_loss_from_embeddings(weights) for weights in sides]
         return torch.stack([torch.relu(side - threshold) for side in flops]).sum()
@@ -58,15 +47,6 @@ class Flops(nn.Module):
 class FlopsScheduler:
     """Weight of the FLOPS loss, which rises from 0 with the square of the step and then stays.
 
-    Parameters
-    ----------
-    weight
-        Where it ends.
-    steps
-        Steps until then.
-
-    Examples
-    --------
     >>> scheduler = FlopsScheduler(weight=1.0, steps=2)
     >>> weights = []
     >>> for _ in range(4):
@@ -95,8 +75,6 @@ class FlopsScheduler:
 class Ranking(nn.Module):
     """Cross entropy of each anchor's positive against its negatives.
 
-    Examples
-    --------
     >>> equal = Ranking()(torch.tensor([3.0]), torch.tensor([3.0]))
     >>> beaten = Ranking()(torch.tensor([0.0]), torch.tensor([5.0]))
     >>> round(float(equal), 4), round(float(beaten), 4)
@@ -104,14 +82,6 @@ class Ranking(nn.Module):
     """
 
     def forward(self, positive_scores: Tensor, negative_scores: Tensor) -> Tensor:
-        """Mean loss.
-
-        Parameters
-        ----------
-        positive_scores
-            Shape (b,).
-        negative_scores
-            Shape (b,), or (b, n) for n negatives of each.
-        """
+        """Mean loss of scores (b,) against negative scores (b,) or (b, n)."""
         scores = torch.cat([positive_scores[:, None], negative_scores.reshape(len(positive_scores), -1)], dim=1)
         return cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))

@@ -1,7 +1,6 @@
 """`Splade` and `SparsEmbed` as torch modules that take texts.
 
-Thin over :class:`cderetrieval.Splade` and :class:`cderetrieval.SparseEmbed`: `encoder()` gives the one that this module
-stands for, for a retriever, or to go on with the rest of the package.
+Thin over :class:`cderetrieval.Splade` and :class:`cderetrieval.SparseEmbed`, which `encoder()` returns.
 """
 
 from __future__ import annotations
@@ -25,17 +24,7 @@ _NO_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
 
 class Splade(nn.Module):
-    """SPLADE: texts to weights over the vocabulary.
-
-    Parameters
-    ----------
-    model_name_or_path
-        Directory or hub name.
-    tokenizer, model
-        In its place: a masked language model and its tokenizer.
-    device
-        Where to compute; None: the best there is, or where the model is.
-    """
+    """SPLADE: texts to weights over the vocabulary."""
 
     _encoder: type[SpladeEncoder] = SpladeEncoder
     k_tokens: int | None = None
@@ -76,23 +65,9 @@ class Splade(nn.Module):
         k_tokens: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        """Activations of texts, with gradients.
+        """Term weights of texts, ``{"sparse_activations": (n, vocabulary)}``, with gradients.
 
-        Parameters
-        ----------
-        texts
-            Texts.
-        truncation, padding, max_length
-            Of the tokenizer; max_length None: that of the model, at most 256.
-        k_tokens
-            Keep so many terms of each text, the heaviest; None: all.
-        kwargs
-            More arguments of the tokenizer.
-
-        Returns
-        -------
-        dict
-            ``"sparse_activations"``, shape (n, vocabulary).
+        `k_tokens` keeps the heaviest terms of each text; other arguments are the tokenizer's.
         """
         check_k_tokens(k_tokens, self.dimension)
         features = self._features(texts, truncation=truncation, padding=padding, max_length=max_length, **kwargs)
@@ -133,17 +108,7 @@ class Splade(nn.Module):
         k_tokens: int = 96,
         **kwargs: Any,
     ) -> list[str]:
-        """Activated terms of each text, the heaviest first, as one string.
-
-        Parameters
-        ----------
-        sparse_activations
-            From `encode`, whose other outputs may be passed too.
-        clean_up_tokenization_spaces, skip_special_tokens
-            Of the tokenizer.
-        k_tokens
-            Most terms of a text.
-        """
+        """Activated terms of each text, the heaviest first, as one string."""
         del kwargs
         check_k_tokens(k_tokens, self.dimension)
         decoded = []
@@ -186,17 +151,7 @@ class Splade(nn.Module):
 
 
 class SparsEmbed(Splade):
-    """SparseEmbed: texts to weighted terms with contextual embeddings.
-
-    Parameters
-    ----------
-    model_name_or_path, tokenizer, model, device
-        As for :class:`Splade`.
-    embedding_size
-        Of a term; None: that of the saved model, else 64.
-    k_tokens
-        Most terms of a text.
-    """
+    """SparseEmbed: texts to weighted terms with contextual embeddings."""
 
     _encoder = SparseEmbed
 
@@ -222,14 +177,9 @@ class SparsEmbed(Splade):
         k_tokens: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        """Activations and embeddings of texts, with gradients; arguments as of :meth:`Splade.forward`.
+        """As :meth:`Splade.forward`, and ``"activations"``, term ids (n, k), with their ``"embeddings"`` (n, k, size).
 
-        Returns
-        -------
-        dict
-            ``"activations"``, the ids of each text's terms (n, k); ``"embeddings"`` (n, k, embedding_size);
-            ``"sparse_activations"`` (n, vocabulary), zero for all other terms. Where a text has fewer than k terms, the
-            activation of the rest is zero.
+        Where a text has fewer than k terms, the activation of the rest is zero.
         """
         check_k_tokens(k_tokens, self.dimension)
         features = self._features(texts, truncation=truncation, padding=padding, max_length=max_length, **kwargs)

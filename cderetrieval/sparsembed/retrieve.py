@@ -1,6 +1,7 @@
 """`SpladeRetriever` and `SparsEmbedRetriever`: :class:`~cderetrieval.Retriever` with the arguments of sparsembed.
 
-`retriever` is the Retriever underneath: it removes, saves and loads.
+The attribute `retriever` is the Retriever underneath: it removes, saves and loads. `batch_size` is accepted and not
+used, since batches are cut by their number of tokens; `k_tokens=None` is the number that the model was made with.
 """
 
 from __future__ import annotations
@@ -11,23 +12,11 @@ from typing import Any, Self
 
 from ..documents import document_rows
 from ..retrieval.retriever import Retriever
-from .model import SparsEmbed, Splade
+from .model import Splade
 
 
 class SpladeRetriever:
-    """Search with a SPLADE model.
-
-    Parameters
-    ----------
-    key
-        Field of a document's id.
-    on
-        Fields of its text, joined by spaces.
-    model
-        The model.
-    tokenizer_parallelism
-        Value of the environment variable ``TOKENIZERS_PARALLELISM``.
-    """
+    """Search with a SPLADE model."""
 
     def __init__(self, key: str, on: str | Sequence[str], model: Splade, tokenizer_parallelism: str = "false") -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = tokenizer_parallelism
@@ -46,19 +35,7 @@ class SpladeRetriever:
         k_tokens: int | None = 256,
         **kwargs: Any,
     ) -> Self:
-        """Add documents; one whose id is there already replaces it.
-
-        Parameters
-        ----------
-        documents
-            Dictionaries with the key and the text fields; those without any text are left out.
-        batch_size
-            Unused: batches are cut by their number of tokens.
-        k_tokens
-            Most terms of a document; None: as many as the model was made with.
-        kwargs
-            Unused, as in the original.
-        """
+        """Add documents, each with at most `k_tokens` terms; equal ids replace, and those without text are left out."""
         del batch_size, kwargs
         rows = list(document_rows(documents, self.key, self.on, skip_empty=True))
         vectors = self.encoder.encode([text for _, text, _ in rows], prompt_name="document", k_tokens=k_tokens)
@@ -68,25 +45,7 @@ class SpladeRetriever:
     def __call__(
         self, q: str | Sequence[str], k: int = 100, batch_size: int = 3, k_tokens: int | None = 256
     ) -> list[list[dict[str, Any]]]:
-        """Search.
-
-        Parameters
-        ----------
-        q
-            One query or a list of them.
-        k
-            Most documents for each.
-        batch_size
-            Unused: batches are cut by their number of tokens.
-        k_tokens
-            Most terms of a query; None: as many as the model was made with.
-
-        Returns
-        -------
-        list
-            For each query a list of ``{key: id, "similarity": score}``, best first; documents that share no term with
-            the query are not in it.
-        """
+        """Hits ``{key: id, "similarity": score}`` of each query, best first; each shares a term with it."""
         del batch_size
         queries = [q] if isinstance(q, str) else list(q)
         vectors = self.encoder.encode(queries, prompt_name="query", k_tokens=k_tokens)
@@ -97,20 +56,7 @@ class SpladeRetriever:
 
 
 class SparsEmbedRetriever(SpladeRetriever):
-    """Search with a SparsEmbed model: candidates by their terms, scores by the terms' embeddings.
-
-    Parameters
-    ----------
-    key, on, tokenizer_parallelism
-        As for :class:`SpladeRetriever`.
-    model
-        The model.
-    """
-
-    def __init__(
-        self, key: str, on: str | Sequence[str], model: SparsEmbed, tokenizer_parallelism: str = "false"
-    ) -> None:
-        super().__init__(key, on, model, tokenizer_parallelism)
+    """Search with a SparsEmbed model: candidates by their terms, scores by the terms' embeddings."""
 
     def add(
         self,

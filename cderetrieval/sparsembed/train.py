@@ -1,7 +1,6 @@
-"""The training steps of sparsembed: `train_splade` and `train_sparsembed`, for loops of one's own.
+"""The training steps of sparsembed, `train_splade` and `train_sparsembed`: one call is one step of the optimizer.
 
-One call is one step of the optimizer. Whole runs, with batches, checkpoints, evaluation and gradient caching, are
-recipes: see :mod:`cderetrieval.training`.
+Whole runs, with checkpoints, evaluation and gradient caching, are recipes of :mod:`cderetrieval.training`.
 """
 
 from __future__ import annotations
@@ -32,37 +31,10 @@ def train_splade(
     threshold_flops: float = 10,
     **kwargs: Any,
 ) -> Losses:
-    """Train a SPLADE model on one batch of triples.
+    """Train a SPLADE model on one batch of triples; returns the losses without their weights.
 
-    Parameters
-    ----------
-    model
-        The model; its mode (``train()`` or ``eval()``) stays as it is.
-    optimizer
-        Of its parameters; gradients are zero afterwards.
-    anchor, positive, negative
-        Queries, and for each a document that answers it and one that does not.
-    flops_loss_weight, sparse_loss_weight
-        Weights of the two losses.
-    in_batch_negatives
-        Take the positives of the other queries of the batch for negatives too.
-    threshold_flops
-        FLOPS that queries and documents may have, see :class:`~cderetrieval.sparsembed.losses.Flops`.
-    kwargs
-        More arguments of the model.
+    A loss that is not finite, and anchors without active terms, raise `TrainingError` and change nothing.
 
-    Returns
-    -------
-    dict
-        ``"sparse"`` and ``"flops"``, the two losses without their weights.
-
-    Raises
-    ------
-    TrainingError
-        If a loss is not finite, or the anchors have no active terms left; nothing was changed then.
-
-    Examples
-    --------
     >>> from cderetrieval.sparsembed.model import Splade
     >>> from cderetrieval.testing import tiny_splade
     >>> model = Splade(model=tiny_splade().model)
@@ -73,7 +45,7 @@ def train_splade(
     outputs = [model(texts, **kwargs) for texts in (anchor, positive, negative)]
     weights = [output["sparse_activations"] for output in outputs]
     losses = {
-        "sparse": _rank(*_sparse_scores(*weights), in_batch_negatives),
+        "sparse": _sparse_loss(*weights, in_batch_negatives),
         "flops": Flops()(*weights, threshold=threshold_flops),
     }
     return _step(optimizer, losses, {"sparse": sparse_loss_weight, "flops": flops_loss_weight}, weights[0])
@@ -92,38 +64,22 @@ def train_sparsembed(
     in_batch_negatives: bool = False,
     threshold_flops: float = 10,
 ) -> Losses:
-    """Train a SparseEmbed model on one batch of triples; other arguments and errors as of :func:`train_splade`.
-
-    Parameters
-    ----------
-    model, optimizer, anchor, positive, negative, flops_loss_weight, in_batch_negatives, threshold_flops
-        As for :func:`train_splade`.
-    k_tokens
-        Terms of each text, the heaviest.
-    sparse_loss_weight, dense_loss_weight
-        Weights of the ranking losses by term weights and by term embeddings.
-
-    Returns
-    -------
-    dict
-        ``"dense"``, ``"sparse"`` and ``"flops"``, the losses without their weights.
-    """
+    """Train a SparseEmbed model on one batch of triples; each text keeps its `k_tokens` heaviest terms."""
     outputs = [model(texts, k_tokens=min(k_tokens, model.dimension)) for texts in (anchor, positive, negative)]
     weights = [output["sparse_activations"] for output in outputs]
     terms = [terms_of(output) for output in outputs]
     dense = all_pairs_scores(terms[0], terms[1]), pairwise_scores(terms[0], terms[2])
     losses = {
         "dense": _rank(*dense, in_batch_negatives),
-        "sparse": _rank(*_sparse_scores(*weights), in_batch_negatives),
+        "sparse": _sparse_loss(*weights, in_batch_negatives),
         "flops": Flops()(*weights, threshold=threshold_flops),
     }
     factors = {"dense": dense_loss_weight, "sparse": sparse_loss_weight, "flops": flops_loss_weight}
     return _step(optimizer, losses, factors, weights[0])
 
 
-def _sparse_scores(anchors: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of all anchors with all positives (b, b), and of each with its negative (b,)."""
-    return anchors @ positives.T, (anchors * negatives).sum(dim=1)
+def _sparse_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, in_batch_negatives: bool) -> Tensor:
+    return _rank(anchors @ positives.T, (anchors * negatives).sum(dim=1), in_batch_negatives)
 
 
 def _rank(scores: Tensor, negative_scores: Tensor, in_batch_negatives: bool) -> Tensor:

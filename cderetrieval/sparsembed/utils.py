@@ -31,24 +31,6 @@ def iter(
 ) -> Iterator[tuple[list[str], list[str], list[str]]]:
     """Batches of triples, epoch after epoch.
 
-    Parameters
-    ----------
-    X
-        Triples (anchor, positive, negative); left as they are.
-    epochs
-        How often all of them are given.
-    batch_size
-        Triples in a batch; the last of an epoch may have fewer.
-    shuffle
-        Whether each epoch has another order, from the state of the `random` module.
-
-    Yields
-    ------
-    tuple
-        Anchors, positives and negatives of a batch.
-
-    Examples
-    --------
     >>> list(iter([("owl", "bird", "car"), ("bee", "insect", "house")], epochs=1, batch_size=3, shuffle=False))
     [(['owl', 'bee'], ['bird', 'insect'], ['car', 'house'])]
     """
@@ -75,26 +57,7 @@ def batchify(X: Sequence[T], batch_size: int, desc: str = "", tqdm_bar: bool = T
 def load_beir(
     dataset_name: str, split: str = "test"
 ) -> tuple[list[dict[str, str]], dict[str, str], dict[str, dict[str, int]]]:
-    """Load a BEIR data set.
-
-    Parameters
-    ----------
-    dataset_name
-        A folder, or a name such as ``"scifact"``: then the folder ``evaluation_datasets/scifact``, which is downloaded
-        where it is not there.
-    split
-        Which judgements.
-
-    Returns
-    -------
-    tuple
-        Documents ``{"id", "title", "text"}``; query id to text; query id to document id to grade.
-
-    Raises
-    ------
-    InputError
-        If it is not there and cannot be downloaded.
-    """
+    """Documents, queries and qrels of a BEIR folder, or of a data set by name, downloaded where it is not there."""
     folders = [as_path(dataset_name), FOLDER / dataset_name]
     folder = next((folder for folder in folders if (folder / "qrels").is_dir()), None)
     dataset = read_beir(folder or _download(dataset_name), split, missing="skip")
@@ -103,7 +66,7 @@ def load_beir(
 
 def _download(name: str) -> Path:
     if not name.replace("-", "").replace("_", "").isalnum():
-        raise InputError(f"{name!r} is no folder with qrels, and no name of a BEIR data set.")
+        raise InputError(f"{name!r} is neither a folder with qrels nor the name of a BEIR data set.")
     try:
         from beir.util import download_and_unzip
     except ImportError as error:
@@ -126,29 +89,7 @@ def evaluate(
     k_tokens: int = 96,
     metrics: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Search for all queries and score the answers.
-
-    Parameters
-    ----------
-    retriever
-        A retriever with the documents in it.
-    batch_size
-        Passed to it.
-    qrels, queries
-        From :func:`load_beir`.
-    k
-        Documents asked for each query.
-    k_tokens
-        Most terms of a query.
-    metrics
-        ``ndcg``, ``map``, ``recall``, ``mrr``, ``precision``, ``hits`` (relevant documents found) or ``hit_rate``
-        (whether there is one), each also with a cut-off such as ``ndcg@10``, at most `k`. None given: nDCG@10 and hits.
-
-    Returns
-    -------
-    dict
-        Metric to its mean over the queries; one that finds nothing counts 0.
-    """
+    """Mean of each metric over the queries: ndcg, map, recall, mrr, precision, hits or hit_rate, each also ``@cut``."""
     wanted = list(dict.fromkeys(metrics)) or list(DEFAULT_METRICS)
     parsed = [_parse(metric, k) for metric in wanted]
     answers = retriever(q=list(queries.values()), k=k, batch_size=batch_size, k_tokens=k_tokens)
@@ -161,7 +102,6 @@ def evaluate(
 
 
 def _parse(metric: str, k: int) -> tuple[str, int]:
-    """Name and cut-off of a metric."""
     name, _, cut = metric.lower().partition("@")
     if name not in _SAME or (cut and not (cut.isdecimal() and int(cut) >= 1)):
         raise InputError(f"metric {metric!r} is unknown; use {', '.join(_SAME)}, each also with a cut-off: ndcg@10.")

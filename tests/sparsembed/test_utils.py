@@ -66,7 +66,7 @@ def test_what_is_not_there_is_downloaded_where_it_was_looked_for(folder, monkeyp
     assert asked == [(utils.URL.format("scifact"), "evaluation_datasets")]
     with pytest.raises(InputError, match=r"nothing.zip was not downloaded \(no network\)"):
         utils.load_beir("nothing")
-    with pytest.raises(InputError, match="is no folder with qrels"):
+    with pytest.raises(InputError, match="neither a folder with qrels"):
         utils.load_beir("../secrets")
 
 
