@@ -263,13 +263,7 @@ def neutral_sentences() -> list[str]:
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """Texts of a context file: one a line, or in JSONL the fields ``title`` and ``text`` of one object a line.
-
-    Raises
-    ------
-    ContextError
-        If there is no such file, or a line cannot be read; the message names it.
-    """
+    """Texts of a context file: one a line, or in JSONL the fields ``title`` and ``text`` of one object a line."""
     path = as_path(path)
     try:
         # Not splitlines(): a document may hold U+2028, a form feed, and other characters that end a line there.

@@ -42,15 +42,6 @@ class Drift:
 def measure_drift(context: np.ndarray, fresh: np.ndarray, *, seed: int = 0) -> Drift:
     """Compare the context's embeddings with those of a fresh sample.
 
-    Parameters
-    ----------
-    context, fresh
-        Shape (J, H) and (M, H), first-stage embeddings.
-    seed
-        Of the relabellings.
-
-    Examples
-    --------
     >>> rng = np.random.default_rng(0)
     >>> a, b = rng.normal(size=(64, 8)), rng.normal(size=(64, 8))
     >>> measure_drift(a, b).stale, measure_drift(a, b + 1).stale

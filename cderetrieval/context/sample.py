@@ -28,15 +28,6 @@ def sample_key(text: str, seed: int) -> int:
 class Sampler:
     """Collects the sample while the corpus streams by.
 
-    Parameters
-    ----------
-    size
-        Number of texts to keep.
-    seed
-        Another seed gives another sample.
-
-    Examples
-    --------
     >>> sampler = Sampler(size=2)
     >>> for name, text in [("a", "ants"), ("b", "bees"), ("c", "ants"), ("d", "deer")]:
     ...     sampler.offer(name, text)

@@ -29,8 +29,6 @@ TEXTS, FILE, READY = "texts", "file", "context"
 class ContextSpec:
     """Where a context comes from; made by :meth:`parse`.
 
-    Examples
-    --------
     >>> ContextSpec.parse(None) == ContextSpec.parse("null"), ContextSpec.parse("own").is_own
     (True, True)
     """
@@ -42,13 +40,7 @@ class ContextSpec:
 
     @classmethod
     def parse(cls, given: ContextLike | ContextSpec) -> ContextSpec:
-        """Parse what a user wrote.
-
-        Raises
-        ------
-        ContextError
-            If it is neither a known word, a file, texts nor a context.
-        """
+        """Parse what a user wrote."""
         if isinstance(given, ContextSpec):
             return given
         if given is None:
@@ -97,13 +89,7 @@ class ContextSpec:
         size: int | None = None,
         show_progress: bool = False,
     ) -> Context:
-        """Make the context; `pool` (ids and texts, or a sampler that has seen them) is read for ``"own"`` alone.
-
-        Raises
-        ------
-        ContextError
-            If there is no text to sample from, or a ready context was made by another model.
-        """
+        """Make the context; `pool` (ids and texts, or a sampler that has seen them) is read for ``"own"`` alone."""
         options: dict[str, Any] = {"seed": seed, "size": size, "show_progress": show_progress}
         if self.source == NULL:
             return Context.null(model)

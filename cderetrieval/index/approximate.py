@@ -27,23 +27,7 @@ def approximate_search(
     engine: Any,
     factor: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, float64, and positions, int64, both of shape (q, k), best first; short rows end in -inf and -1.
-
-    Parameters
-    ----------
-    index
-        A trained and filled FAISS index; `engine` is the same, or its copy on a GPU.
-    queries
-        Shape (q, dimension), float32.
-    k
-        Answers for each query.
-    breadth
-        How widely to look; more widely where that finds fewer than k.
-    selector
-        A FAISS IDSelector of the live rows, or `None` where none is removed.
-    factor
-        What the vectors of the index were multiplied with.
-    """
+    """Scores, float64, and positions, int64, both of shape (q, k), best first; short rows end in -inf and -1."""
     ip = index.metric_type == faiss.METRIC_INNER_PRODUCT
     long = near_one(lengths(queries)) if ip else np.full(len(queries), 1 / factor)
     probes = (queries / long[:, None]).astype(np.float32)

@@ -21,20 +21,6 @@ LEAST = 5e-324
 def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best scores above zero.
 
-    Parameters
-    ----------
-    scores
-        Shape (n,), float64.
-    k
-        How many; fewer come back where fewer are above zero.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Settled scores (:mod:`.scores`), and their positions; best first, equal ones by position.
-
-    Examples
-    --------
     >>> best(np.array([0.5, 0.0, 2.0, 0.5]), k=2)
     (array([2. , 0.5]), array([2, 0]))
     """

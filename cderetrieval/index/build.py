@@ -60,15 +60,7 @@ def fill(
     recall_target: float,
     seed: int,
 ) -> Built:
-    """Train `index` where it needs that, add the vectors of `seqs` in order, and tune it.
-
-    Raises
-    ------
-    InputError
-        If a vector is not finite or has another dimension.
-    StoreError
-        If `vectors` lacks one of `seqs`.
-    """
+    """Train `index` where it needs that, add the vectors of `seqs` in order, and tune it."""
     own, queries = train(index, seqs, vectors, seed)
     filled = pour(index, select(vectors(), seqs, _check(index)), queries, metric=metric)
     return settle(index, own, queries, filled, recall_target)
@@ -76,18 +68,12 @@ def fill(
 
 @dataclass(frozen=True)
 class Filled:
-    """What was seen of the vectors while they were added.
+    """What was seen of the vectors while they were added."""
 
-    Attributes
-    ----------
-    scores, near
-        Of each query the scores and positions of its nearest vectors, both of shape (q, at most DEPTH + 1).
-    largest_norm
-        Length of the longest vector.
-    """
-
+    # Of each query the scores and positions of its nearest vectors, both of shape (q, at most DEPTH + 1).
     scores: np.ndarray
     near: np.ndarray
+    # Length of the longest vector.
     largest_norm: float
 
     @classmethod

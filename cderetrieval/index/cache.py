@@ -24,24 +24,7 @@ INDEX, NUMBERS = "index.faiss", "index.safetensors"
 
 
 def save(index: FaissIndex, directory: str | Path, *, epoch: int, generation: int, fingerprint: str) -> str:
-    """Write an index into a directory, each file whole or not at all.
-
-    Parameters
-    ----------
-    index
-        The index.
-    directory
-        Where; made if it is not there.
-    epoch, generation
-        Of the store whose vectors the index holds.
-    fingerprint
-        Of the encoder that made them.
-
-    Returns
-    -------
-    str
-        Digest of what was written, to be kept in the store: only an index whose digest it holds is believed.
-    """
+    """Write an index into a directory, each file whole or not at all."""
     folder = Path(directory)
     state = index.state()
     mode = cache_mode(folder)

@@ -42,13 +42,7 @@ NAMES = [field.name for field in fields(Candidates)]
 
 
 def visible(segments: Sequence[Segment], mask: np.ndarray | None) -> list[Part]:
-    """Segments with what is not to be found in them: the removed, and what a mask over all others leaves out.
-
-    Raises
-    ------
-    InputError
-        If the mask is not one boolean for each document that can be found.
-    """
+    """Segments with what is not to be found in them: the removed, and what a mask over all others leaves out."""
     count = sum(segment.count for segment in segments)
     if mask is not None and (np.shape(mask) != (count,) or np.asarray(mask).dtype != bool):
         raise InputError(f"mask has shape {np.shape(mask)}; one boolean for each of {count} documents is expected.")
@@ -82,19 +76,7 @@ def first_stage(parts: Sequence[Part], terms: np.ndarray, factors: np.ndarray, k
 def rescored(
     parts: Sequence[Part], found: Candidates, terms: np.ndarray, embeddings: np.ndarray, vocabulary: int, k: int
 ) -> Candidates:
-    """The k best of some candidates by the embeddings of the terms that they share with a query.
-
-    Parameters
-    ----------
-    parts, found
-        What :func:`first_stage` searched and found.
-    terms, embeddings
-        Terms of the query, and the embedding of each, shape (q, D).
-    vocabulary
-        Number of terms there are.
-    k
-        How many to return.
-    """
+    """The k best of some candidates by the embeddings of the terms that they share with a query."""
     place = np.full(vocabulary, -1, dtype=np.int32)
     place[terms] = np.arange(len(terms))
     scores = np.zeros(len(found.seqs))

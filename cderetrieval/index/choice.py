@@ -25,18 +25,6 @@ GPU_FLAT_LIMIT = 1_000_000
 def choose_factory(n: int, dimension: int, *, gpu: bool = False) -> str:
     """FAISS factory string for `n` vectors.
 
-    Parameters
-    ----------
-    n
-        Live vectors.
-    dimension
-        Their length; one bit a dimension says too little of short ones (at 32, RaBitQ needs 40 candidates for each
-        answer, at 64 only 10), so those below 64 keep 8-bit codes.
-    gpu
-        Whether the search runs on a GPU.
-
-    Examples
-    --------
     >>> [choose_factory(n, 384) for n in (1_000, 200_000, 1_000_000)]
     ['Flat', 'IVF1024,RaBitQ,Refine(SQ8)', 'IVF2048,RaBitQ,Refine(SQ8)']
     """

@@ -27,20 +27,7 @@ class Index(Protocol):
 
 
 def new_index(layout: Layout, factory: str) -> Index:
-    """An empty index.
-
-    Parameters
-    ----------
-    layout
-        Of the vectors that it will hold.
-    factory
-        ``"auto"`` or a FAISS factory string.
-
-    Raises
-    ------
-    ConfigError
-        If FAISS does not know the factory string, or the vectors are sparse, for which FAISS has no index.
-    """
+    """An empty index."""
     if layout.kind == DENSE:
         from .faiss import FaissIndex
 
@@ -84,17 +71,7 @@ def load_index(
 def open_lexical(
     directory: Path | None, model: Any, *, epoch: int, fingerprint: str | None, digest: str | None
 ) -> Index:
-    """The index of words that :func:`save_index` left, where it fits the store; else an empty one.
-
-    Parameters
-    ----------
-    directory
-        Where; None: nowhere.
-    model
-        Cuts texts into words, see :class:`~.lexical.WordModel`.
-    epoch, fingerprint, digest
-        What the store says of the saved index.
-    """
+    """The index of words that :func:`save_index` left, where it fits the store; else an empty one."""
     from . import lexical_cache
     from .lexical import LexicalIndex
 

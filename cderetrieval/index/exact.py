@@ -25,27 +25,6 @@ def exact_search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nearest rows of a matrix.
 
-    Parameters
-    ----------
-    matrix
-        Vectors, shape (n, dimension).
-    queries
-        Queries, shape (q, dimension).
-    k
-        How many rows for each query; fewer come back where there are fewer.
-    live
-        Which rows may be found, booleans, shape (n,); all of them by default.
-    metric
-        ``"ip"`` or ``"l2"``.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Scores, float32 (float64 where that does not hold them), and row numbers, int64, both of shape
-        (q, min(k, live rows)), best first.
-
-    Examples
-    --------
     >>> exact_search(np.eye(3), np.array([[0.1, 0.9, 0.1]]), k=3)
     (array([[0.9, 0.1, 0.1]], dtype=float32), array([[1, 0, 2]]))
     """

@@ -43,26 +43,6 @@ GROWTH = 2.0
 class FaissIndex:
     """Nearest neighbours of dense vectors, by number.
 
-    Parameters
-    ----------
-    dimension
-        Length of the vectors.
-    factory
-        ``"auto"`` (see :mod:`.choice`) or a FAISS factory string (:mod:`.kinds`). An approximate type is used from 39
-        vectors a list (256 without lists) on; below that the search is exact.
-    metric
-        ``"ip"`` (the cosine of unit vectors) or ``"l2"``.
-    recall_target
-        Recall@10 that an approximate index is tuned to.
-    vectors
-        Gives all vectors again, in chunks of (seqs, matrix), for a rebuild; `sync` sets it too.
-    device
-        ``"auto"``, ``"cpu"`` or ``"gpu"``.
-    seed
-        Of the training and tuning samples. The same seed gives the same index (HNSW: if built by one thread).
-
-    Examples
-    --------
     >>> import numpy as np
     >>> index = FaissIndex(3)
     >>> index.add([1, 2, 5], np.eye(3, dtype=np.float32))
@@ -172,13 +152,7 @@ class FaissIndex:
         return self._seqs[self._alive]
 
     def add(self, seqs: Sequence[int] | np.ndarray, vectors: np.ndarray) -> None:
-        """Append vectors; the first ones decide the type of the index.
-
-        Raises
-        ------
-        InputError
-            If a vector is not finite or has another dimension, or the numbers do not grow. Nothing is then added.
-        """
+        """Append vectors; the first ones decide the type of the index."""
         matrix = dense_rows(vectors, self.dimension, "document")
         numbers = rising(seqs, len(matrix), int(self._seqs[-1]) if len(self._seqs) else -1)
         if not len(self._seqs):
@@ -187,13 +161,7 @@ class FaissIndex:
             raise InputError(f"a vector is too long to be held in {self._factory}; use 'Flat'.")
 
     def remove(self, seqs: Sequence[int] | np.ndarray) -> int:
-        """Hide vectors from all further searches; numbers that are not there are ignored.
-
-        Returns
-        -------
-        int
-            How many were hidden. The index is rebuilt once more than a fifth is, if it can read the vectors again.
-        """
+        """Hide vectors from all further searches; numbers that are not there are ignored."""
         numbers = np.unique(np.asarray(seqs, dtype=np.int64))
         before = self.count
         self._bury(np.isin(self._seqs, numbers, assume_unique=True))
@@ -212,17 +180,7 @@ class FaissIndex:
     def build(
         self, seqs: np.ndarray, vectors: Callable[[], Chunks], filler: Callable[..., Built] | None = None
     ) -> None:
-        """Hold exactly these vectors.
-
-        Parameters
-        ----------
-        seqs
-            Their numbers, ascending.
-        vectors
-            Gives them, in order, in chunks of (seqs, matrix); called more than once.
-        filler
-            Trains, fills and tunes an index, in place of :func:`~cderetrieval.index.build.fill`.
-        """
+        """Hold exactly these vectors."""
         factory = self._plan(len(seqs))
         try:
             index, built, scale = self._filled(factory, seqs, vectors, filler or fill)
@@ -242,21 +200,7 @@ class FaissIndex:
         return index, filler(index, seqs, scaled, metric=self.metric, recall_target=target, seed=seed), scaled.factor
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
-        """Make the index hold exactly these numbers, with as little work as possible.
-
-        Parameters
-        ----------
-        live_seqs
-            All numbers of the store, ascending.
-        vectors_after
-            Gives the vectors above a number, in order, in chunks (``Store.iter_vectors``); -1 for all of them. It is
-            kept for rebuilds.
-
-        Raises
-        ------
-        StoreError
-            If a live number has no vector.
-        """
+        """Make the index hold exactly these numbers, with as little work as possible."""
         live = np.asarray(live_seqs, dtype=np.int64)
         self._vectors = lambda: vectors_after(-1)
         if self._must_rebuild(live):
@@ -272,26 +216,7 @@ class FaissIndex:
                 return self.build(live, self._vectors)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest vectors of each query.
-
-        Parameters
-        ----------
-        queries
-            Shape (q, dimension).
-        k
-            Answers wanted for each; more than there are is fine.
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            Scores, float32 (float64 where that does not hold them), and numbers, int64, of shape (q, min(k, count)),
-            best first. Where an approximate index finds fewer, the row ends in -inf and -1.
-
-        Raises
-        ------
-        InputError
-            If k is not positive, or a query is not finite or has another dimension.
-        """
+        """Nearest vectors of each query."""
         matrix = dense_rows(queries, self.dimension, "query")
         if k <= 0:
             raise InputError(f"k={k} must be 1 or more.")

@@ -41,27 +41,7 @@ def flat_search(
     largest_norm: float,
     searcher: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, float64, and positions, int64, of the k nearest rows, both of shape (q, k); k is at most the live rows.
-
-    Parameters
-    ----------
-    index
-        A FAISS IndexFlat.
-    queries
-        Shape (q, dimension), float32.
-    k
-        Answers for each query.
-    alive
-        Which rows may be found, booleans, shape (ntotal,); `dead` of them may not, and `selector` says the same.
-    dead
-        Number of rows that are removed.
-    selector
-        A FAISS IDSelector of the live rows, or `None` where none is removed.
-    largest_norm
-        No vector of the index is longer.
-    searcher
-        A copy of the index, on a GPU for example, that finds the first candidates faster.
-    """
+    """Scores, float64, and positions, int64, of the k nearest rows, both of shape (q, k)."""
     metric = "ip" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2"
     vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
     scale = scale_of(lengths(queries), largest_norm, metric)

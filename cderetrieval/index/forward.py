@@ -23,23 +23,15 @@ with np.errstate(invalid="ignore"):
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """Terms and embeddings of documents.
+    """Terms and embeddings of documents."""
 
-    Attributes
-    ----------
-    starts
-        Where each document's terms begin, and where the last's end, shape (n + 1,), int64.
-    terms
-        Terms, ascending in each document, shape (nnz,), int32.
-    embeddings
-        Embedding of each of them, shape (nnz, D), float16.
-    guard
-        Of the file that both lie in; None where they lie in memory.
-    """
-
+    # Where each document's terms begin, and where the last's end, shape (n + 1,), int64.
     starts: np.ndarray
+    # Terms, ascending in each document, shape (nnz,), int32.
     terms: np.ndarray
+    # Embedding of each of them, shape (nnz, D), float16.
     embeddings: np.ndarray
+    # Of the file that both lie in; None where they lie in memory.
     guard: Guard | None = None
 
     @classmethod
@@ -71,22 +63,7 @@ class Forward:
         )
 
     def similarities(self, rows: np.ndarray, place: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
-        """Similarity of some documents to one query.
-
-        Parameters
-        ----------
-        rows
-            Positions of the documents, shape (m,).
-        place
-            For each term of the vocabulary its position among the query's, or -1, shape (V,).
-        embeddings
-            Embeddings of the query's terms, shape (q, D).
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (m,), float64.
-        """
+        """Similarity of some documents to one query."""
         if self.guard is not None:
             self.guard.check(rows)
         counts = self.starts[rows + 1] - self.starts[rows]

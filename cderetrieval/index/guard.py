@@ -29,17 +29,7 @@ def _checksum(part: int, starts: np.ndarray, arrays: Sequence[np.ndarray]) -> in
 
 
 class Guard:
-    """Checks parts of arrays that lie in a file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    starts, arrays
-        Part i is entries ``starts[i]`` to ``starts[i + 1]`` of each array.
-    expected
-        What :func:`checksums` gave when the file was written.
-    """
+    """Checks parts of arrays that lie in a file."""
 
     def __init__(self, path: Path, starts: np.ndarray, arrays: Sequence[np.ndarray], expected: np.ndarray) -> None:
         self.path = path
@@ -48,13 +38,7 @@ class Guard:
         self._unseen = np.diff(starts) > 0
 
     def check(self, parts: np.ndarray | slice = slice(None)) -> None:
-        """Compare those parts that have not been seen yet.
-
-        Raises
-        ------
-        DamagedIndexError
-            If one is not what was written.
-        """
+        """Compare those parts that have not been seen yet."""
         unseen = self._unseen[parts]
         if not unseen.any():
             return

@@ -44,15 +44,6 @@ LEAST_CANDIDATES = 500
 class InvertedIndex:
     """Nearest neighbours of sparse vectors, by number.
 
-    Parameters
-    ----------
-    vocabulary
-        Number of terms, V.
-    embedding_size
-        Length of a term's embedding; 0 for vectors whose terms have none.
-
-    Examples
-    --------
     >>> from scipy.sparse import csr_array
     >>> index = InvertedIndex(4)
     >>> index.add([1, 2, 5], csr_array([[1.0, 0, 0, 2], [0, 3, 0, 0], [1, 1, 0, 0]]))
@@ -103,25 +94,13 @@ class InvertedIndex:
         return int(self._segments[-1].seqs[-1]) if self._segments else -1
 
     def add(self, seqs: Sequence[int] | np.ndarray, vectors: Any) -> None:
-        """Append vectors.
-
-        Raises
-        ------
-        InputError
-            If a vector is not finite or has another vocabulary, or the numbers do not grow. Nothing is then added.
-        """
+        """Append vectors."""
         found = checked(vectors, self.layout, "document")
         numbers = rising(seqs, found.shape[0], self._last)
         self._extend(numbers, found)
 
     def remove(self, seqs: Sequence[int] | np.ndarray) -> int:
-        """Hide documents from all further searches; numbers that are not there are ignored.
-
-        Returns
-        -------
-        int
-            How many were hidden.
-        """
+        """Hide documents from all further searches; numbers that are not there are ignored."""
         before = self.count
         gone = np.unique(np.asarray(seqs, dtype=np.int64))
         self._bury(lambda numbers: np.isin(numbers, gone, assume_unique=True))
@@ -138,20 +117,7 @@ class InvertedIndex:
         self._segments = tuple(segment for segment in merged if segment.size)
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
-        """Make the index hold exactly these numbers, with as little work as possible.
-
-        Parameters
-        ----------
-        live_seqs
-            All numbers of the store, ascending.
-        vectors_after
-            Gives the vectors above a number, in order, in chunks (``Store.iter_vectors``).
-
-        Raises
-        ------
-        StoreError
-            If a live number has no vector.
-        """
+        """Make the index hold exactly these numbers, with as little work as possible."""
         live = np.asarray(live_seqs, dtype=np.int64)
         if not np.isin(live[live <= self._last], self.seqs, assume_unique=True).all():
             logger.warning("The index lacks vectors that the store has had for longer; it is built again.")
@@ -164,28 +130,7 @@ class InvertedIndex:
                 self._extend(numbers, vectors)
 
     def search(self, queries: Any, k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest documents of each query.
-
-        Parameters
-        ----------
-        queries
-            Sparse rows, shape (q, V), or term embeddings.
-        k
-            Answers wanted for each; more than there are is fine.
-        mask
-            Which documents may be answers: one boolean for each of `seqs`.
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            Scores, float64, and numbers, int64, of shape (q, most answers that a query has), best first. Where a query
-            has fewer, the row ends in -inf and -1.
-
-        Raises
-        ------
-        InputError
-            If k is not positive, a query is not finite or has another vocabulary, or the mask does not fit.
-        """
+        """Nearest documents of each query."""
         found: Any = checked(queries, self.layout, "query")
         if k <= 0:
             raise InputError(f"k={k} must be 1 or more.")

@@ -32,24 +32,7 @@ LISTS = "postings-*.bin"
 
 
 def save(index: InvertedIndex, directory: str | Path, *, epoch: int, generation: int, fingerprint: str) -> str:
-    """Write an index into a directory, each file whole or not at all.
-
-    Parameters
-    ----------
-    index
-        The index.
-    directory
-        Where; made if it is not there.
-    epoch, generation
-        Of the store whose vectors the index holds.
-    fingerprint
-        Of the encoder that made them.
-
-    Returns
-    -------
-    str
-        Digest of what was written, to be kept in the store: only an index whose digest it holds is believed.
-    """
+    """Write an index into a directory, each file whole or not at all."""
     folder = Path(directory)
     tensors: dict[str, np.ndarray] = {}
     names = []

@@ -32,13 +32,7 @@ ADVICE = "use 'auto', or a kind such as 'Flat', 'SQ8', 'HNSW32' or 'IVF256,SQ8'"
 
 
 def check_factory(factory: Any) -> None:
-    """Refuse what is no factory string of a kind that works here, as far as that shows without a dimension.
-
-    Raises
-    ------
-    ConfigError
-        If it is none.
-    """
+    """Refuse what is no factory string of a kind that works here, as far as that shows without a dimension."""
     if not isinstance(factory, str):
         raise ConfigError(f"index={factory!r} is {type(factory).__name__}, not a string; {ADVICE}.")
     if re.search(r"(^|,)\s*IDMap", factory):
@@ -48,13 +42,7 @@ def check_factory(factory: Any) -> None:
 
 
 def make(dimension: int, factory: str, metric: str) -> Any:
-    """An empty FAISS index of a kind that works here.
-
-    Raises
-    ------
-    ConfigError
-        If FAISS does not know the kind, or it is none of those.
-    """
+    """An empty FAISS index of a kind that works here."""
     check_factory(factory)
     try:
         index = faiss.index_factory(

@@ -40,13 +40,6 @@ class WordModel(Protocol):
 class LexicalIndex:
     """BM25 of the documents of a store, by number.
 
-    Parameters
-    ----------
-    model
-        Cuts texts into words and says how they are weighed.
-
-    Examples
-    --------
     >>> from cderetrieval.models.bm25 import BM25
     >>> index = LexicalIndex(BM25())
     >>> texts = ["Owls hunt at night.", "Bees make honey.", "A bee may sting."]
@@ -90,20 +83,7 @@ class LexicalIndex:
         return len(self._seqs)
 
     def sync(self, live_seqs: np.ndarray, texts_after: Callable[[int], Texts]) -> None:
-        """Make the index hold exactly these numbers, with as little work as possible.
-
-        Parameters
-        ----------
-        live_seqs
-            All numbers of the store, ascending.
-        texts_after
-            Gives the texts above a number, in order, in chunks of (numbers, texts); -1 for all of them.
-
-        Raises
-        ------
-        StoreError
-            If a live number has no text.
-        """
+        """Make the index hold exactly these numbers, with as little work as possible."""
         live = np.asarray(live_seqs, dtype=np.int64)
         known = live[: np.searchsorted(live, self._last, side="right")]
         kept = np.isin(self._seqs, live, assume_unique=True)
@@ -119,29 +99,7 @@ class LexicalIndex:
     def search(
         self, queries: Sequence[Sequence[str]], k: int, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Best documents of each query.
-
-        Parameters
-        ----------
-        queries
-            The words of each.
-        k
-            Answers wanted for each; more than there are is fine.
-        mask
-            Which documents may be found, booleans in order of `seqs`, shape (count,); all by default. Words keep the
-            weights that they have among all documents.
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            Scores, float32, and numbers, int64, of shape (q, min(k, count)), best first. Where fewer documents share a
-            word with a query, its row ends in -inf and -1.
-
-        Raises
-        ------
-        InputError
-            If k is not positive, or queries are vectors.
-        """
+        """Best documents of each query."""
         if k <= 0:
             raise InputError(f"k={k} must be 1 or more.")
         if not isinstance(queries, list):

@@ -24,25 +24,7 @@ WEIGHTS = "weights-"
 def save(
     index: LexicalIndex, directory: str | Path, *, epoch: int, generation: int, fingerprint: str | None
 ) -> str | None:
-    """Write an index into a directory.
-
-    Parameters
-    ----------
-    index
-        The index.
-    directory
-        Where; made if it is not there.
-    epoch, generation
-        Of the store whose texts the index was made from.
-    fingerprint
-        Of the model that cut them into words.
-
-    Returns
-    -------
-    str or None
-        Digest of what was written, to be kept in the store: only an index whose digest it holds is believed. None where
-        there are no words to write.
-    """
+    """Write an index into a directory."""
     weights = index.weights()
     if weights is None:
         return None

@@ -39,13 +39,7 @@ def cache_mode(folder: Path) -> int:
 def write_manifest(
     folder: Path, files: Sequence[str], state: Mapping[str, Any], *, epoch: int, generation: int, fingerprint: str
 ) -> str:
-    """Write ``index.json`` for files that stand in the folder already.
-
-    Returns
-    -------
-    str
-        Its digest, to be kept in the store: only an index whose digest it holds is believed.
-    """
+    """Write ``index.json`` for files that stand in the folder already."""
     manifest = {
         "format": FORMAT,
         "epoch": epoch,
@@ -62,13 +56,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path, expected: Mapping[str, Any], digest: str | None) -> dict[str, Any]:
-    """Read ``index.json`` and compare it with what the store says and with the files beside it.
-
-    Raises
-    ------
-    StoreError
-        If anything does not fit.
-    """
+    """Read ``index.json`` and compare it with what the store says and with the files beside it."""
     manifest = read_json(folder / MANIFEST)
     if _digest({key: value for key, value in manifest.items() if key != "sha256"}) != manifest["sha256"]:
         raise StoreError(f"{folder / MANIFEST} does not match its checksum")

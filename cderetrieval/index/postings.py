@@ -24,26 +24,17 @@ from .kernel import kernel_for
 
 @dataclass(frozen=True, eq=False)
 class Postings:
-    """The posting lists of some documents.
+    """The posting lists of some documents."""
 
-    Attributes
-    ----------
-    starts
-        Where each term's list begins, and where the last one ends, shape (V + 1,), int64.
-    rows
-        Positions of documents, ascending in each list, shape (nnz,), int32.
-    weights
-        Weights of the terms in them, shape (nnz,), float32.
-    size
-        Number of documents.
-    guard
-        Of the file that the lists lie in; None where they lie in memory.
-    """
-
+    # Where each term's list begins, and where the last one ends, shape (V + 1,), int64.
     starts: np.ndarray
+    # Positions of documents, ascending in each list, shape (nnz,), int32.
     rows: np.ndarray
+    # Weights of the terms in them, shape (nnz,), float32.
     weights: np.ndarray
+    # Number of documents.
     size: int
+    # Of the file that the lists lie in; None where they lie in memory.
     guard: Guard | None = None
 
     @classmethod
@@ -80,15 +71,7 @@ class Postings:
         return self.starts.nbytes + self.rows.nbytes + self.weights.nbytes
 
     def scores(self, terms: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Score of each document for one query, shape (size,), float64.
-
-        Parameters
-        ----------
-        terms
-            Terms of the query.
-        weights
-            Their weights in it, float32.
-        """
+        """Score of each document for one query, shape (size,), float64."""
         if self.guard is not None:
             self.guard.check(terms)
         factors = weights.astype(np.float64)

@@ -35,15 +35,6 @@ _POWERS = [float(f"1e{power}") for power in range(-_MOST, _MOST + 1)]
 def settled(scores: np.ndarray, scale: np.ndarray | float | None = None) -> np.ndarray:
     """Scores without their noise, float64; equal ones are ties.
 
-    Parameters
-    ----------
-    scores
-        Any shape; infinite ones stay.
-    scale
-        Of each of them, broadcast to the same shape; None: each is its own, as of sums of positive terms.
-
-    Examples
-    --------
     >>> settled(np.array([0.12345678, 12.345678912, 3e-9]), 1.0)
     array([ 0.123457, 12.345679,  0.      ])
     >>> settled(np.array([3.00000004e-9, 3e-9]))

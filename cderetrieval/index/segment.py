@@ -20,23 +20,15 @@ from .postings import Postings
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Posting lists of documents, their numbers, and which of them can be found.
+    """Posting lists of documents, their numbers, and which of them can be found."""
 
-    Attributes
-    ----------
-    seqs
-        Numbers of the documents, ascending, shape (n,), int64.
-    alive
-        Which of them can be found, shape (n,), booleans.
-    postings
-        Their posting lists.
-    forward
-        Their terms' embeddings; None where terms have none.
-    """
-
+    # Numbers of the documents, ascending, shape (n,), int64.
     seqs: np.ndarray
+    # Which of them can be found, shape (n,), booleans.
     alive: np.ndarray
+    # Their posting lists.
     postings: Postings
+    # Their terms' embeddings; None where terms have none.
     forward: Forward | None = None
 
     @classmethod

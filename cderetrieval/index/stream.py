@@ -25,16 +25,11 @@ class Scaled:
 
     FAISS computes in float32, and its codes and lists are made for such vectors: of vectors a hundredth as long,
     ``IVF4,SQ8`` finds one of ten neighbours, of vectors seven times as long an index of one bit a dimension four.
-
-    Attributes
-    ----------
-    vectors
-        Gives all vectors, in chunks of (numbers, matrix).
-    factor
-        What they are multiplied with.
     """
 
+    # Gives all vectors, in chunks of (numbers, matrix).
     vectors: Callable[[], Chunks]
+    # What they are multiplied with.
     factor: float
 
     def __call__(self) -> Chunks:
@@ -65,22 +60,7 @@ class Scaled:
 
 
 def select(chunks: Chunks, seqs: np.ndarray, check: Callable[[Any], Any]) -> Chunks:
-    """Those rows of the chunks whose numbers are in `seqs`; all of `seqs` must turn up, in order.
-
-    Parameters
-    ----------
-    chunks
-        Numbers, ascending, and their vectors.
-    seqs
-        The wanted numbers, ascending, shape (n,).
-    check
-        Gives vectors in the form that the index holds, or raises.
-
-    Raises
-    ------
-    StoreError
-        If one of `seqs` has no vector.
-    """
+    """Those rows of the chunks whose numbers are in `seqs`; all of `seqs` must turn up, in order."""
     seen = 0
     for numbers, vectors in chunks:
         found = check(vectors)
@@ -100,13 +80,7 @@ def select(chunks: Chunks, seqs: np.ndarray, check: Callable[[Any], Any]) -> Chu
 
 
 def rising(seqs: Any, count: int, last: int) -> np.ndarray:
-    """Numbers of `count` new vectors as int64; they must grow, from above `last` on.
-
-    Raises
-    ------
-    InputError
-        If there are not as many, or one is not above the one before it.
-    """
+    """Numbers of `count` new vectors as int64; they must grow, from above `last` on."""
     numbers = np.asarray(seqs, dtype=np.int64)
     if numbers.shape != (count,):
         raise InputError(f"{count} vectors were given with numbers of shape {numbers.shape}.")

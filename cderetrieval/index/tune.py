@@ -35,15 +35,7 @@ K_FACTORS = (10.0, 40.0)
 
 @dataclass(frozen=True)
 class Breadth:
-    """Search settings of an approximate index; an index uses those that its parts have.
-
-    Parameters
-    ----------
-    width
-        Lists that IVF visits (nprobe), or candidates that HNSW keeps (efSearch).
-    k_factor
-        Candidates that are re-ranked for each answer wanted.
-    """
+    """Search settings of an approximate index; an index uses those that its parts have."""
 
     width: int = 16
     k_factor: float = K_FACTORS[0]
@@ -101,27 +93,7 @@ def search_parameters(index: Any, breadth: Breadth, selector: Any, fetch: int) -
 
 
 def tune(index: Any, queries: np.ndarray, own: np.ndarray, truth: np.ndarray, target: float) -> tuple[Breadth, float]:
-    """The narrowest breadth that reaches the recall target.
-
-    Parameters
-    ----------
-    index
-        A trained and filled FAISS index.
-    queries
-        Rows of the corpus, shape (q, dimension).
-    own
-        The position of each of them in the index, shape (q,): it does not count as an answer.
-    truth
-        Positions of their nearest other rows, shape (q, depth).
-    target
-        Recall to reach.
-
-    Returns
-    -------
-    tuple
-        The breadth, and the mean recall measured with it, which is a little above the target; where that is out of
-        reach, the best there is.
-    """
+    """The narrowest breadth that reaches the recall target."""
     limit = widest(index)
     factors = K_FACTORS if any(isinstance(part, faiss.IndexRefine) for part in parts(index)) else K_FACTORS[:1]
 

@@ -32,29 +32,20 @@ EMPTY = "the index is empty: add documents first."
 
 @dataclass(frozen=True)
 class Settings:
-    """What a retriever remembers about itself; kept in its collection.
+    """What a retriever remembers about itself; kept in its collection."""
 
-    Attributes
-    ----------
-    model
-        Name or directory of the model; None where it was given as an object, or there are several.
-    key, on
-        Field of the id, fields of the text (None: ``title``, where there is one, and ``text``).
-    index
-        ``"auto"``, a FAISS factory string, or the place of a server's collection.
-    context_size, seed
-        Of the sample; size None: what the model was made for.
-    models, indexes, fusion
-        Of several models: name of each to its name or directory, and to its index where that is not ``"auto"``; and how
-        their rankings are fused.
-    """
-
+    # Name or directory of the model; None where it was given as an object, or there are several.
     model: str | None
+    # Field of the id, fields of the text (None: ``title``, where there is one, and ``text``).
     key: str = "id"
     on: list[str] | None = None
+    # ``"auto"``, a FAISS factory string, or the place of a server's collection.
     index: Any = "auto"
+    # Of the sample; size None: what the model was made for.
     context_size: int | None = None
     seed: int = 0
+    # Of several models: name of each to its name or directory, and to its index where that is not ``"auto"``; and how
+    # their rankings are fused.
     models: dict[str, str | None] | None = None
     indexes: dict[str, str] | None = None
     fusion: Fusion | None = None
@@ -92,13 +83,7 @@ _OF_SEVERAL = ("models", "indexes", "fusion")
 
 
 def check_k(k: Any) -> int:
-    """The number of hits that was asked for.
-
-    Raises
-    ------
-    InputError
-        If it is not a whole number of at least 1.
-    """
+    """The number of hits that was asked for."""
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
         raise InputError(f"k={k!r} must be a whole number of at least 1.")
     return int(k)

@@ -115,13 +115,7 @@ class Embedder:
         return None
 
     def encoder(self, context: Context | None) -> Encoder:
-        """The model in a context.
-
-        Raises
-        ------
-        ContextError
-            If the context is to be sampled from documents that have not been added yet.
-        """
+        """The model in a context."""
         model = self.model
         if not is_contextual(model):
             return cast(Encoder, model)
@@ -160,13 +154,7 @@ def embed(encoder: Encoder, seqs: np.ndarray, texts: list[str], first: int) -> I
 
 
 def checked_documents(encoder: Encoder, vectors: Any, count: int, first: int = 0) -> Vectors:
-    """Check the kind, shape and numbers of document vectors before they are stored; `first` is the first's row.
-
-    Raises
-    ------
-    InputError
-        If they do not fit the encoder or the documents.
-    """
+    """Check the kind, shape and numbers of document vectors before they are stored; `first` is the first's row."""
     if encoder.kind == LEXICAL:
         raise InputError(f"{type(encoder).__name__} has no vectors: leave out vectors=.")
     layout = Layout.of_encoder(encoder)
@@ -203,13 +191,7 @@ def _report_empty(terms: np.ndarray, first: int) -> None:
 
 
 def with_statistics(model: Model | str | None) -> Model | str:
-    """The model that ``context="centre"`` asks for: a dense one that takes the statistics of a corpus.
-
-    Raises
-    ------
-    ContextError
-        If the model takes a context already, or is not dense.
-    """
+    """The model that ``context="centre"`` asks for: a dense one that takes the statistics of a corpus."""
     if isinstance(model, str):
         return model if model.startswith("centre:") else f"centre:{model}"
     from ..models.dense import DenseEncoder

@@ -95,21 +95,14 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What one part answers to q queries.
+    """What one part answers to q queries."""
 
-    Attributes
-    ----------
-    scores
-        Shape (q, d), best first.
-    rows
-        Documents found, the same shape, int64, numbered alike in all parts; -1 where a part found no more.
-    unfound
-        Score of the documents that a part leaves out because nothing in them matches: 0 of a sparse or lexical part,
-        None of a dense one, which scores all.
-    """
-
+    # Shape (q, d), best first.
     scores: np.ndarray
+    # Documents found, the same shape, int64, numbered alike in all parts; -1 where a part found no more.
     rows: np.ndarray
+    # Score of the documents that a part leaves out because nothing in them matches: 0 of a sparse or lexical part, None
+    # of a dense one, which scores all.
     unfound: float | None = None
 
     def contributions(self, fusion: Fusion) -> np.ndarray:
@@ -133,13 +126,7 @@ class Ranking:
 
 
 def candidates(rankings: Sequence[Ranking], fusion: Fusion) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Every document among the first that some part found, query by query, and what each part adds to it at weight 1.
-
-    Yields
-    ------
-    tuple of numpy.ndarray
-        Rows, ascending, shape (m,); contributions, shape (m, parts); and which part found which, booleans, same shape.
-    """
+    """By query: documents that some part found, contributions of shape (m, parts), and which part found which."""
     parts = [(ranking.rows[:, : fusion.depth], ranking.contributions(fusion)) for ranking in rankings]
     for query in range(len(parts[0][0])):
         hits = [rows[query][rows[query] >= 0] for rows, _ in parts]
@@ -158,23 +145,6 @@ def candidates(rankings: Sequence[Ranking], fusion: Fusion) -> Iterator[tuple[np
 def fuse(rankings: Sequence[Ranking], fusion: Fusion, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fuse the rankings of all parts.
 
-    Parameters
-    ----------
-    rankings
-        Of each part, for the same queries.
-    fusion
-        How.
-    k
-        Most hits for each query.
-
-    Returns
-    -------
-    list of tuple
-        For each query fused scores, float64, and rows, int64, both of shape (at most k,), best first, equal ones by
-        row. What only parts of weight 0 have found is left out.
-
-    Examples
-    --------
     >>> a = Ranking(np.array([[0.9, 0.2]]), np.array([[3, 1]]))
     >>> b = Ranking(np.array([[7.0, 5.0]]), np.array([[1, 2]]))
     >>> fuse([a, b], Fusion(), k=2)

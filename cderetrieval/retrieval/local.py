@@ -97,13 +97,7 @@ class LocalCollection(Store, Collection):
             new_index(Layout.of_encoder(encoder), factory)
 
     def check_filled(self) -> None:
-        """Refuse to search where there are no documents.
-
-        Raises
-        ------
-        InputError
-            If there are none.
-        """
+        """Refuse to search where there are no documents."""
         if self.count() == 0:
             raise InputError(EMPTY)
 

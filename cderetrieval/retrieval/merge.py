@@ -32,15 +32,7 @@ STAMP = "hybrid"
 
 
 def open_parts(directory: Path) -> LocalCollection:
-    """Open the directory of a hybrid that an earlier version wrote.
-
-    Raises
-    ------
-    StoreError
-        If it has no documents yet, or its parts do not belong together.
-    LockedError
-        If another process is writing to one of them.
-    """
+    """Open the directory of a hybrid that an earlier version wrote."""
     settings = read_manifest(directory)
     places = [_part_directory(directory, number) for number in range(len(settings.models or {}))]
     writable = os.access(directory, os.W_OK)

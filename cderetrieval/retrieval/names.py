@@ -62,8 +62,6 @@ def _name(model: Any) -> str:
 class HybridModel:
     """Models and how their rankings are fused, without documents: what evaluation takes.
 
-    Examples
-    --------
     >>> from cderetrieval.testing import HashEncoder
     >>> model = HybridModel({"a": HashEncoder("a"), "b": HashEncoder("b")})
     >>> model.kind, takes_context(model), len(model.fingerprint)
@@ -118,17 +116,6 @@ def is_hybrid(name: str | os.PathLike[str]) -> bool:
 def hybrid_parts(name: str | os.PathLike[str]) -> tuple[dict[str, str], Fusion]:
     """Names of the models of a hybrid, by the names of its parts, and how it fuses.
 
-    Raises
-    ------
-    ModelError
-        If a part is not named.
-    StoreError
-        If the file of a hybrid is damaged.
-    MismatchError
-        If a part was built with a model that has no name.
-
-    Examples
-    --------
     >>> hybrid_parts("hybrid:cde-minilm+bm25")[0]
     {'cde-minilm': 'cde-minilm', 'bm25': 'bm25'}
     """
@@ -150,13 +137,7 @@ def _saved(directory: Path) -> Settings:
 
 
 def read_manifest(path: Path) -> Settings:
-    """Read ``hybrid.json``, the file or the one in a directory: written by hand, or by versions before 0.2.
-
-    Raises
-    ------
-    StoreError
-        If there is none, or it is damaged or of a newer version.
-    """
+    """Read ``hybrid.json``, the file or the one in a directory: written by hand, or by versions before 0.2."""
     file = path / MANIFEST if path.is_dir() or not path.suffix else path
     if not file.is_file():
         raise StoreError(f"{path} holds no hybrid ({MANIFEST} is missing). Build one with Hybrid.save.")

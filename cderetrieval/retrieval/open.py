@@ -20,17 +20,7 @@ from .names import MANIFEST
 
 
 def create(settings: Settings, path: str | Path | None, context: ContextSpec) -> Collection:
-    """Open the collection of a new retriever; one on a server may be there already, and is then joined.
-
-    Raises
-    ------
-    StoreError
-        If the directory holds an index already.
-    MismatchError
-        If the collection on a server holds documents of another key or other fields.
-    ContextError
-        If that collection has another context.
-    """
+    """Open the collection of a new retriever; one on a server may be there already, and is then joined."""
     _check_models(settings)
     if isinstance(settings.index, str | os.PathLike) and is_location(settings.index):
         if path is not None:
@@ -70,13 +60,7 @@ def _check_models(settings: Settings) -> None:
 
 
 def reopen(path: str | Path) -> Collection:
-    """Open what `Retriever.save` wrote, what a retriever lives in, or a collection on a server.
-
-    Raises
-    ------
-    StoreError
-        If there is nothing, or it is damaged.
-    """
+    """Open what `Retriever.save` wrote, what a retriever lives in, or a collection on a server."""
     directory = as_path(path)
     file = directory / STORE_FILE
     if (directory / SERVER_FILE).is_file():

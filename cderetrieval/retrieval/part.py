@@ -60,15 +60,7 @@ class Part:
 
     @property
     def encoder(self) -> Encoder:
-        """The model in the context.
-
-        Raises
-        ------
-        ContextError
-            If the context is to be sampled from documents that have not been added yet.
-        MismatchError
-            If the stored vectors were made by another encoder.
-        """
+        """The model in the context."""
         made = self._now()
         if made.encoder is not None:
             return made.encoder

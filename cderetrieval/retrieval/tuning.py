@@ -32,35 +32,23 @@ STEPS = {1: 1, 2: 20, 3: 10, 4: 10, 5: 10}
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found on the development queries.
+    """What tuning found on the development queries."""
 
-    Attributes
-    ----------
-    weights
-        Of each part, by name; they add up to 1.
-    metric
-        Such as ``"ndcg@10"``.
-    score
-        With these weights.
-    untuned
-        With the weights before.
-    parts
-        Of each part alone, by name.
-    n_queries
-        Queries that had judgements.
-    grid
-        Weights that were tried, shape (n, parts).
-    scores
-        Their scores, shape (n,).
-    """
-
+    # Of each part, by name; they add up to 1.
     weights: dict[str, float]
+    # Such as ``"ndcg@10"``.
     metric: str
+    # With these weights.
     score: float
+    # With the weights before.
     untuned: float
+    # Of each part alone, by name.
     parts: dict[str, float]
+    # Queries that had judgements.
     n_queries: int
+    # Weights that were tried, shape (n, parts).
     grid: np.ndarray
+    # Their scores, shape (n,).
     scores: np.ndarray
 
     def to_frame(self) -> pd.DataFrame:
@@ -97,21 +85,7 @@ def search_weights(
     fusion: Fusion,
     k: int,
 ) -> Tuned:
-    """Try all weights of the grid.
-
-    Parameters
-    ----------
-    names
-        Of the parts.
-    rankings
-        Of each part, for the same queries.
-    grades
-        For each query, row of a document to its grade; rows below 0 are documents that are not there.
-    fusion
-        How rankings are fused; its weights count as those before.
-    k
-        Cut-off of nDCG.
-    """
+    """Try all weights of the grid."""
     grid = simplex(len(names))
     tried = np.vstack([grid, np.eye(len(names)), fusion.vector(len(names))])
     total = np.zeros(len(tried))
@@ -138,19 +112,6 @@ def search_weights(
 def ndcg(rows: np.ndarray, scores: np.ndarray, grades: Mapping[int, int], k: int) -> np.ndarray:
     """Find nDCG@k of one query under many scorings, shape (n,), by the ranks of its relevant documents alone.
 
-    Parameters
-    ----------
-    rows
-        Documents, ascending, shape (m,).
-    scores
-        Shape (m, n); of equal scores the smaller row comes first, and -inf is that of a document that was not found.
-    grades
-        Row of a document to its grade; only those above 0 gain anything.
-    k
-        Cut-off.
-
-    Examples
-    --------
     >>> ndcg(np.array([4, 7]), np.array([[0.2, 0.9], [0.5, 0.1]]), {4: 1}, k=10).round(4)
     array([0.6309, 1.    ])
     """
@@ -169,13 +130,7 @@ def ndcg(rows: np.ndarray, scores: np.ndarray, grades: Mapping[int, int], k: int
 
 
 def grades_by_row(qrels: Qrels, queries: Sequence[str], seqs: np.ndarray, ids: np.ndarray) -> list[dict[int, int]]:
-    """Judgements of queries by number of the document; those of documents that are not there have numbers below 0.
-
-    Raises
-    ------
-    InputError
-        If no judged document is there, or one has the name of two.
-    """
+    """Judgements of queries by number of the document; those of documents that are not there have numbers below 0."""
     rows: dict[str, int] = {}
     several: set[str] = set()
     for row, document_id in zip(seqs.tolist(), ids.tolist(), strict=True):
@@ -194,13 +149,7 @@ def grades_by_row(qrels: Qrels, queries: Sequence[str], seqs: np.ndarray, ids: n
 
 
 def judged_queries(queries: Any, qrels: Any) -> tuple[dict[str, str], Qrels]:
-    """Queries that have judgements, by id, and all judgements.
-
-    Raises
-    ------
-    InputError
-        If queries have no ids, one or a judgement cannot be used, or no query has a judgement.
-    """
+    """Queries that have judgements, by id, and all judgements."""
     if qrels is None or isinstance(qrels, str | Path) or not isinstance(queries, Iterable):
         raise InputError(_NEEDED)
     grades = as_qrels(qrels)

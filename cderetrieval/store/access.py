@@ -15,13 +15,7 @@ from ..files import check_own
 
 
 def location(path: Path) -> str:
-    """The URI by which SQLite opens the file, its rights included.
-
-    Raises
-    ------
-    StoreError
-        If something lies beside it that no store has, or it can only be read and has a log that needs more.
-    """
+    """The URI by which SQLite opens the file, its rights included."""
     file = path.resolve()
     uri, log = file.as_uri(), beside(file, "-wal")
     # Who may not write to the file must not make a log either: it would be theirs, and in its owner's way.

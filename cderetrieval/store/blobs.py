@@ -31,13 +31,7 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 def encode(layout: Layout, seqs: Sequence[int], vectors: Vectors) -> Iterator[tuple[int, memoryview, int]]:
-    """Rows (seq, blob, checksum) of vectors, one at a time: a million views of blobs would be 180 MB.
-
-    Raises
-    ------
-    InputError
-        If a term's embedding holds a number that float16 cannot.
-    """
+    """Rows (seq, blob, checksum) of vectors, one at a time: a million views of blobs would be 180 MB."""
     if isinstance(vectors, np.ndarray):
         array = np.ascontiguousarray(vectors, dtype="<f4").reshape(-1)
         ends = np.arange(len(vectors) + 1) * (4 * layout.dimension)
@@ -49,13 +43,7 @@ def encode(layout: Layout, seqs: Sequence[int], vectors: Vectors) -> Iterator[tu
 
 
 def decode(layout: Layout, rows: Sequence[tuple[int, bytes, int]]) -> tuple[np.ndarray, Vectors]:
-    """Numbers, shape (n,), int64, and vectors, shape (n, dimension), of rows (seq, blob, checksum).
-
-    Raises
-    ------
-    StoreError
-        If a blob does not match its checksum, or is no vector of this layout.
-    """
+    """Numbers, shape (n,), int64, and vectors, shape (n, dimension), of rows (seq, blob, checksum)."""
     numbers, blobs, expected = zip(*rows, strict=True)
     found = tuple(map(crc32, blobs, numbers))
     if found != expected:

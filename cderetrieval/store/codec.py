@@ -25,13 +25,6 @@ class Damage(StoreError):
 def encode_id(document_id: Hashable) -> str:
     """The JSON text of an id; 1, 1.0, "1" and True are four ids.
 
-    Raises
-    ------
-    InputError
-        If the id is not text, a number or a boolean, or would not come back equal. Dates and UUIDs are their text.
-
-    Examples
-    --------
     >>> [encode_id(value) for value in (1, 1.0, "1", True)]
     ['1', '1.0', '"1"', 'true']
     """
@@ -59,13 +52,7 @@ def encode_text(text: str) -> str:
 
 
 def encode_json(value: Mapping[str, Any], name: str = "field") -> str:
-    """The JSON text of a mapping whose keys are strings.
-
-    Raises
-    ------
-    InputError
-        If a value cannot be written as JSON; the message names the field.
-    """
+    """The JSON text of a mapping whose keys are strings."""
     for key in value:
         if not isinstance(key, str):
             raise InputError(f"{name} {key!r} has a name that is not text.")

@@ -21,13 +21,7 @@ READERS = 3
 
 
 class Connections:
-    """Connections, opened when they are first needed.
-
-    Parameters
-    ----------
-    path
-        The file; None: a temporary one.
-    """
+    """Connections, opened when they are first needed."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -82,13 +76,7 @@ class Connections:
         return [*self.readers, *([] if self._writer is None else [self._writer])]
 
     def check_place(self) -> None:
-        """Compare the file that is open with the one that has its name.
-
-        Raises
-        ------
-        StoreError
-            If it was deleted, or another one stands there.
-        """
+        """Compare the file that is open with the one that has its name."""
         if self.path is None:
             return
         try:

@@ -109,13 +109,7 @@ class Database:
         return holder is None or id(holder) in mine or not holder.alive
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
-        """All writes in the block, or none of them. The first one takes the writer's lock and keeps it until `close`.
-
-        Raises
-        ------
-        LockedError
-            If another process is the writer.
-        """
+        """All writes in the block, or none. The first one takes the writer's lock and keeps it until `close`."""
         return Block(self._begin, self._end, Use(writes=True))
 
     def snapshot(self) -> contextlib.AbstractContextManager[None]:
@@ -318,13 +312,7 @@ class Database:
             return decode(*found, 0, key)
 
     def set_setting(self, key: str, value: Any) -> None:
-        """Store a JSON value under a name.
-
-        Raises
-        ------
-        InputError
-            If the store keeps this setting by itself, or the value is not JSON.
-        """
+        """Store a JSON value under a name."""
         if key.partition(":")[0] in RESERVED:
             raise InputError(f"setting {key!r} is kept by the store itself; use another name.")
         with self.transaction():

@@ -42,15 +42,7 @@ class WriterLock:
         return self._held
 
     def acquire(self) -> None:
-        """Take the lock, or return at once where it is held already.
-
-        Raises
-        ------
-        LockedError
-            If another process, or another store object of this process, is the writer.
-        StoreError
-            If the directory cannot be written to, or the store in it is a link to another place.
-        """
+        """Take the lock, or return at once where it is held already."""
         if self._held:
             return
         if os.path.islink(self._store_path):

@@ -41,20 +41,7 @@ class Frames(NamedTuple):
 
 
 def check_log(store: Path, log: Path, index: Path, page_size: int) -> None:
-    """Refuse to open a store whose log has lost acknowledged changes.
-
-    Parameters
-    ----------
-    store, log, index
-        The file of a store, and its ``-wal`` and ``-shm``, which need not be there.
-    page_size
-        Of the store.
-
-    Raises
-    ------
-    StoreError
-        If the log is damaged in front of changes that were acknowledged.
-    """
+    """Refuse to open a store whose log has lost acknowledged changes."""
     for _ in range(3):  # a process that writes to it may have been in the middle
         frame = None
         with reading(log), contextlib.suppress(FileNotFoundError):  # or has just closed it

@@ -64,13 +64,7 @@ def vector_schema(part: int) -> str:
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Open, or create, the file.
-
-    Raises
-    ------
-    StoreError
-        If the file is not ours, of a newer version, or damaged.
-    """
+    """Open, or create, the file."""
     with translated(path):
         if not os.path.exists(path):  # Path.exists raises where a directory cannot be searched
             _create(path)

@@ -47,18 +47,6 @@ VECTORS = 8_192
 class Store(Documents):
     """Documents, vectors, contexts and settings of one retriever.
 
-    Parameters
-    ----------
-    path
-        The SQLite file, made if it is not there; `None` keeps everything in memory.
-
-    Raises
-    ------
-    StoreError
-        If the file is damaged, foreign, or of a newer version; the message names it and the remedy.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> with Store() as store:
     ...     with store.transaction():
@@ -83,13 +71,7 @@ class Store(Documents):
             return Layout(**(self.get_setting(of_part("layout", part)) or {"kind": DENSE, "dimension": dimension}))
 
     def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors, part: int = 0) -> None:
-        """Store a model's vectors of documents that have none: shape (n, dimension), of any one kind.
-
-        Raises
-        ------
-        InputError
-            If a vector is not finite, the shape is wrong, a document is not there or has its vector already.
-        """
+        """Store a model's vectors of documents that have none: shape (n, dimension), of any one kind."""
         numbers = _numbers(seqs)
         given = as_vectors(vectors, "document")
         if len(given.shape) != 2 or given.shape[0] != len(numbers):
@@ -174,13 +156,7 @@ class Store(Documents):
             )
 
     def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Metadata and arrays of a context.
-
-        Raises
-        ------
-        StoreError
-            If there is none of this digest, or it is damaged.
-        """
+        """Metadata and arrays of a context."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -203,13 +179,7 @@ class Store(Documents):
         return [digest for (digest,) in self._execute("SELECT digest FROM contexts ORDER BY number")]
 
     def check(self) -> None:
-        """Read everything and compare it with its checksums; minutes for very large stores.
-
-        Raises
-        ------
-        StoreError
-            If anything is damaged, a vector has no document, or some but not all documents have a vector.
-        """
+        """Read everything and compare it with its checksums; minutes for very large stores."""
         with self.snapshot(), self._decoding():
             check_structure(self._connection(), self.path)
             seqs, _ = self.live()
@@ -225,13 +195,7 @@ class Store(Documents):
                 self.get_context(digest)
 
     def backup(self, path: str | Path) -> None:
-        """Copy what is committed into another file, whole or not at all; a store that stands there is replaced.
-
-        Raises
-        ------
-        LockedError
-            If another process is writing to the store that stands there.
-        """
+        """Copy what is committed into another file, whole or not at all; a store that stands there is replaced."""
         target = as_path(path)
         if self.path is not None and target.resolve() == self.path.resolve():
             raise InputError(f"{target} is this very store; name another file for the copy.")

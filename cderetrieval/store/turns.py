@@ -39,14 +39,7 @@ class Mark:
 
 
 class Turns:
-    """Turns by name.
-
-    Parameters
-    ----------
-    mend
-        A method, called with a dead mark before its turn goes to another: puts right what its block left. Its object
-        is not kept alive: one that is dropped gives its files and its lock back at once.
-    """
+    """Turns by name."""
 
     def __init__(self, mend: Callable[[Any], None] | None = None) -> None:
         self._holders: dict[Hashable, Any] = {}
