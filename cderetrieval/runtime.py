@@ -31,7 +31,10 @@ MAX_BATCH = 1_024
 class Here:
     """An index that is open in this process and cannot be pickled or copied."""
 
-    path: Path | None
+    @property
+    def path(self) -> Path | None:
+        """Directory of the index; None in memory."""
+        return None
 
     def __reduce_ex__(self, _: Any) -> Any:
         name = type(self).__name__
@@ -102,7 +105,7 @@ def supports_bfloat16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

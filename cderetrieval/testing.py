@@ -213,7 +213,7 @@ class HashEncoder:
         data = (text.encode("utf-8", "surrogatepass") for text in texts)
         digests = b"".join(hashlib.blake2b(text, digest_size=16, key=self._key).digest() for text in data)
         vectors = np.frombuffer(digests, dtype=np.int8).reshape(len(texts), 16).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9))
 
     encode_document = encode_query
 

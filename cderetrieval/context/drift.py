@@ -63,7 +63,7 @@ def _gaussian_kernel(points: np.ndarray) -> np.ndarray:
     distances = np.maximum(squares[:, None] + squares[None, :] - 2 * points @ points.T, 0)
     off_diagonal = distances[~np.eye(len(points), dtype=bool)]
     width = np.median(off_diagonal) if off_diagonal.size else 1.0
-    kernel = np.exp(-distances / max(float(width), 1e-12))
+    kernel: np.ndarray = np.exp(-distances / max(float(width), 1e-12))
     np.fill_diagonal(kernel, 0.0)
     return kernel
 

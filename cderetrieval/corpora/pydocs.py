@@ -117,7 +117,7 @@ def near_duplicates(texts: list[str], threshold: float = NEAR_DUPLICATE) -> np.n
     sizes = np.diff(starts)
     jaccard = shared / np.maximum(sizes[:, None] + sizes[None, :] - shared, 1)
     np.fill_diagonal(jaccard, 0)
-    return (jaccard >= threshold).any(axis=1)
+    return np.asarray((jaccard >= threshold).any(axis=1))
 
 
 def _draw(row: dict[str, str], seed: int) -> str:
@@ -135,7 +135,7 @@ def _rows(package: str, folder: Path) -> list[dict[str, str]]:
         try:
             stored = read_json(path)
             if stored["sha256"] == _digest(stored["rows"]):
-                return stored["rows"]
+                return list(stored["rows"])
             raise StoreError(f"{path} does not match its digest.")
         except (StoreError, KeyError, TypeError, RecursionError) as error:
             logger.warning("The cache %s is damaged and is built again (%s).", path, error)

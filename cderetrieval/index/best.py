@@ -48,5 +48,5 @@ def _candidates(scores: np.ndarray, k: int) -> np.ndarray:
     blocks = np.flatnonzero(maxima >= threshold)
     near = (blocks[:, None] * block + np.arange(block)).ravel()
     rest = np.arange(whole * block, len(scores))
-    positions = np.concatenate([near, rest])
-    return positions[scores[positions] >= threshold]
+    positions: np.ndarray = np.concatenate([near, rest])
+    return np.asarray(positions[scores[positions] >= threshold])

@@ -72,10 +72,10 @@ def check_metric(metric: str) -> None:
 
 def similarities(queries: np.ndarray, matrix: np.ndarray, metric: str) -> np.ndarray:
     """Scores, shape (q, n): inner product, or minus the squared distance."""
-    product = queries @ matrix.T
+    product: np.ndarray = queries @ matrix.T
     if metric == "ip":
         return product
-    return 2 * product - (queries**2).sum(axis=1)[:, None] - (matrix**2).sum(axis=1)
+    return np.asarray(2 * product - (queries**2).sum(axis=1)[:, None] - (matrix**2).sum(axis=1))
 
 
 def best_first(scores: np.ndarray, seqs: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

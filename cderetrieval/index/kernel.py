@@ -52,7 +52,8 @@ def compiled() -> Accumulate | None:
     signature = types.void(integers, integers, floats, *lists, types.float64[::1])
     for cached in (True, False):  # where it may write nowhere, numba compiles in each process anew
         try:
-            return njit(signature, cache=cached, nogil=True)(accumulate)
+            fast: Accumulate = njit(signature, cache=cached, nogil=True)(accumulate)
+            return fast
         except Exception as error:  # a compiler has many ways to fail, and none of them should stop a search
             reason = error
     logger.warning("numba cannot compile the sparse kernel, scipy is used: %s", reason)

@@ -57,7 +57,7 @@ def write_manifest(
 
 def read_manifest(folder: Path, expected: Mapping[str, Any], digest: str | None) -> dict[str, Any]:
     """Read ``index.json`` and compare it with what the store says and with the files beside it."""
-    manifest = read_json(folder / MANIFEST)
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
     if _digest({key: value for key, value in manifest.items() if key != "sha256"}) != manifest["sha256"]:
         raise StoreError(f"{folder / MANIFEST} does not match its checksum")
     for key, value in {"format": FORMAT, **expected}.items():

@@ -78,7 +78,7 @@ class Postings:
         starts, ends = self.starts[terms], self.starts[terms + 1]
         accumulate = kernel_for(int((ends - starts).sum()))
         if accumulate is None:
-            return self._lists[:, terms] @ factors
+            return np.asarray(self._lists[:, terms] @ factors)
         scores = np.zeros(self.size)
         accumulate(starts, ends, factors, self.rows.view(np.uint32), self.weights, scores)
         return scores

@@ -69,7 +69,7 @@ def grid(scale: np.ndarray) -> np.ndarray:
 
 def lengths(matrix: np.ndarray) -> np.ndarray:
     """Euclidean length of each row, float64, shape (n,)."""
-    return np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
+    return np.asarray(np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64)))
 
 
 def scale_of(queries: np.ndarray, rows: np.ndarray | float, metric: str) -> np.ndarray:

@@ -88,9 +88,10 @@ def context_attention(
     if context is not None and context.recording:
         context.cache.append(key[0], value[0])
     if context is None or context.recording:
-        return sdpa_attention_forward(
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False, **kwargs
         )
+        return plain
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     context_keys = context.cache.keys[layer].to(query.dtype)
     context_values = context.cache.values[layer].to(query.dtype)
@@ -134,7 +135,8 @@ def _one_softmax(
     weights = torch.nn.functional.dropout(torch.cat([to_context, to_text], dim=-1).softmax(dim=-1), dropout)
     of_context, of_text = weights.split([context_keys.shape[1], key.shape[2]], dim=-1)
     from_context = of_context.transpose(0, 1).reshape(h, b * t, -1) @ context_values
-    return of_text @ value + from_context.reshape(h, b, t, d).transpose(0, 1)
+    attended: Tensor = of_text @ value + from_context.reshape(h, b, t, d).transpose(0, 1)
+    return attended
 
 
 def number_layers(layers: nn.ModuleList, attention_of: Callable[[nn.Module], nn.Module]) -> None:

@@ -101,5 +101,5 @@ def embed_text(model: PreTrainedModel, input_ids: Tensor, twice: bool) -> Tensor
 def embed_prefix(model: PreTrainedModel, prefix: Tensor) -> Tensor:
     """Context and soft prompt as `inputs_embeds`, shape unchanged."""
     if model.config.model_type == "nomic_bert":
-        return prefix - model.embeddings.token_type_embeddings.weight[0]
+        prefix = prefix - model.embeddings.token_type_embeddings.weight[0]
     return prefix

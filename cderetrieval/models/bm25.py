@@ -178,7 +178,8 @@ def library() -> ModuleType:
     if is_new:
         # It sets its logger to DEBUG, which any program with a handler would then print.
         logging.getLogger("bm25s").setLevel(logging.NOTSET)
-    return bm25s
+    module: ModuleType = bm25s
+    return module
 
 
 def named(name: str) -> BM25 | None:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..errors import ConfigError, ModelError
 from ..files import sha256_file
-from ..runtime import pick_device
+from ..runtime import check_texts, pick_device
 from .directory import SAFE, opened
-from .encoder import EncodingSettings, check_finite, check_texts, computing
+from .encoder import EncodingSettings, check_finite, computing
 from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of
 from .locate import find

@@ -96,7 +96,8 @@ def unusual_settings(config: Any) -> list[tuple[str, Any]]:
     width = config.hidden_size
     heads = [("num_attention_heads", config.num_attention_heads)]
     expected = _HEADS.get(width, width // 64)
-    return [(name, value) for name, value in found if value not in usual[name]] + heads * (heads[0][1] != expected)
+    unusual = heads if heads[0][1] != expected else []
+    return [(name, value) for name, value in found if value not in usual[name]] + unusual
 
 
 def were_drawn(model: nn.Module, names: Collection[str]) -> bool:

@@ -30,7 +30,7 @@ PREFIXES = ("dense", "centre", "splade", "sparse-embed")
 # What the recipe cde-minilm changed in the weights of MiniLM (docs/cde-minilm.md).
 UPDATE = Path(__file__).with_name("cde-minilm.safetensors")
 # Settings of cde-minilm: chosen on slices of training sets, on sets not trained on, and on dev queries of FeedbackQA.
-STATISTICS = {"term_dimensions": 640, "term_weight": 0.7}
+STATISTICS: dict[str, Any] = {"term_dimensions": 640, "term_weight": 0.7}
 
 
 def load(
@@ -109,7 +109,9 @@ def load(
     return model
 
 
-def _load(family: str, directory: Path, device: str | None, dtype: str) -> Any:
+def _load(
+    family: str, directory: Path, device: str | None, dtype: str
+) -> ContextualTransformer | StatisticsModel | DenseEncoder | Splade | BM25:
     match family:
         case "contextual":
             from .contextual import ContextualTransformer

@@ -56,7 +56,7 @@ def mlm_head(model: Any) -> nn.Module:
 
     It shares all parameters with the model, so gradients flow and training changes both.
     """
-    head = copy.copy(model)
+    head: nn.Module = copy.copy(model)
     head.__dict__["_modules"] = {**model._modules, model.base_model_prefix: _HandOn()}
     return head
 
@@ -145,14 +145,16 @@ class SpladeModel(SparseEncoder):
             raise ConfigError("give model_name_or_path=, or model= with its tokenizer=: one of the two.")
         if model is None:
             return cls.from_directory(find(str(name)), device=str(pick_device(device)), **settings)
-        if not isinstance(model, nn.Module):
+        is_module: bool = isinstance(model, nn.Module)
+        if not is_module:
             raise ConfigError(
                 f"model={model!r} is no model. Give a directory or hub name as model_name_or_path=, and as model= a "
                 "masked language model or a SparseEncoder."
             )
         place: Any = model.device if device is None else pick_device(device)
         if isinstance(model, cls):
-            return model.to(place)
+            model.to(place)
+            return model
         if isinstance(model, SparseEncoder):
             kept = ("default_prompt_name", "similarity_fn_name", "max_active_dims")
             settings |= {"prompts": dict(model.prompts), **{name: getattr(model, name) for name in kept}}
@@ -193,8 +195,9 @@ class SpladeModel(SparseEncoder):
         """Features of a batch, with ``"sentence_embedding"``: term weights (b, v)."""
         modules = list(self.children())
         if not is_splade(modules) or "cu_seq_lens_q" in input:  # a router, or inputs flattened for flash attention
-            return super().forward(input, **kwargs)
-        input["sentence_embedding"] = term_weights(modules[0], modules[1], input)
+            input = super().forward(input, **kwargs)
+        else:
+            input["sentence_embedding"] = term_weights(modules[0], modules[1], input)
         return input
 
 

@@ -157,14 +157,14 @@ def read_published(directory: Path) -> tuple[ContextualConfig, Any, dict[str, Te
             if stage + name in tensors:
                 settings["vocab_size"] = tensors[stage + name].shape[0]
     tokenizer = _tokenizer(directory, second["model_type"])
-    settings = published_config(
+    converted = published_config(
         config,
         second,
         first_stage_backbone=first,
         null_token=NULL_TOKEN in tensors,
         instruction_end_id=instruction_end(config, tokenizer),
     )
-    return settings, tokenizer, native_names(tensors)
+    return converted, tokenizer, native_names(tensors)
 
 
 def instruction_end(config: Mapping[str, Any], tokenizer: Any) -> int | None:

@@ -16,10 +16,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
-from ..runtime import pick_device
+from ..runtime import check_texts, pick_device
 from .config import ContextualConfig
 from .contextual import ContextualTransformer
-from .encoder import check_texts
 
 
 class ContextualModule(InputModule):

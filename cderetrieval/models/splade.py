@@ -148,7 +148,8 @@ class Splade(FingerprintedEncoder):
     @property
     def k_tokens(self) -> int | None:
         """Most terms of a document; None: all of positive weight."""
-        return self.model.max_active_dims
+        k_tokens: int | None = self.model.max_active_dims
+        return k_tokens
 
     @property
     def query_k_tokens(self) -> int | None:

@@ -114,7 +114,7 @@ def sketch(counts: sparse.csr_array, idf: np.ndarray, dimensions: int) -> np.nda
     lengths = np.linalg.norm(folded, axis=1, keepdims=True)
     terms = np.minimum(np.diff(counts.indptr), _MOST_TERMS)[:, None]
     wanted = ((terms / _USUAL_TERMS) ** 0.25).astype(np.float32)
-    return folded * (wanted / np.where(lengths > 0, lengths, 1))
+    return np.asarray(folded * (wanted / np.where(lengths > 0, lengths, 1)))
 
 
 @lru_cache(maxsize=2)

@@ -122,7 +122,7 @@ class Ranking:
             unit = above.max(axis=1, keepdims=True)
         else:
             unit = np.array([np.std(row[:n]) if n else 0.0 for row, n in zip(scores, counts, strict=True)])[:, None]
-        return np.divide(above, unit, out=np.zeros_like(above), where=unit > 0)
+        return np.asarray(np.divide(above, unit, out=np.zeros_like(above), where=unit > 0))
 
 
 def candidates(rankings: Sequence[Ranking], fusion: Fusion) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

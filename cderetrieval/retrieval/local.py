@@ -52,7 +52,7 @@ class Ids:
     def rows(self, seqs: np.ndarray) -> np.ndarray:
         """Rows of these numbers. Where nothing was removed they follow from the first: 1.3 ms less for 10,000 hits."""
         if self.seqs[-1] - self.seqs[0] == len(self.seqs) - 1:
-            return seqs - self.seqs[0]
+            return np.asarray(seqs - self.seqs[0])
         return np.searchsorted(self.seqs, seqs)
 
 

@@ -31,11 +31,12 @@ class Searcher(Here):
         return fusion is not None and len(self._parts) == len(self._collection.settings.models or ())
 
     def __repr__(self) -> str:
-        if not self._fuses:
+        fusion = self._collection.settings.fusion
+        if fusion is None or not self._fuses:
             part = self._parts.first
             what = f"model={part.embedder.title!r}, index={self._collection.settings.factory(part.number)!r}"
         else:
-            what = f"models={list(self._parts)}, fusion={self._collection.settings.fusion.method!r}"
+            what = f"models={list(self._parts)}, fusion={fusion.method!r}"
         return f"{type(self).__name__}({len(self)} documents, {what})"
 
     def __len__(self) -> int:

@@ -48,7 +48,9 @@ class MilvusCollection(ServerStore, Collection):
         """Make all vectors anew."""
         super().clear_vectors()
 
-    def iter_vectors(self, after_seq: int = 0, chunk: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
+    def iter_vectors(  # type: ignore[override]
+        self, after_seq: int = 0, chunk: int = 0, part: int = 0
+    ) -> Iterator[tuple[np.ndarray, Any]]:
         """Numbers and vectors."""
         return super().iter_vectors(chunk)
 

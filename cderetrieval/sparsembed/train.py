@@ -45,7 +45,7 @@ def train_splade(
     outputs = [model(texts, **kwargs) for texts in (anchor, positive, negative)]
     weights = [output["sparse_activations"] for output in outputs]
     losses = {
-        "sparse": _sparse_loss(*weights, in_batch_negatives),
+        "sparse": _sparse_loss(weights, in_batch_negatives),
         "flops": Flops()(*weights, threshold=threshold_flops),
     }
     return _step(optimizer, losses, {"sparse": sparse_loss_weight, "flops": flops_loss_weight}, weights[0])
@@ -71,14 +71,15 @@ def train_sparsembed(
     dense = all_pairs_scores(terms[0], terms[1]), pairwise_scores(terms[0], terms[2])
     losses = {
         "dense": _rank(*dense, in_batch_negatives),
-        "sparse": _sparse_loss(*weights, in_batch_negatives),
+        "sparse": _sparse_loss(weights, in_batch_negatives),
         "flops": Flops()(*weights, threshold=threshold_flops),
     }
     factors = {"dense": dense_loss_weight, "sparse": sparse_loss_weight, "flops": flops_loss_weight}
     return _step(optimizer, losses, factors, weights[0])
 
 
-def _sparse_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, in_batch_negatives: bool) -> Tensor:
+def _sparse_loss(weights: list[Tensor], in_batch_negatives: bool) -> Tensor:
+    anchors, positives, negatives = weights
     return _rank(anchors @ positives.T, (anchors * negatives).sum(dim=1), in_batch_negatives)
 
 

@@ -124,7 +124,7 @@ def _order(header: bytes) -> str:
 
 def _sum(content: bytes, order: str) -> np.ndarray:
     """Checksum of some bytes."""
-    return np.frombuffer(content, order + "u4").astype(np.uint32) @ _weights(len(content))
+    return np.asarray(np.frombuffer(content, order + "u4").astype(np.uint32) @ _weights(len(content)))
 
 
 def _summed(block: bytes, size: int, order: str) -> Frames:

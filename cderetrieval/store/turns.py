@@ -106,7 +106,7 @@ class _Called:
         return (lambda found, *end: self._find(found)(*end)) if block is None else self._find(block)
 
 
-class Block(functools.partial):
+class Block(functools.partial[Any]):
     """A context manager out of two functions of a mark, which is alive from the one to the other.
 
     No Python frame has it in a local variable: a traceback keeps those, and with them the mark, long after the block

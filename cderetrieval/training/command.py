@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prepare-only", action="store_true", help="read, embed and cluster the data, then stop")
     add("--table1", action="store_true", help="train the four cells of the paper's Table 1")
     add("--seeds", type=int, default=3, metavar="N", help="number of seeds for each cell (default: 3)")
-    cells = {"nargs": "+", "type": cell, "metavar": "BATCHES/ARCHITECTURE"}
+    cells: dict[str, Any] = {"nargs": "+", "type": cell, "metavar": "BATCHES/ARCHITECTURE"}
     add("--cells", **cells, help="cells of Table 1 (default: all)")
     sweep = "repeat the cells with these settings; write a nested one as model.layers=1,2"
     add("--sweep", nargs="+", default=[], metavar="FIELD=A,B", help=sweep)

@@ -231,7 +231,7 @@ def contextual_step(
         if synchronize is not None:
             synchronize()
 
-    detached.register_hook(backward)  # type: ignore[no-untyped-call]
+    detached.register_hook(backward)
     return detached
 
 
@@ -251,7 +251,8 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     for parameter in trained:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    works = [dist.all_reduce(parameter.grad, async_op=True) for parameter in trained]
-    for parameter, work in zip(trained, works, strict=True):
+    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+    works = [dist.all_reduce(gradient, async_op=True) for gradient in gradients]
+    for gradient, work in zip(gradients, works, strict=True):
         work.wait()
-        parameter.grad /= dist.get_world_size()
+        gradient /= dist.get_world_size()

@@ -197,7 +197,8 @@ class PairTrainer(BaseTrainer):
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         """Read the weights as `load` reads any directory: sentence-transformers would import what the files name."""
-        ours, saved = self._encoder(self.model), load(Path(checkpoint_path).resolve(), device="cpu")
+        ours: Any = self._encoder(self.model)
+        saved: Any = load(Path(checkpoint_path).resolve(), device="cpu")
         getattr(ours, "model", ours).load_state_dict(getattr(saved, "model", saved).state_dict())
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
