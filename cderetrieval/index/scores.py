@@ -26,6 +26,8 @@ SMALL = 1e-3
 ORDINARY = 24
 # Lengths that are 1 for all that approximate indexes care.
 ABOUT = (0.8, 1.25)
+# Scales whose nearest power of ten is 1.
+ONE = (10**-0.5, 10**0.5)
 FLOAT32 = np.finfo(np.float32)
 # Powers of ten that float64 holds whatever it is multiplied with here.
 _MOST = 300
@@ -52,7 +54,9 @@ def shown(scores: np.ndarray) -> np.ndarray:
     [0.83, 12.345679, 0.0, -3.123457e-09]
     """
     wide = np.asarray(scores, dtype=np.float64)  # float32 would print 0.83 as 0.8299999833106995
-    return np.where(np.abs(wide) < SMALL, settled(wide), np.round(wide, DECIMALS))
+    rounded = np.round(wide, DECIMALS)
+    small = np.abs(wide) < SMALL
+    return np.where(small, settled(wide), rounded) if small.any() else rounded
 
 
 def narrow(scores: np.ndarray) -> np.ndarray:
@@ -97,6 +101,8 @@ def near_one(found: np.ndarray) -> np.ndarray:
 def _factor(scale: np.ndarray, large: int = LARGE) -> np.ndarray | float:
     """Power of ten that turns scores into whole numbers of the grid."""
     least, most = float(scale.min(initial=np.inf)), float(scale.max(initial=0.0))
+    if ONE[0] < least and most < ONE[1]:  # vectors of about length 1, as a rule
+        return _POWERS[DECIMALS + _MOST]
     # As a rule all scales want the same, and a number is multiplied faster than a matrix is looked up.
     if 0 < least <= most < np.inf:
         ends = [_kept(round(math.log10(end)), large) for end in (least, most)]
