@@ -51,7 +51,7 @@ def _check_models(settings: Settings) -> None:
     for index in (settings.indexes or {"": settings.index}).values():
         if index == "auto":
             continue
-        if not is_location(index):
+        if not (isinstance(index, str | os.PathLike) and is_location(index)):
             from ..index.kinds import check_factory  # loads faiss
 
             check_factory(index)
