@@ -30,15 +30,6 @@ Vectors: TypeAlias = "np.ndarray | csr_array | TermEmbeddings"
 class TermEmbeddings:
     """Sparse vectors whose every term carries an embedding: what a SparseEmbed encoder makes of n texts.
 
-    Attributes
-    ----------
-    weights
-        Term weights, scipy csr_array of shape (n, V), float32, columns ascending in each row and no zeros stored.
-    embeddings
-        Shape (weights.nnz, D), float32 (a store gives float16 back); row i belongs to ``weights.data[i]``.
-
-    Examples
-    --------
     >>> from scipy.sparse import csr_array
     >>> weights = csr_array(np.array([[0, 2, 1], [3, 0, 0]], dtype=np.float32))
     >>> vectors = TermEmbeddings(weights, np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32))
@@ -48,7 +39,9 @@ class TermEmbeddings:
     (3, 3)
     """
 
+    # Term weights, scipy csr_array of shape (n, V), float32, columns ascending in each row and no zeros stored.
     weights: csr_array
+    # Shape (weights.nnz, D), float32 (a store gives float16 back); row i belongs to ``weights.data[i]``.
     embeddings: np.ndarray
 
     def __post_init__(self) -> None:
@@ -84,13 +77,7 @@ class TermEmbeddings:
 
     @classmethod
     def concatenate(cls, parts: Sequence[TermEmbeddings]) -> TermEmbeddings:
-        """All rows of all parts, which share a vocabulary and a size of embedding.
-
-        Raises
-        ------
-        InputError
-            If there is no part, or they differ in either.
-        """
+        """All rows of all parts, which share a vocabulary and a size of embedding."""
         from scipy.sparse import vstack
 
         sizes = sorted({(part.shape[1], part.embeddings.shape[1]) for part in parts})

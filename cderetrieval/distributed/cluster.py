@@ -38,24 +38,7 @@ OBJECT_STORE = 256 * 2**20
 
 
 class OnRay:
-    """Does the work of blocks on a Ray cluster, or on workers of this machine.
-
-    Parameters
-    ----------
-    workers
-        How many; None: one for each GPU, or each CPU where there is none.
-    threads
-        CPUs of a worker; Ray lets torch have as many threads, if OMP_NUM_THREADS does not say otherwise.
-    address
-        Of a running cluster: ``"auto"``, ``"host:port"`` or ``"ray://host:port"``. None: workers on this machine.
-    stalled
-        Seconds without any progress after which the job is given up.
-
-    Raises
-    ------
-    MissingDependencyError
-        If Ray is not installed.
-    """
+    """Does the work of blocks on a Ray cluster, or on workers of this machine."""
 
     def __init__(
         self,
@@ -105,13 +88,7 @@ class OnRay:
             self._ours = False
 
     def run(self, job: type[Job], arguments: Mapping[str, Any], numbers: Sequence[int]) -> Iterator[Result]:
-        """See :class:`~cderetrieval.distributed.work.Engine`; results come in the order in which they are done.
-
-        Raises
-        ------
-        ClusterError
-            If the cluster cannot be reached, has no room, workers die again and again, or nothing moves.
-        """
+        """See :class:`~cderetrieval.distributed.work.Engine`; results come in the order in which they are done."""
         if not numbers:
             return
         ray = self._ray

@@ -38,26 +38,7 @@ def arrow() -> Any:
 def write_vectors(
     path: Path, ids: Sequence[Hashable], vectors: Vectors, layout: Layout, id_type: str, metadata: dict[str, Any]
 ) -> None:
-    """Write one file, whole or not at all.
-
-    Parameters
-    ----------
-    path
-        The file.
-    ids, vectors
-        n of each, the vectors of this layout.
-    layout
-        Kind and dimension.
-    id_type
-        ``"string"``, ``"int64"`` or ``"json"``.
-    metadata
-        JSON values to keep with the table.
-
-    Raises
-    ------
-    InputError
-        If a term's embedding holds a number that float16 cannot.
-    """
+    """Write one file, whole or not at all."""
     pa = arrow()
     names: list[Any] = [json.dumps(i) for i in ids] if id_type == JSON else list(ids)
     columns = {"id": pa.array(names, pa.int64() if id_type == INTEGER else pa.string()), **_columns(vectors, layout)}
@@ -75,13 +56,7 @@ def write_vectors(
 
 
 def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashable], Vectors, dict[str, Any]]:
-    """Ids, vectors and metadata of a file that :func:`write_vectors` wrote; its checksums are verified.
-
-    Raises
-    ------
-    StoreError
-        If the file is missing, cut short, damaged, or holds vectors of another layout.
-    """
+    """Ids, vectors and metadata of a file that :func:`write_vectors` wrote; its checksums are verified."""
     pa = arrow()
     with reading(path, remedy=EMBED_AGAIN):
         with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:

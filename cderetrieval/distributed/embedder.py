@@ -20,25 +20,7 @@ ATTEMPTS = 5
 
 
 class BlockEmbedder:
-    """Embeds blocks of a corpus into its folder.
-
-    Parameters
-    ----------
-    folder
-        Where the plan lies and vectors go; all workers see the same.
-    model
-        Name or directory of the model, or the model itself.
-    context
-        The context that was made of the corpus: the first stage ran once, here runs the second. None: the model takes
-        none.
-    device, dtype
-        Where and in which number format the model computes.
-
-    Raises
-    ------
-    MismatchError
-        If the model is not the one that the folder was begun with.
-    """
+    """Embeds blocks of a corpus into its folder."""
 
     computes: ClassVar[bool] = True
 

@@ -15,19 +15,7 @@ EVERY = 30.0
 
 
 class Progress:
-    """Counts documents.
-
-    Parameters
-    ----------
-    what
-        What is being done, ``"embedding"``.
-    total
-        Documents in all.
-    done
-        How many of them were done by an earlier run; they do not count for the rate.
-    show
-        Whether to show anything.
-    """
+    """Counts documents."""
 
     def __init__(self, what: str, total: int, done: int = 0, *, show: bool = True) -> None:
         self.what, self.total, self.done, self._earlier = what, total, done, done

@@ -27,38 +27,20 @@ STRING, INTEGER, JSON = "string", "int64", "json"
 
 @dataclass(frozen=True)
 class Scanned:
-    """A block whose documents were read and checked.
+    """A block whose documents were read and checked."""
 
-    Attributes
-    ----------
-    block
-        Where it lies.
-    documents
-        How many there are; without those that were left out.
-    digest
-        Of their ids and texts, in order: what vectors depend on.
-    payloads
-        Of all their fields; None in a folder that was written before these were compared.
-    """
-
+    # Where it lies.
     block: Block
+    # How many there are; without those that were left out.
     documents: int
+    # Of their ids and texts, in order: what vectors depend on.
     digest: str
+    # Of all their fields; None in a folder that was written before these were compared.
     payloads: str | None = None
 
 
 class Scanner:
-    """Reads blocks of a corpus.
-
-    Parameters
-    ----------
-    blocks
-        All of them.
-    fields
-        What to read of a document.
-    sample
-        Size and seed of the context's sample; None: no sample is wanted.
-    """
+    """Reads blocks of a corpus."""
 
     computes: ClassVar[bool] = False
 
@@ -89,17 +71,11 @@ class Scanner:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a walk through a corpus found.
+    """What a walk through a corpus found."""
 
-    Attributes
-    ----------
-    blocks
-        Its blocks, in order.
-    ids
-        How ids are stored: ``"string"``, ``"int64"`` or ``"json"``.
-    """
-
+    # Its blocks, in order.
     blocks: tuple[Scanned, ...]
+    # How ids are stored: ``"string"``, ``"int64"`` or ``"json"``.
     ids: str
 
     @property
@@ -109,24 +85,7 @@ class Scan:
 
 
 def gather(results: Iterable[Result], blocks: Sequence[Block], fields: Fields, sampler: Sampler | None) -> Scan:
-    """Put what was found in each block together.
-
-    Parameters
-    ----------
-    results
-        Of a :class:`Scanner`, in order.
-    blocks
-        The blocks.
-    fields
-        What was read.
-    sampler
-        Is offered the blocks' samples: a sample of samples is that of the whole, since it keeps the smallest keys.
-
-    Raises
-    ------
-    InputError
-        If there is no document, or two have the same id; the message names both files.
-    """
+    """Put what was found in each block together."""
     scanned, hashes, types = [], [], set()
     for result in results:
         scanned.append(Scanned(blocks[result["block"]], result["documents"], result["digest"], result["payloads"]))
@@ -143,22 +102,7 @@ def gather(results: Iterable[Result], blocks: Sequence[Block], fields: Fields, s
 
 
 def check_unique(hashes: Sequence[np.ndarray], ids: Any, names: Sequence[str]) -> None:
-    """Refuse an id that occurs twice.
-
-    Parameters
-    ----------
-    hashes
-        Hashes of the ids of each part.
-    ids
-        Gives the ids of a part.
-    names
-        What to call the parts.
-
-    Raises
-    ------
-    InputError
-        If two ids are equal, and not only their hashes.
-    """
+    """Refuse an id that occurs twice."""
     everything = np.sort(np.concatenate(hashes))
     double = np.unique(everything[1:][everything[1:] == everything[:-1]])
     if not len(double):

@@ -34,41 +34,18 @@ SHARDS = "shards"
 
 @dataclass(frozen=True)
 class Ready:
-    """The vectors of a block, by the folder and number that they have.
+    """The vectors of a block, by the folder and number that they have."""
 
-    Attributes
-    ----------
-    folder
-        The folder of vectors.
-    number
-        Of the block.
-    documents
-        How many there are.
-    """
-
+    # The folder of vectors.
     folder: Path
+    # Of the block.
     number: int
+    # How many there are.
     documents: int
 
 
 class ShardBuilder:
-    """Fills copies of a trained index.
-
-    Parameters
-    ----------
-    trained
-        The index, as FAISS serialises it.
-    shards
-        Blocks of each shard.
-    starts
-        Position of each shard's first vector in the whole.
-    queries, metric
-        Rows to tune on, and how they are compared.
-    factor
-        What vectors are multiplied with (:class:`~cderetrieval.index.stream.Scaled`); `queries` are so already.
-    directory
-        Where shards are written.
-    """
+    """Fills copies of a trained index."""
 
     computes: ClassVar[bool] = False
 
@@ -117,19 +94,7 @@ def shard_file(directory: Path, number: int) -> Path:
 
 
 def build_on(engine: Engine, retriever: Any, blocks: Sequence[Ready], directory: Path) -> None:
-    """Build the index of a retriever on an engine, where its kind of index can be merged.
-
-    Parameters
-    ----------
-    engine
-        Where shards are filled.
-    retriever
-        Holds the documents of `blocks`, in that order, and no others.
-    blocks
-        The vectors.
-    directory
-        The retriever's own, which all workers see.
-    """
+    """Build the index of a retriever on an engine, where its kind of index can be merged."""
     collection = retriever.collection
     assert isinstance(collection, LocalCollection)
     layout = retriever.collection.layout_of(0)

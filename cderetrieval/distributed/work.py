@@ -41,8 +41,6 @@ class Engine(Protocol):
 class OneProcess:
     """Does all work here, block after block.
 
-    Examples
-    --------
     >>> class Double:
     ...     def __init__(self, by): self.by = by
     ...     def __call__(self, number): return {"block": number, "value": number * self.by}
@@ -66,29 +64,17 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class Fields:
-    """Which fields of a document matter.
+    """Which fields of a document matter."""
 
-    Attributes
-    ----------
-    key, on
-        Field of the id, fields of the text (None: ``title``, where there is one, and ``text``).
-    skip_empty
-        Leave out documents with an empty text.
-    """
-
+    # Field of the id, fields of the text (None: ``title``, where there is one, and ``text``).
     key: str = "id"
     on: tuple[str, ...] | None = None
+    # Leave out documents with an empty text.
     skip_empty: bool = False
 
 
 def block_rows(block: Block, fields: Fields) -> list[Row]:
-    """Documents of a block as (id, text, payload), each checked; none where all were left out.
-
-    Raises
-    ------
-    InputError
-        If a document cannot be used; the message names the file, the lines, the document and the field.
-    """
+    """Documents of a block as (id, text, payload), each checked; none where all were left out."""
     documents = list(read_block(block, fields.key))
     if not documents:
         return []

@@ -32,14 +32,9 @@ ATTENTION = "cderetrieval_context"
 
 @dataclass
 class ContextCache:
-    """Keys and values of a context, layer by layer.
+    """Keys and values of a context, layer by layer."""
 
-    Attributes
-    ----------
-    keys, values
-        One tensor of shape (h, c, d) for each layer.
-    """
-
+    # One tensor of shape (h, c, d) for each layer.
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
@@ -56,20 +51,13 @@ class ContextCache:
 
 @dataclass
 class ContextPass:
-    """What one forward pass does with a cache: fill it, or read it.
+    """What one forward pass does with a cache: fill it, or read it."""
 
-    Attributes
-    ----------
-    cache
-        The cache.
-    recording
-        True while the context itself runs.
-    gates
-        Shape (layers, h); None for the one-softmax form.
-    """
-
+    # The cache.
     cache: ContextCache
+    # True while the context itself runs.
     recording: bool = False
+    # Shape (layers, h); None for the one-softmax form.
     gates: Tensor | None = None
 
 

@@ -40,17 +40,7 @@ _FAMILIES = {
 
 
 def build_backbone(settings: Mapping[str, Any], layers: int | None, disable_dropout: bool) -> PreTrainedModel:
-    """Build an untrained backbone from its configuration.
-
-    Parameters
-    ----------
-    settings
-        The transformers configuration as a dictionary, with its ``model_type``.
-    layers
-        Keep only the first so many layers; None: all.
-    disable_dropout
-        Set every dropout probability to 0.
-    """
+    """Build an untrained backbone from its configuration."""
     values = model_config(dict(settings), "the configuration of a backbone")
     family = _FAMILIES[values["model_type"]]
     config = AutoConfig.for_model(values.pop("model_type"), **values)

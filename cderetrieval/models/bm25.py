@@ -163,13 +163,7 @@ def _words() -> ModuleType:
 
 
 def library() -> ModuleType:
-    """Import the library.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
+    """Import the library."""
     is_new = "bm25s" not in sys.modules
     try:
         import bm25s

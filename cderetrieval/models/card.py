@@ -93,21 +93,7 @@ def write_card(
     recipe: str = "",
     results: Mapping[str, float] | None = None,
 ) -> str:
-    """Write a model card as Markdown.
-
-    Parameters
-    ----------
-    tag, about, settings
-        What kind of model it is, in a word and in a sentence, and its settings.
-    name, license, base_model
-        Of the model and of what it was trained from.
-    training_data
-        Names of all training sets.
-    recipe
-        How it was trained.
-    results
-        Measure to value.
-    """
+    """Write a model card as Markdown."""
     sections = ""
     if training_data:
         sections += "\n## Training data\n\n" + "".join(f"- {entry}\n" for entry in training_data)

@@ -62,14 +62,7 @@ SETTING = 10**31
 
 @contextlib.contextmanager
 def opened(directory: Path) -> Iterator[Path]:
-    """A view of a directory for a class of sentence-transformers; whatever is thrown in the block is a named error.
-
-    Raises
-    ------
-    ModelError
-        If the directory names code, files elsewhere or what is not known, holds only pickled weights, or cannot be
-        read; the message names the file.
-    """
+    """A view of a directory for a class of sentence-transformers; whatever is thrown in the block is a named error."""
     with _place(directory) as view:
         with reading(directory, error=ModelError, remedy=AGAIN):
             _write_model(directory, view)
@@ -78,17 +71,7 @@ def opened(directory: Path) -> Iterator[Path]:
 
 
 def load_tokenizer(directory: Path, *, by_config: bool = False, **settings: Any) -> Any:
-    """The tokenizer of a directory.
-
-    Parameters
-    ----------
-    directory
-        A model directory.
-    by_config
-        Its class may depend on the model type in ``config.json``.
-    settings
-        More arguments of `AutoTokenizer.from_pretrained`.
-    """
+    """The tokenizer of a directory."""
     from transformers import AutoTokenizer, PreTrainedConfig
 
     with _place(directory) as view:

@@ -34,21 +34,7 @@ Batch = tuple[list[int], Tensor, Tensor]
 
 @dataclass(frozen=True)
 class EncodingSettings:
-    """How texts become vectors.
-
-    Parameters
-    ----------
-    max_length
-        Tokens of a text, special tokens included; longer texts are cut and counted in the log.
-    prompts
-        Prompt name to the string put before a text.
-    dtype
-        Number format of the computation, see :func:`~cderetrieval.runtime.autocast`.
-    normalize
-        Scale vectors to length 1, so that inner product is cosine similarity.
-    token_budget
-        Tokens in a batch, padding included; None: by device.
-    """
+    """How texts become vectors."""
 
     max_length: int
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -195,19 +181,7 @@ def _tokenizer_text(tokenizer: Any) -> str:
 
 
 class TextEncoder(ABC):
-    """Base of the encoders: prompts, batches and order here, the mathematics in :meth:`embed`.
-
-    Parameters
-    ----------
-    tokenizer
-        A transformers tokenizer.
-    settings
-        Length limit, prompts, number format.
-    device
-        Where to compute.
-    dimension
-        Length of a vector.
-    """
+    """Base of the encoders: prompts, batches and order here, the mathematics in :meth:`embed`."""
 
     kind = "dense"
 
@@ -261,17 +235,7 @@ class TextEncoder(ABC):
         )
 
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
-        """Vectors of texts under a prompt of the model, shape (n, dimension), float32.
-
-        Parameters
-        ----------
-        texts
-            Any number of strings.
-        prompt_name
-            ``"query"`` and ``"document"`` always work; other names must be among the model's prompts.
-        show_progress
-            Show a progress bar on a terminal.
-        """
+        """Vectors of texts under a prompt of the model, shape (n, dimension), float32."""
         batches = self.batches(texts, prompt_name, show_progress)
         vectors = encode_batches(batches, len(texts), self.embed, self.settings, self.device)
         return vectors if len(vectors) else np.empty((0, self.dimension), dtype=np.float32)

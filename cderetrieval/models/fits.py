@@ -115,11 +115,6 @@ def strictly(name: str) -> Iterator[None]:
     """Refuse what transformers loads in this block without some of its weights.
 
     It knows which they are and gives them only to those who call it directly, which sentence-transformers does for us.
-
-    Raises
-    ------
-    WeightsError
-        If tensors are missing, or the backbone does not take some; the message lists every one.
     """
     from transformers import PreTrainedModel
 

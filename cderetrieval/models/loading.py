@@ -33,22 +33,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def loading(name: str, view: Path | None = None) -> Iterator[None]:
-    """Load a model in this block, quietly and with named errors.
-
-    Parameters
-    ----------
-    name
-        What to call the model in an error.
-    view
-        Where it is read from, if that is not what the user gave: its name is no part of an error.
-
-    Raises
-    ------
-    WeightsError
-        If a tensor has another shape than the configuration says.
-    ModelError
-        If the model cannot be loaded for another reason.
-    """
+    """Load a model in this block, quietly and with named errors."""
     try:
         with quiet():
             yield

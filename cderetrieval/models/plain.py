@@ -35,13 +35,6 @@ def is_plain(model: ContextualTransformer) -> bool:
 def plain_model(model: ContextualTransformer) -> SentenceTransformer:
     """The second stage as a sentence-transformers model of the same vectors, of length 1.
 
-    Parameters
-    ----------
-    model
-        A model of which :func:`is_plain` is true.
-
-    Examples
-    --------
     >>> import torch
     >>> from cderetrieval.testing import tiny_model
     >>> model = tiny_model(attention="cached", head="none", soft_prompt_tokens=0)

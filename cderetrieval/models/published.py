@@ -61,25 +61,7 @@ def published_config(
     null_token: bool = False,
     instruction_end_id: int | None = None,
 ) -> ContextualConfig:
-    """Translate a published ``config.json``.
-
-    Parameters
-    ----------
-    config
-        The published configuration.
-    backbone, first_stage_backbone
-        The transformers configurations of ``dataset_backbone`` and ``embedder``; the second may be left out where
-        they are equal.
-    null_token
-        Whether the checkpoint holds a learned null token.
-    instruction_end_id
-        Token id of the colon that ends a prompt; needed where ``pool_ignore_instruction_tokens`` is on.
-
-    Raises
-    ------
-    ConfigError
-        If the configuration asks for an architecture that its authors never published weights of.
-    """
+    """Translate a published ``config.json``."""
     if config.get("autoregressive_backbone"):
         raise ConfigError("autoregressive_backbone=true is not supported; use BERT, NomicBERT or ModernBERT.")
     if config.get("architecture", "transductive") not in ("transductive", "contextual"):

@@ -32,15 +32,7 @@ def _mlp(width: int, activation: nn.Module, out: int | None = None) -> nn.Sequen
 
 
 class FirstStage(nn.Module):
-    """M1: a context document to the vector that stands for it.
-
-    Parameters
-    ----------
-    config
-        The model's settings.
-    shared
-        M2's backbone where the stages are tied; M1 then holds no parameters but its head.
-    """
+    """M1: a context document to the vector that stands for it."""
 
     def __init__(self, config: ContextualConfig, shared: PreTrainedModel | None = None) -> None:
         super().__init__()
@@ -67,22 +59,7 @@ class FirstStage(nn.Module):
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> Tensor | dict[str, Tensor]:
-        """Embed context documents.
-
-        Parameters
-        ----------
-        input_ids, attention_mask
-            Shape (b, t).
-        token_type_ids
-            Ignored; tokenizers return it.
-        output_hidden_states
-            Return a dictionary with ``hidden_states`` (b, t, h) and ``pooled``.
-
-        Returns
-        -------
-        Tensor
-            Shape (b, h), not normalised; (b, n, h) where a document has n > 1 vectors.
-        """
+        """Embed context documents."""
         del token_type_ids
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         parts = self.config.tokens_per_document
@@ -118,30 +95,7 @@ class SecondStage(nn.Module):
         null_dataset_embedding: bool = False,
         context_cache: ContextCache | None = None,
     ) -> Tensor | dict[str, Tensor]:
-        """Embed texts in a context.
-
-        Parameters
-        ----------
-        input_ids, attention_mask
-            Shape (b, t).
-        dataset_embeddings
-            Outputs of the first stage: (j, h) for all texts, (j, n, h) where a document has n vectors, or (b, j, h) for
-            each text its own. Any j, but with ``exact_context_size`` only the first `context_size` documents are
-            read. None: no document.
-        token_type_ids
-            Ignored; tokenizers return it.
-        output_hidden_states
-            Return a dictionary with ``hidden_states`` (b, t, h) of the text and ``pooled``.
-        null_dataset_embedding
-            Replace every context document, or the J there could be, by the learned null token.
-        context_cache
-            From :meth:`context_cache`, for ``attention="cached"``; then `dataset_embeddings` is not read.
-
-        Returns
-        -------
-        Tensor
-            Shape (b, h), not normalised.
-        """
+        """Embed texts in a context."""
         del token_type_ids
         if context_cache is None:
             prefix = self._prefix(dataset_embeddings, null_dataset_embedding, input_ids)

@@ -36,22 +36,7 @@ _CHUNK = 10_000
 
 
 def term_counts(texts: Sequence[str], tokenizer: Any, max_length: int) -> sparse.csr_array:
-    """How often each token occurs in each text, special tokens left out.
-
-    Parameters
-    ----------
-    texts
-        Any number of strings.
-    tokenizer
-        A transformers tokenizer.
-    max_length
-        Only so many tokens of a text are counted: what the model reads of it.
-
-    Returns
-    -------
-    scipy.sparse.csr_array
-        Shape (texts, vocabulary), float32.
-    """
+    """How often each token occurs in each text, special tokens left out."""
     from scipy import sparse
 
     shape = (len(texts), len(tokenizer))
@@ -89,22 +74,7 @@ def rarity(frequencies: np.ndarray, documents: int) -> np.ndarray:
 
 
 def sketch(counts: sparse.csr_array, idf: np.ndarray, dimensions: int) -> np.ndarray:
-    """Weighted terms of each text, folded, shape (texts, dimensions), float32; 0 without any term.
-
-    Parameters
-    ----------
-    counts
-        From :func:`term_counts`.
-    idf
-        From :func:`rarity`.
-    dimensions
-        Of a sketch.
-
-    Returns
-    -------
-    numpy.ndarray
-        As long as the number of different terms says, see above: 1 at 24 of them, `LONGEST` from 128 on.
-    """
+    """Weighted terms of each text, folded, shape (texts, dimensions), float32; 0 without any term."""
     weighted = counts.copy()
     weighted.data = weighted.data / (weighted.data + 1) * idf[weighted.indices]
     signs = sign_vectors(counts.shape[1], dimensions)

@@ -48,22 +48,7 @@ def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy tensors into a model.
-
-    Parameters
-    ----------
-    model
-        The model; a tensor that it shares between two places may come under either name.
-    tensors
-        Name to tensor.
-    source
-        What to call the tensors in an error.
-
-    Raises
-    ------
-    WeightsError
-        If a tensor is missing, unexpected or of another shape; the message lists every one.
-    """
+    """Copy tensors into a model."""
     expected = model.state_dict(keep_vars=True)
     given_ids = {id(expected[name]) for name in tensors if name in expected}
     problems = [

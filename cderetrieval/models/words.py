@@ -54,15 +54,6 @@ _FORMS = ("<wide>", "<narrow>", "<initial>", "<medial>", "<final>", "<isolated>"
 def words(text: str, *, dotless: bool = False) -> list[str]:
     """Words of a text, in order, repeated as they are; pairs follow the characters of their run.
 
-    Parameters
-    ----------
-    text
-        Any string.
-    dotless
-        Whether the small letter of I is one without a dot, as in Turkish.
-
-    Examples
-    --------
     >>> words("Vitamin D isn't in my naïve café")
     ['vitamin', 'd', 'isn', 'in', 'my', 'naïve', 'café']
     >>> words("猫は魚を")
