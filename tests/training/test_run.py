@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -52,7 +53,6 @@ def tiny(folder, **changes):
 
 
 PLAIN = {
-    "base": tiny_dense_directory(),
     "architecture": "biencoder",
     "model": {"head": "none", "soft_prompt_tokens": 0},
     "null_probability": 0.0,
@@ -91,30 +91,32 @@ def run(recipe, output, cache, *, at=None, action=None, **extra):
     return model, seen[0].rows
 
 
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
+@pytest.fixture(scope="module")
+def whole(data, cache, tmp_path_factory):
+    """A run from its first step to its last: directory, model, rows of each step."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    return output, *run(tiny(data), output, cache)
 
 
-def test_a_run_leaves_a_model_a_card_and_a_log(folder, tmp_path, cache):
+def test_a_run_leaves_a_model_a_card_and_a_log(whole):
+    output, model, rows = whole
     before = tiny_model().second_stage_model.gates.detach()
-    model, rows = run(tiny(folder), tmp_path / "run", cache)
     assert (model.second_stage_model.gates.detach() - before).abs().max() > 1e-4
-    loaded = load(str(tmp_path / "run" / "model"))
+    loaded = load(str(output / "model"))
     assert loaded.fingerprint == model.fingerprint
-    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    card = (output / "model" / "README.md").read_text()
     assert "- mined.jsonl\n- plain.jsonl.gz\n" in card
     assert "| learning_rate | `0.001` |" in card
-    log = log_of(tmp_path / "run")
+    log = log_of(output)
     assert list(log) == list(range(1, len(rows) + 1))
     assert {"loss", "accuracy", "learning_rate", "grad_norm", "context_null", "masked_false_negatives"} <= set(log[1])
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["batch_size"] == 8
-    assert json.loads((tmp_path / "run" / "data.json").read_text())["rows"] == 84
-    assert not list((tmp_path / "run").rglob("training_args.bin"))
+    assert json.loads((output / "recipe.json").read_text())["batch_size"] == 8
+    assert json.loads((output / "data.json").read_text())["rows"] == 84
+    assert not list(output.rglob("training_args.bin"))
 
 
-def test_epochs_have_other_batches(folder, tmp_path, cache):
-    _, rows = run(tiny(folder), tmp_path / "run", cache)
+def test_epochs_have_other_batches(whole):
+    _, _, rows = whole
     half = len(rows) // 2
     assert {frozenset(batch) for batch in rows[:half]}.isdisjoint({frozenset(batch) for batch in rows[half:]})
 
@@ -130,17 +132,17 @@ def killed(folder, output, cache, at):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_batches_and_losses(folder, tmp_path, cache):
+def test_a_killed_run_goes_on_with_the_same_batches_and_losses(whole, data, tmp_path, cache):
     """In the middle of an epoch, the first or the second."""
-    model, rows = run(tiny(folder), tmp_path / "whole", cache)
+    directory, model, rows = whole
     for at in (5, 14):
         output = tmp_path / f"killed-{at}"
-        killed(folder, output, cache, at)
+        killed(data, output, cache, at)
         start = int(last_checkpoint(output).name.rpartition("-")[2])
         assert start == at // 3 * 3
-        resumed, rest = run(tiny(folder), output, cache, resume=True)
+        resumed, rest = run(tiny(data), output, cache, resume=True)
         assert rest == rows[start:]
-        assert_same_run(log_of(tmp_path / "whole"), log_of(output), model, resumed)
+        assert_same_run(log_of(directory), log_of(output), model, resumed)
 
 
 def assert_same_run(whole, again, model, resumed):
@@ -156,11 +158,18 @@ def stop(*_):
     raise KeyboardInterrupt
 
 
-@pytest.fixture
-def stopped(folder, tmp_path, cache):
+@pytest.fixture(scope="module")
+def interrupted(data, cache, tmp_path_factory):
+    output = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.raises(KeyboardInterrupt):
-        run(tiny(folder), tmp_path / "run", cache, at=4, action=stop)
-    return tmp_path / "run"
+        run(tiny(data), output, cache, at=4, action=stop)
+    return output
+
+
+@pytest.fixture
+def stopped(interrupted, tmp_path):
+    """A run up to checkpoint-3, of a test's own."""
+    return shutil.copytree(interrupted, tmp_path / "run")
 
 
 def test_a_run_is_not_overwritten(folder, stopped, cache):
@@ -264,7 +273,7 @@ def test_evaluation_is_a_callable(folder, tmp_path, cache):
     ],
 )
 def test_every_switch_trains(folder, tmp_path, cache, changes):
-    recipe = tiny(folder, max_steps=2, **changes)
+    recipe = tiny(folder, max_steps=1, **changes)
     train(recipe, tmp_path / "run", cache=cache)
     assert np.isfinite([line["loss"] for line in log_of(tmp_path / "run").values()]).all()
 
@@ -284,35 +293,24 @@ def test_weights_of_a_data_config_are_used(folder, tmp_path, cache):
     assert {"clusters", "negative", "beaten"} <= set(prepared.report)
 
 
-def two_ranks(rank, folder, output, cache, share):
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE="2",
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT="29617",
-        GLOO_SOCKET_IFNAME="lo",
-    )
-    torch.set_num_threads(1)
-    recipe = tiny(folder, share_negatives=share, max_steps=4, save_steps=2, batch_size=4)
-    model, rows = run(recipe, output, cache)
-    (output / f"rank{rank}.json").write_text(json.dumps([rows, model.fingerprint]))
-
-
 @pytest.mark.slow
-def test_two_processes_train_one_model(folder, tmp_path, cache):
-    torch.multiprocessing.start_processes(
-        two_ranks, args=(folder, tmp_path / "run", cache, True), nprocs=2, start_method="fork"
-    )
-    (first, one), (second, two) = (json.loads((tmp_path / "run" / f"rank{k}.json").read_text()) for k in range(2))
-    assert one == two
-    domain = prepare(tiny(folder, batch_size=4, share_negatives=True), cache, processes=2).groups.domain
-    for left, right in zip(first, second, strict=True):
+def test_two_processes_train_one_model_and_resume(data, tmp_path, cache, train_in_two):
+    recipe = tiny(data, share_negatives=True, max_steps=4, save_steps=2, batch_size=4)
+    first, second = train_in_two(recipe, tmp_path / "run")
+    assert first["weights"] == second["weights"]
+    domain = prepare(recipe, cache, processes=2).groups.domain
+    for left, right in zip(first["rows"], second["rows"], strict=True):
         assert len(set(domain[left + right])) == 1
         assert not set(left) & set(right)
+    (tmp_path / "part").mkdir()
+    os.rename(tmp_path / "run" / "checkpoint-2", tmp_path / "part" / "checkpoint-2")
+    again, _ = train_in_two(recipe, tmp_path / "part", resume=True)
+    assert again["rows"] == first["rows"][2:]
+    found, expected = log_of(tmp_path / "part"), log_of(tmp_path / "run")
+    assert list(found) == [3, 4]
+    for step, line in found.items():
+        for name in ("loss", "grad_norm", "learning_rate"):
+            assert line[name] == pytest.approx(expected[step][name], rel=1e-6)
 
 
 def test_recipes_are_whole_and_read_back():
@@ -399,7 +397,7 @@ def test_a_bi_encoder_is_blind_to_its_context(folder, tmp_path, cache):
 
 
 def test_a_trained_bi_encoder_is_a_plain_model(folder, tmp_path, cache):
-    recipe = tiny(folder, **PLAIN, saved_length=40)
+    recipe = tiny(folder, base=tiny_dense_directory(), **PLAIN, saved_length=40)
     model = train(recipe, tmp_path / "run", cache=cache)
     written = load(tmp_path / "run" / "model")
     assert isinstance(written, DenseEncoder)
@@ -418,7 +416,7 @@ def test_a_trained_bi_encoder_is_a_plain_model(folder, tmp_path, cache):
 
 def test_a_trained_bi_encoder_can_have_the_statistics_of_its_corpus(folder, tmp_path, cache):
     statistics = {"term_dimensions": 16, "term_weight": 0.5}
-    train(tiny(folder, **PLAIN, statistics=statistics), tmp_path / "run", cache=cache)
+    train(tiny(folder, base=tiny_dense_directory(), **PLAIN, statistics=statistics), tmp_path / "run", cache=cache)
     written = load(tmp_path / "run" / "model")
     assert isinstance(written, StatisticsModel)
     assert written.config == StatisticsConfig(**statistics)
@@ -427,7 +425,8 @@ def test_a_trained_bi_encoder_can_have_the_statistics_of_its_corpus(folder, tmp_
 
 
 def test_statistics_need_vectors_of_a_backbone_alone(folder, tmp_path):
-    recipe = tiny(folder, **{**PLAIN, "model": {"head": "mlp"}}, statistics={"centre": 0.4})
+    changes = {**PLAIN, "base": tiny_dense_directory(), "model": {"head": "mlp"}}
+    recipe = tiny(folder, **changes, statistics={"centre": 0.4})
     with pytest.raises(ConfigError, match="set head='none'"):
         train(recipe, tmp_path / "run")
 

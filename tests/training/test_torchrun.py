@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cderetrieval.errors import MismatchError
 from cderetrieval.testing import tiny_model_directory
+from cderetrieval.training.recipes import load_recipe
+from cderetrieval.training.run import train
 
 pytest.importorskip("accelerate")
 pytestmark = [
@@ -77,13 +80,12 @@ def log_of(output):
     return {line["step"]: line for line in lines if "grad_norm" in line}
 
 
-def test_two_processes_train_what_one_does(recipe, tmp_path):
+def test_two_processes_train_what_one_does(recipe, tmp_path, cache, train_in_two):
     """Gradients through gathered negatives: without them the norm would be off by half."""
-    two = recipe("two", batch_size=4, share_negatives=True)
-    status, written = run_train(2, two, tmp_path / "two", tmp_path / "cache-two")
+    two, one = recipe("two", batch_size=4, share_negatives=True), load_recipe(recipe("one", batch_size=8))
+    status, written = run_train(2, two, tmp_path / "two", cache)
     assert status == 0, written
-    status, written = run_train(1, recipe("one", batch_size=8), tmp_path / "one", tmp_path / "cache-one")
-    assert status == 0, written
+    train(one, tmp_path / "one", cache=cache)
     found, expected = log_of(tmp_path / "two"), log_of(tmp_path / "one")
     assert list(found) == list(expected) == [1, 2, 3, 4]
     for step, line in expected.items():
@@ -91,24 +93,9 @@ def test_two_processes_train_what_one_does(recipe, tmp_path):
         tolerance = 1e-5 if step == 1 else 1e-2
         assert found[step]["grad_norm"] == pytest.approx(line["grad_norm"], rel=tolerance), step
         assert found[step]["loss"] == pytest.approx(line["loss"], rel=tolerance), step
-    # Whoever has no checkpoint of as many processes is told so, in both directions.
-    for processes, name in ((1, "two"), (2, "one")):
-        again = recipe(name, batch_size=4 if name == "two" else 8, share_negatives=name == "two", max_steps=6)
-        status, written = run_train(processes, again, tmp_path / name, tmp_path / f"cache-{name}", "--resume")
-        assert status != 0
-        assert f"was written by {3 - processes} processes, this run has {processes}" in written
-
-
-def test_a_run_of_two_processes_resumes(recipe, tmp_path):
-    whole = recipe("whole", batch_size=4, share_negatives=True)
-    status, written = run_train(2, whole, tmp_path / "whole", tmp_path / "cache")
-    assert status == 0, written
-    (tmp_path / "part").mkdir()
-    os.rename(tmp_path / "whole" / "checkpoint-2", tmp_path / "part" / "checkpoint-2")
-    status, written = run_train(2, whole, tmp_path / "part", tmp_path / "cache", "--resume")
-    assert status == 0, written
-    found, expected = log_of(tmp_path / "part"), log_of(tmp_path / "whole")
-    assert list(found) == [3, 4]
-    for step, line in found.items():
-        for name in ("loss", "grad_norm", "learning_rate"):
-            assert line[name] == pytest.approx(expected[step][name], rel=1e-6)
+    # A checkpoint of another number of processes is refused, in both directions.
+    with pytest.raises(MismatchError, match="was written by 2 processes, this run has 1"):
+        train(load_recipe(two).replace(max_steps=6), tmp_path / "two", cache=cache, resume=True)
+    for found in train_in_two(one.replace(max_steps=6), tmp_path / "one", resume=True):
+        assert "MismatchError: " in found["error"]
+        assert "was written by 1 processes, this run has 2" in found["error"]
