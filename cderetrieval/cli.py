@@ -1,8 +1,8 @@
 """The command line: ``cderetrieval index | search | context | embed | eval | train``.
 
-Thin: each command parses, calls the package, and says what it found through `terminal`. Errors that the package raises
-on purpose, and those of the operating system, end the program with their message and status 2; anything else is a bug
-and shows its traceback. A reader that has seen enough (``| head``) ends it quietly.
+Each command parses, calls the package, and prints through `terminal`. Errors that the package raises on purpose, and
+those of the operating system, end the program with their message and status 2; anything else is a bug and shows its
+traceback. A closed pipe (``| head``) ends it quietly.
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> None:
     try:
         arguments = build_parser().parse_args(argv)
-        _log(arguments.verbose)
+        # Log to standard error, unless the program that calls has said where logs go.
+        handler = logging.StreamHandler()
+        handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
+        logging.getLogger("cderetrieval").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
         _check_out(getattr(arguments, "out", None))
         arguments.command(arguments)
     finally:
@@ -61,16 +65,8 @@ def _run(argv: Sequence[str] | None) -> None:
             sys.stdout.flush()  # here a pipe that nobody reads shows, also that of --help
 
 
-def _log(verbose: bool) -> None:
-    """Show log records on standard error, unless the program that calls has said where they go."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("cderetrieval").setLevel(logging.INFO if verbose else logging.WARNING)
-
-
 def _check_out(out: Path | None) -> None:
-    """Refuse a place that cannot be written before long work begins; nothing is made there yet."""
+    """Refuse a place that cannot be written, before long work begins."""
     if out is None:
         return
     place = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
@@ -99,12 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="cderetrieval", description="Search documents with embeddings that know the corpus.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _index_parser(commands)
-    _search_parser(commands)
-    _context_parser(commands)
-    _embed_parser(commands)
-    _eval_parser(commands)
-    _train_parser(commands)
+    for add in (_add_index, _add_search, _add_context, _add_embed, _add_eval, _add_train):
+        add(commands)
     return parser
 
 
@@ -115,24 +107,18 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
     return parser
 
 
-def _index_parser(commands: Any) -> None:
+def _add_index(commands: Any) -> None:
     parser = _command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
     parser.add_argument("documents", type=as_path, nargs="?", metavar="DOCUMENTS", help="a file, or a BEIR folder")
     parser.add_argument("--out", type=as_path, metavar="DIR", help="directory of the index; not needed for a server")
-    parser.add_argument(
-        "--model",
-        help="name or directory of a model, or hybrid:A+B (default: cde-minilm, or the model of the vectors)",
-    )
+    model = "name or directory of a model, or hybrid:A+B (default: cde-minilm, or the model of the vectors)"
+    parser.add_argument("--model", help=model)
     parser.add_argument("--key", default="id", help="field that holds the id (default: id)")
     parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields that hold the text (default: title and text)")
     parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
     parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
-    parser.add_argument(
-        "--index",
-        default="auto",
-        metavar="FACTORY",
-        help="auto, a FAISS factory string, or milvus://HOST:PORT/COLLECTION",
-    )
+    index = "auto, a FAISS factory string, or milvus://HOST:PORT/COLLECTION"
+    parser.add_argument("--index", default="auto", metavar="FACTORY", help=index)
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the context's sample (default: 0)")
@@ -142,7 +128,7 @@ def _index_parser(commands: Any) -> None:
     add_index_arguments(parser)
 
 
-def _search_parser(commands: Any) -> None:
+def _add_search(commands: Any) -> None:
     parser = _command(commands, "search", run_search, "Search an index.")
     parser.add_argument("index", metavar="DIR", help="directory, or milvus://HOST:PORT/COLLECTION")
     parser.add_argument("queries", nargs="+", metavar="QUERY", help="text to search for")
@@ -152,56 +138,38 @@ def _search_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object per hit")
 
 
-def _context_parser(commands: Any) -> None:
-    parser = _command(
-        commands,
-        "context",
-        run_context,
-        "Describe the context of an index: its sample, its cost, and how far the corpus has drifted.",
-    )
+def _add_context(commands: Any) -> None:
+    what = "Describe the context of an index: its sample, its cost, and how far the corpus has drifted."
+    parser = _command(commands, "context", run_context, what)
     parser.add_argument("index", metavar="DIR", help="directory, or milvus://HOST:PORT/COLLECTION")
     parser.add_argument("--model", help="new place of a model that has moved")
     parser.add_argument("--show", type=int, default=5, metavar="N", help="ids to show (default: 5)")
 
 
-def _embed_parser(commands: Any) -> None:
-    parser = _command(
-        commands,
-        "embed",
-        run_embed,
-        "Embed a large corpus into Parquet files; after a crash, the same command continues.",
-    )
-    from .distributed.command import add_embed_arguments
+def _add_embed(commands: Any) -> None:
+    from .distributed.command import add_embed_arguments, run_embed
 
-    add_embed_arguments(parser)
+    what = "Embed a large corpus into Parquet files; after a crash, the same command continues."
+    add_embed_arguments(_command(commands, "embed", run_embed, what))
 
 
-def _eval_parser(commands: Any) -> None:
-    parser = _command(commands, "eval", run_eval, "Evaluate models on BEIR folders, mteb tasks and benchmarks.")
-    from .evaluation.command import add_arguments
+def _add_eval(commands: Any) -> None:
+    from .evaluation.command import add_arguments, run
 
-    add_arguments(parser)
+    what = "Evaluate models on BEIR folders, mteb tasks and benchmarks."
+    add_arguments(_command(commands, "eval", lambda arguments: say(run(arguments)), what))
 
 
-def _train_parser(commands: Any) -> None:
-    parser = _command(commands, "train", run_train, "Train a contextual, dense or sparse model from a recipe.")
+def _add_train(commands: Any) -> None:
     from .training.command import add_arguments
 
+    parser = _command(commands, "train", run_train, "Train a contextual, dense or sparse model from a recipe.")
     add_arguments(parser)
-    parser.add_argument(
-        "--evaluate",
-        nargs="+",
-        default=[],
-        metavar="FOLDER[:SPLIT]",
-        help="development folders in BEIR form, never test sets",
-    )
-    parser.add_argument(
-        "--contexts",
-        nargs="+",
-        default=["own", "null"],
-        choices=["own", "random", "null"],
-        help="contexts in which contextual models are evaluated (default: own null)",
-    )
+    folders = "development folders in BEIR form, never test sets"
+    parser.add_argument("--evaluate", nargs="+", default=[], metavar="FOLDER[:SPLIT]", help=folders)
+    contexts = "contexts in which contextual models are evaluated (default: own null)"
+    choices = ["own", "random", "null"]
+    parser.add_argument("--contexts", nargs="+", default=["own", "null"], choices=choices, help=contexts)
 
 
 def run_index(arguments: argparse.Namespace) -> None:
@@ -240,13 +208,6 @@ def run_index(arguments: argparse.Namespace) -> None:
         say(printable(f"{len(retriever)} documents indexed{context}, written to {place}"))
 
 
-def run_embed(arguments: argparse.Namespace) -> None:
-    """Embed a corpus into a folder of vectors."""
-    from .distributed.command import run_embed as run
-
-    run(arguments)
-
-
 def run_search(arguments: argparse.Namespace) -> None:
     """Print the hits of each query."""
     from .retrieval.retriever import Retriever
@@ -267,8 +228,7 @@ def run_search(arguments: argparse.Namespace) -> None:
 def _preview(document: dict[str, Any]) -> str:
     """Show the first words of a document's text."""
     text = " ".join(str(document.get(name) or "") for name in ("title", "text")).split()
-    words = text or [str(value) for value in document.values()]
-    line = " ".join(words)
+    line = " ".join(text or map(str, document.values()))
     return line if len(line) <= 80 else line[:79] + "…"
 
 
@@ -302,22 +262,15 @@ def _described(report: dict[str, Any], n_ids: int, index: str) -> str:
     return "\n".join(f"{name:8s} {printable(value)}" for name, value in lines.items())
 
 
-def run_eval(arguments: argparse.Namespace) -> None:
-    """Print the table of an evaluation."""
-    from .evaluation.command import run
-
-    say(run(arguments))
-
-
 def run_train(arguments: argparse.Namespace) -> None:
-    """Train a model; every `evaluate_steps`, score it on the folders that the arguments name."""
+    """Train a model, and score it on development folders every `evaluate_steps`."""
     from .training.command import run
 
     say(run(arguments, _development(arguments.evaluate, arguments.contexts) if arguments.evaluate else None))
 
 
 def _development(folders: Sequence[str], contexts: Sequence[str]) -> Any:
-    """The evaluation that training is handed: nDCG@10 of each folder, of contextual models in each of the contexts."""
+    """Make what training evaluates: nDCG@10 of each folder, of contextual models in each of the contexts."""
     from .corpora.beir_folder import read_beir
     from .evaluation.runner import evaluate_retrieval
     from .types import is_contextual

@@ -78,7 +78,7 @@ def run_embed(arguments: argparse.Namespace) -> None:
             arguments.model,
             key=arguments.key,
             on=arguments.on,
-            context=None if arguments.context == "null" else arguments.context,
+            context=arguments.context,
             context_size=arguments.context_size,
             seed=arguments.seed,
             skip_empty=arguments.skip_empty,
