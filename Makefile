@@ -19,6 +19,7 @@ test: lint types check
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@! $(BIN)/vulture | grep "^cderetrieval/"
 
 types: $(INSTALLED)
 	$(BIN)/mypy

@@ -11,11 +11,12 @@ from typing import Any
 
 
 def exports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the `__getattr__` and `__dir__` of a package from a map of names to the modules that hold them."""
+    """Make `__getattr__` and `__dir__` of a package from a map of names to the modules that hold them, or are them."""
 
     def find(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f".{modules[name]}", package), name)
+        module = import_module(f".{modules[name]}", package)
+        return module if modules[name] == name else getattr(module, name)
 
     return find, lambda: sorted(import_module(package).__all__)

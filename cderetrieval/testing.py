@@ -59,10 +59,10 @@ def tiny_tokenizer(*, pairs: bool = False) -> Any:
         two = [a + b for a in string.ascii_lowercase for b in string.ascii_lowercase]
         pieces += two + ["##" + pair for pair in two]
     tokenizer = Tokenizer(WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)  # noqa: V101
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # noqa: V101
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
+    tokenizer.post_processor = processors.TemplateProcessing(  # noqa: V101
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     return PreTrainedTokenizerFast(

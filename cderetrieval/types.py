@@ -17,7 +17,6 @@ from .vectors import Vectors as Vectors
 if TYPE_CHECKING:
     import pandas as pd
 
-DocumentId = Hashable
 Document = Mapping[str, Any]
 
 

@@ -95,9 +95,9 @@ class OnRay:
         workers, gpus = self._room(len(numbers), job.computes)
         logger.info("%d blocks on %d workers of %d CPUs%s.", len(numbers), workers, self._threads, " and a GPU" * gpus)
         dataset = ray.data.from_items([{"block": number} for number in numbers], override_num_blocks=len(numbers))
-        dataset.context.execution_no_progress_timeout_s = self._stalled
-        dataset.context.enable_progress_bars = False
-        dataset.context.print_on_execution_start = False
+        dataset.context.execution_no_progress_timeout_s = self._stalled  # noqa: V101
+        dataset.context.enable_progress_bars = False  # noqa: V101
+        dataset.context.print_on_execution_start = False  # noqa: V101
         results = dataset.map(
             _Actor,
             fn_constructor_args=(job, ray.put(dict(arguments))),

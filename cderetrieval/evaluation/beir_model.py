@@ -59,11 +59,11 @@ class BeirModel:
         variant = as_variant(model, context, context_size, seed)
         self.encoder, self.context = encoder_in(model, variant, texts_of(_documents(corpus)), dtype)
 
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 32, **options: Any) -> Any:
+    def encode_queries(self, queries: Sequence[str], batch_size: int = 32, **options: Any) -> Any:  # noqa: V105
         """Vectors of queries; `batch_size` is not used, batches are cut at a number of tokens."""
         return _as_asked(self.encoder.encode_query(list(queries)), options)
 
-    def encode_corpus(self, corpus: Sequence[Mapping[str, str]], batch_size: int = 32, **options: Any) -> Any:
+    def encode_corpus(self, corpus: Sequence[Mapping[str, str]], batch_size: int = 32, **options: Any) -> Any:  # noqa: V105
         """Vectors of documents, title and text joined as a retriever joins them."""
         texts = [text for _, text in texts_of({"id": "", **document} for document in corpus)]
         return _as_asked(self.encoder.encode_document(texts), options)

@@ -30,8 +30,8 @@ class ContextualModule(InputModule):
         The contextual model, with its tokenizer.
     """
 
-    save_in_root = True
-    forward_kwargs = {"dataset_embeddings", "null_dataset_embedding"}  # noqa: RUF012
+    save_in_root = True  # noqa: V107
+    forward_kwargs = {"dataset_embeddings", "null_dataset_embedding"}  # noqa: RUF012, V107
 
     def __init__(self, model: ContextualTransformer) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class ContextualModule(InputModule):
         """Length of a vector."""
         return self.model.config.hidden_size
 
-    get_sentence_embedding_dimension = get_embedding_dimension
+    get_sentence_embedding_dimension = get_embedding_dimension  # noqa: V107
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model's files."""

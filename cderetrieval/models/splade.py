@@ -131,13 +131,13 @@ class Splade(FingerprintedEncoder):
                 "similarity_fn_name='dot'."
             )
         check_k_tokens(model.max_active_dims, size, "max_active_dims")
-        self.pooling.embedding_dimension = size
+        self.pooling.embedding_dimension = size  # noqa: V101
         if max_length is not None:
             if max_length < 1:
                 raise ConfigError(f"max_length={max_length!r} must be at least 1.")
             model.max_seq_length = max_length  # the tokenizers keep it, and are saved with the model
             if self.query_weights is not None:
-                self.query_weights.tokenizer.model_max_length = max_length
+                self.query_weights.tokenizer.model_max_length = max_length  # noqa: V101
         model.prompts.update(prompts or {})
         settings = EncodingSettings(length_limit(model), prompts_of(model), dtype, normalize=False)
         super().__init__(tokenizer, settings, model.device, size)

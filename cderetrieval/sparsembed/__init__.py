@@ -15,13 +15,13 @@ documents are indexed in linear time. New programs do better with :class:`~cdere
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ..lazy import exports
 
 __all__ = ["losses", "model", "retrieve", "train", "utils"]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name not in __all__:
-        raise AttributeError(f"module 'cderetrieval.sparsembed' has no attribute {name!r}")
-    return import_module(f".{name}", __name__)
+if TYPE_CHECKING:
+    from . import losses, model, retrieve, train, utils
+else:
+    __getattr__, __dir__ = exports(__name__, dict(zip(__all__, __all__, strict=True)))
