@@ -1,8 +1,8 @@
 """A trained bi-encoder as a plain sentence-transformers model.
 
 In training, a bi-encoder is a gated contextual model whose gates stay at zero, so that it differs from a contextual one
-in nothing but the context (`training.start`). Once trained it is a backbone, a pooling and vectors of length 1. Saved
-as these it needs no code of this package: sentence-transformers reads it, exports it, and trains it further.
+in nothing but the context. Once trained it is a backbone, a pooling and vectors of length 1. Saved as these it needs no
+code of this package: sentence-transformers reads it, exports it, and trains it further.
 """
 
 from __future__ import annotations

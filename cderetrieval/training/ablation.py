@@ -171,19 +171,16 @@ def _number(text: str) -> Any:
 
 def table(results: pd.DataFrame, seeds: int) -> str:
     """Mean of each cell and, of several seeds, the half-width of its 95% interval (Student's t), as text."""
+    from scipy.stats import t
+
     first = results.columns.get_loc("loss")
     settings = [name for name in results.columns[:first] if name != "seed"]
     numbers = [name for name in results.columns[first:] if name not in (*REPORTED, "steps")]
     lines = []
     for names, group in results.groupby(settings, sort=False):
-        cells = [f"{name} {_with_interval(group[name], seeds)}" for name in numbers]
-        lines.append("  ".join([*(f"{printable(value):10s}" for value in names), *cells]))
+        cells = [f"{printable(value):10s}" for value in names]
+        for name in numbers:
+            half = t.ppf(0.975, seeds - 1) * group[name].std(ddof=1) / math.sqrt(seeds)
+            cells.append(f"{name} {group[name].mean():.4f}" + (f" ±{half:.4f}" if seeds > 1 else ""))
+        lines.append("  ".join(cells))
     return "\n".join(lines)
-
-
-def _with_interval(values: pd.Series, seeds: int) -> str:
-    if seeds == 1:
-        return f"{values.mean():.4f}"
-    from scipy.stats import t
-
-    return f"{values.mean():.4f} ±{t.ppf(0.975, seeds - 1) * values.std(ddof=1) / math.sqrt(seeds):.4f}"

@@ -3,7 +3,7 @@
 A cluster rarely has exactly a batch of pairs, so most batches join neighbours in the order. In a random order these
 have nothing in common; a tour, which goes from each cluster to the nearest one not yet visited, keeps a batch in one
 region of the corpus. What is left over at the end of a domain is dropped, other pairs in every epoch.
-Where the loss takes every other document of a batch for a negative, no text may come twice in it.
+If the loss treats every other document of a batch as a negative, no text may come twice in it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Clusters of pairs that would confuse a model: the batches of contextual training are made from them.
 
 A pair (q, d) is hard for another if its document is near that one's query, or its query near that one's document. Both
-are points in one space of twice the width: k-means runs on [q; d] and on [d; q] together, so a centre stands for
+are points in one space of twice the width: k-means runs on [q; d] and on [d; q] together, so a centre is for
 documents and queries at once, and a pair goes to the centre nearest to its [q; d]. Domains are clustered apart.
 Morris & Rush 2024, section 4.1. All points take part: FAISS's default would train on 256 for each centre.
 """

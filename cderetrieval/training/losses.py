@@ -1,8 +1,8 @@
 """The contextual contrastive loss, for sentence-transformers' trainer.
 
 Query to document InfoNCE at temperature 1 / scale. Every step embeds its batch in a context that is drawn from the
-batch itself: its documents and mined negatives, J of them, one context for queries and documents. What may not count as
-a negative is masked: texts that are a known positive of the same query, and false negatives by a surrogate.
+batch itself: its documents and mined negatives, J of them, one context for queries and documents. What must not count
+as a negative is masked: texts that are a known positive of the same query, and false negatives by a surrogate.
 """
 
 from __future__ import annotations

@@ -68,16 +68,12 @@ class Recipe:
 
     Parameters
     ----------
-    name
-        Name of the recipe.
-    base
-        What the model starts from: a backbone or a contextual model, as a directory, hub name, or installed name.
-    architecture
-        ``"biencoder"``: no context; ``"joint"``, ``"cached"``: see
-        :class:`~cderetrieval.models.config.ContextualConfig`. ``"dense"``: any sentence-transformers model;
-        ``"splade"``; ``"sparse-embed"``.
-    model
-        Further fields of that configuration; for the other architectures, see :mod:`~cderetrieval.training.families`.
+    name, base
+        Name of the recipe; what the model starts from, as a directory, hub name or installed name.
+    architecture, model
+        ``"biencoder"`` (no context), ``"joint"`` or ``"cached"``, and further fields of
+        :class:`~cderetrieval.models.config.ContextualConfig`; or ``"dense"``, ``"splade"`` or ``"sparse-embed"``, and
+        what :mod:`~cderetrieval.training.families` says of these.
     first_stage
         ``"trained"``; ``"frozen"``: as it starts; ``"tied"``: the second stage's backbone, trained with it.
     max_length, saved_length
@@ -85,53 +81,38 @@ class Recipe:
     statistics
         Put the finished bi-encoder or dense model under the statistics of its corpus: settings of
         :class:`~cderetrieval.models.statistics.StatisticsConfig`; empty: do not.
-    data
-        What :func:`~cderetrieval.training.sources.find_sources` takes.
-    negatives
-        Mined negatives of a row that are used, the first ones.
+    data, negatives
+        What :func:`~cderetrieval.training.sources.find_sources` takes; how many of a row's mined negatives are used.
     small_domains
-        What to do with domains that are smaller than a batch, see
-        :func:`~cderetrieval.training.data.usable_domains`.
+        Domains that are smaller than a batch are an ``"error"``, skipped (``"skip"``), or pooled (``"merge"``).
     surrogate, surrogate_length
         The model that clusters and filters go by, and the tokens it reads of a text (None: all it can).
     clusters, cluster_size, cluster_dimensions, packing
         Whether batches are made of clusters, and how.
     filter, filter_margin
         False negatives by ``"stored"`` vectors of the surrogate, by ``"fresh"`` ones made step by step, or ``"off"``.
-    batch_size
-        Rows of a batch, in each process.
-    context_size
-        J, context documents of a step.
+    batch_size, context_size
+        Rows of a batch, in each process; J, context documents of a step.
     sequence_dropout, null_probability
         How often one context document, or a step's whole context, is null.
     scale, symmetric, share_negatives
         See :class:`~cderetrieval.training.losses.ContextualLoss`; the other architectures have the same.
-    query_flops, document_flops, flops_ramp
-        Weights of the FLOPS regularisers of a sparse model's queries and documents; they rise from 0 with the square
-        of the step over this share of the run.
-    sparse_weight
-        Weight of SparseEmbed's sparse loss; that of its dense loss is 1.
+    query_flops, document_flops, flops_ramp, sparse_weight
+        Weights of the FLOPS regularisers of a sparse model's queries and documents, which rise from 0 with the square
+        of the step over this share of the run; weight of SparseEmbed's sparse loss, where that of its dense loss is 1.
     distillation, distillation_temperature
         In place of the contrastive loss, learn the margins (``"margin-mse"``) or the distribution (``"kl"``, at this
-        temperature) of a teacher's scores, which stand in the data's ``scores``.
-    chunk_tokens, first_chunk_tokens, dtype
-        See :class:`~cderetrieval.training.gradcache.Caching`.
-    checkpointing, compile
-        Recompute activations inside a chunk; compile the backbones.
-    epochs, max_steps
-        How long; None: by epochs.
-    learning_rate, learning_rates, schedule, warmup_steps, weight_decay, clip, accumulation
-        Of AdamW; `learning_rates` maps patterns of parameter names to rates of their own.
-    arguments
-        Further fields of transformers' `TrainingArguments`, those of :data:`ARGUMENTS`.
-    seed
-        Seed of everything random.
-    log_steps, save_steps, evaluate_steps, keep
-        How often to log, save, evaluate; how many checkpoints to keep.
-    loggers
-        ``"wandb"``, ``"tensorboard"``, ``"trackio"``, beside the JSON lines that are always written.
-    workers
-        Processes that read and tokenize.
+        temperature) of a teacher's scores, the data's ``scores``.
+    chunk_tokens, first_chunk_tokens, dtype, checkpointing, compile
+        See :class:`~cderetrieval.training.gradcache.Caching`; recompute activations in a chunk, compile the backbones.
+    epochs, max_steps, seed
+        How long, in steps or (None) in epochs; seed of everything random.
+    learning_rate, learning_rates, schedule, warmup_steps, weight_decay, clip, accumulation, arguments
+        Settings of AdamW. `learning_rates` maps patterns of parameter names to their own rates; `arguments` are further
+        fields of transformers' `TrainingArguments`, those of :data:`ARGUMENTS`.
+    log_steps, save_steps, evaluate_steps, keep, loggers, workers
+        How often to log, save, evaluate; checkpoints to keep; ``"wandb"``, ``"tensorboard"``, ``"trackio"`` beside the
+        JSON lines that are always written; processes that read and tokenize.
 
     Examples
     --------
@@ -263,11 +244,7 @@ class Recipe:
         return cls(**values)
 
 
-_KINDS: dict[str, tuple[type[Any], str]] = {
-    "str": (str, "text"),
-    "bool": (bool, "true or false"),
-    "Mapping": (Mapping, "an object"),
-}
+_KINDS = {"str": (str, "text"), "bool": (bool, "true or false"), "Mapping": (Mapping, "an object")}
 
 
 def _check(name: str, annotation: str, value: Any) -> None:
@@ -311,6 +288,11 @@ def recipe_names() -> list[str]:
 
 def load_recipe(name: str | Path) -> Recipe:
     """Read a recipe of the package by name, or any by the path of its JSON file.
+
+    Parameters
+    ----------
+    name
+        A name of :func:`recipe_names`, or a path.
 
     Examples
     --------

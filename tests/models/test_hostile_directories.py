@@ -17,8 +17,8 @@ from cderetrieval.errors import ModelError
 from cderetrieval.models.sentence_transformer import sentence_transformer
 from cderetrieval.testing import tiny_dense_directory, tiny_model_directory
 from cderetrieval.training.families import family_of
+from cderetrieval.training.families.contextual import start_model
 from cderetrieval.training.recipes import Recipe
-from cderetrieval.training.start import start_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 hostile_models = importlib.import_module("hostile_models")

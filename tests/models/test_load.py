@@ -13,8 +13,8 @@ from cderetrieval.models import locate
 from cderetrieval.models.sentence_transformer import sentence_transformer
 from cderetrieval.models.weights import add_update
 from cderetrieval.testing import tiny_model
+from cderetrieval.training.families.contextual import start_model
 from cderetrieval.training.recipes import load_recipe
-from cderetrieval.training.start import start_model
 
 TEXTS = ["owls hunt at night", "", "what is a reservoir sample?", "one pass over a stream of unknown length " * 30]
 needs_minilm = pytest.mark.skipif(locate.installed_minilm() is None, reason=f"{locate.PACKAGE} is not installed")

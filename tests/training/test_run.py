@@ -19,9 +19,9 @@ from cderetrieval.models.locate import installed_minilm
 from cderetrieval.models.statistics import StatisticsConfig, StatisticsModel
 from cderetrieval.testing import tiny_dense_directory, tiny_model, tiny_model_directory
 from cderetrieval.training.checkpoints import last_checkpoint
+from cderetrieval.training.families.contextual import model_config, start_model
 from cderetrieval.training.recipes import Recipe, load_recipe, recipe_names
 from cderetrieval.training.run import prepare, train
-from cderetrieval.training.start import model_config, start_model
 
 pytest.importorskip("accelerate")
 

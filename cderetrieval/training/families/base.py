@@ -44,7 +44,7 @@ class Family(ABC):
 
     @abstractmethod
     def encoder(self, model: Any) -> Any:
-        """What evaluation and the caller are given: a contextual model or an encoder, with the weights of now."""
+        """What evaluation and the caller are given: a contextual model or an encoder, with the current weights."""
 
     def collator(self, recipe: Recipe, model: Any, data: PairData) -> PairCollator:
         """Rows to a batch of token ids."""

@@ -1,30 +1,53 @@
-"""Contextual models, and the bi-encoder that they are compared with."""
+"""Contextual models, and the bi-encoder that they are compared with.
+
+Training starts from pretrained backbones in both stages, and everything else is new: heads, soft prompts, null tokens
+are drawn under the recipe's seed. The gates of a gated cached model start at zero, so that it starts as exactly its
+backbone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from sentence_transformers import SentenceTransformer
 
-from ...errors import ConfigError
+from ...errors import ConfigError, ModelError
+from ...files import reading
+from ...models.backbone import layer_shape
+from ...models.config import FAMILIES, ContextualConfig
+from ...models.contextual import ContextualTransformer
 from ...models.dense import DenseEncoder
+from ...models.directory import AGAIN, config_of, load_tokenizer
+from ...models.fits import check_counts, check_size
+from ...models.locate import find, is_contextual
 from ...models.plain import is_plain, plain_model
+from ...models.published import KNOWN_BACKBONES, backbone_settings, native_names
 from ...models.sentence_transformer import ContextualModule
+from ...models.weights import load_tensors, read_checkpoint
 from ..collator import PairCollator
 from ..false_negatives import FalseNegativeFilter
 from ..gradcache import Caching
 from ..losses import ContextualLoss
 from ..recipes import Recipe
-from ..start import start_model
 from ..surrogate import FreshVectors, load_surrogate
 from ..trainer import DenseTrainer
 from .base import Family, switch_on, write_model
 
 if TYPE_CHECKING:
-    from ...models.contextual import ContextualTransformer
+    from torch import Tensor
+
     from ..data import PairData
     from ..prepare import Prepared
+
+# A plain encoder, whatever context it is given: no context in training, so its gates stay at zero.
+WITHOUT_CONTEXT = {"cached_form": "gated", "soft_prompt_tokens": 0, "null_token": False, "sequence_dropout": 0.0}
+_OF_CONTEXT = ("gates", "sequence_dropout_null_embedding", "prompt_projection")
+# What masked-language-model and sentence-transformers checkpoints put around the backbone.
+_PREFIXES = ("bert.", "model.")
+_OTHERS = ("cls.", "head.", "decoder.", "pooler.", "classifier.")
 
 
 class ContextualFamily(Family):
@@ -104,3 +127,107 @@ class ContextualFamily(Family):
             write_model(plain, DenseEncoder(plain), path, card)
         else:
             self.save(model, path, card)
+
+
+def start_model(recipe: Recipe) -> ContextualTransformer:
+    """Build the model that training starts from, on the CPU."""
+    directory = find(recipe.base)
+    with reading(directory, error=ModelError, remedy=AGAIN):
+        if is_contextual(directory):
+            model = ContextualTransformer.from_pretrained(str(directory), device="cpu")
+            return _adapted(model, recipe)
+        return _from_backbone(directory, recipe)
+
+
+def _adapted(model: ContextualTransformer, recipe: Recipe) -> ContextualTransformer:
+    """A contextual model continues as it is, except for what training may change."""
+    if recipe.architecture not in ("biencoder", model.config.attention):
+        raise ConfigError(
+            f"architecture={recipe.architecture!r}, but {recipe.base} was made with {model.config.attention!r}."
+        )
+    changes: dict[str, Any] = {**recipe.model, "max_length": recipe.max_length, "context_size": recipe.context_size}
+    if recipe.sequence_dropout:
+        changes["sequence_dropout"] = recipe.sequence_dropout
+    tensors = model.state_dict()
+    if recipe.architecture == "biencoder":
+        if model.config.attention != "cached":
+            raise ConfigError(f"architecture='biencoder' cannot start from {recipe.base}: give a backbone as base.")
+        changes |= WITHOUT_CONTEXT
+        tensors = {k: v for k, v in tensors.items() if not any(part in k for part in _OF_CONTEXT)}
+        tensors["second_stage_model.gates"] = torch.zeros(layer_shape(model.second_stage_model.backbone))
+    adapted = ContextualTransformer(model.config.replace(**changes), model.tokenizer)
+    load_tensors(adapted, tensors, recipe.base)
+    return adapted
+
+
+def _from_backbone(directory: Path, recipe: Recipe) -> ContextualTransformer:
+    settings = _settings(directory, recipe.base)
+    tokenizer = load_tokenizer(directory)
+    loaded = read_checkpoint(directory)
+    where = str(directory / "config.json")
+    check_counts(settings, len(loaded), where)
+    config = model_config(recipe, settings, tokenizer)
+    check_size(lambda: ContextualTransformer(config), sum(tensor.numel() for tensor in loaded.values()), where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = ContextualTransformer(config, tokenizer)
+    tensors = backbone_tensors(loaded)
+    _load(model.second_stage_model.backbone, tensors, recipe.base)
+    if config.first_stage == "own":
+        _load(model.first_stage_model.backbone, tensors, recipe.base)
+    return model
+
+
+def _settings(directory: Path, name: str) -> dict[str, Any]:
+    settings = dict(backbone_settings(name) if name in KNOWN_BACKBONES else config_of(directory))
+    if settings.get("model_type") not in FAMILIES:
+        raise ModelError(
+            f"base={name!r} is a {settings.get('model_type')!r} model; contextual models are built on "
+            f"{', '.join(FAMILIES)}, or start from a contextual model."
+        )
+    return {key: value for key, value in settings.items() if key not in ("architectures", "_name_or_path")}
+
+
+def model_config(recipe: Recipe, backbone: dict[str, Any], tokenizer: Any = None) -> ContextualConfig:
+    """Settings of the model that a recipe trains, from transformers' configuration of its backbone.
+
+    The tokenizer finds the end of an instruction, where the recipe skips it.
+    """
+    cached = recipe.architecture != "joint"
+    values: dict[str, Any] = {
+        "backbone": backbone,
+        "attention": "cached" if cached else "joint",
+        "first_stage": "tied" if recipe.first_stage == "tied" else "own",
+        "context_size": recipe.context_size,
+        "sequence_dropout": recipe.sequence_dropout,
+        "null_token": recipe.sequence_dropout > 0 or recipe.null_probability > 0,
+        "max_length": recipe.max_length,
+        "logit_scale": recipe.scale,
+        **({"context_positions": "separate"} if cached else {}),
+        **recipe.model,
+    }
+    if recipe.architecture == "biencoder":
+        values |= {**WITHOUT_CONTEXT, "first_stage": "tied"}
+        values |= {"first_stage_head": "none", "first_stage_layers": None, "context_positions": "separate"}
+        values |= {"text_embedding": "once", "exact_context_size": False}
+    if values.get("skip_instruction") and values.get("instruction_end_id") is None and tokenizer is not None:
+        values["instruction_end_id"] = tokenizer.encode(": ", add_special_tokens=False)[0]
+    return ContextualConfig.from_dict(values)
+
+
+def backbone_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a checkpoint under the names of transformers' bare backbone, without heads."""
+    stage = "second_stage_model.backbone."
+    found = {}
+    for name, tensor in tensors.items():
+        bare = next((name.removeprefix(prefix) for prefix in _PREFIXES if name.startswith(prefix)), name)
+        if not bare.startswith(_OTHERS) and bare != "embeddings.position_ids":
+            found[stage + bare] = tensor
+    return {name.removeprefix(stage): tensor for name, tensor in native_names(found).items()}
+
+
+def _load(backbone: Any, tensors: dict[str, Tensor], source: str) -> None:
+    """Load pretrained weights; a backbone with fewer layers leaves out the others."""
+    expected = backbone.state_dict()
+    layers = ("layers.", "encoder.layer.")
+    load_tensors(backbone, {k: v for k, v in tensors.items() if k in expected or not k.startswith(layers)}, source)

@@ -76,7 +76,7 @@ class DenseFamily(Family):
         return CachedMultipleNegativesRankingLoss(model, mini_batch_num_tokens=recipe.chunk_tokens, **settings)
 
     def encoder(self, model: SentenceTransformer) -> DenseEncoder:
-        """The model as an encoder, with the weights of now."""
+        """The model as an encoder."""
         return DenseEncoder(model)
 
 
