@@ -48,8 +48,9 @@ def document_rows(
             if skip_empty:
                 skipped += 1
                 continue
+            fields = ", ".join(map(repr, DEFAULT_FIELDS if on is None else on))
             raise InputError(
-                f"document {number} (id {row[0]!r}) has an empty text in {_names(on)}. Give it one, or pass "
+                f"document {number} (id {row[0]!r}) has an empty text in {fields}. Give it one, or pass "
                 "skip_empty=True to leave such documents out."
             )
         name = repr(row[0])
@@ -127,8 +128,7 @@ def named_queries(queries: Any) -> dict[str, str]:
 
 def _query_rows(rows: Sequence[Any]) -> tuple[list[Hashable], list[Any]]:
     """Ids and texts of queries that come as rows of a table."""
-    found: dict[str, Any] = {}
-    ids: list[Hashable] = []
+    found: dict[str, tuple[Hashable, Any]] = {}
     for number, row in enumerate(rows):
         names = row if isinstance(row, Mapping) else {}
         key, text = (next((name for name in known if name in names), None) for known in (QUERY_IDS, QUERY_TEXTS))
@@ -140,13 +140,11 @@ def _query_rows(rows: Sequence[Any]) -> tuple[list[Hashable], list[Any]]:
         query = _checked_id(row[key], f"query {number}: {key!r}")
         if repr(query) in found:
             raise InputError(f"query {number}: id {query!r} occurs twice; ids must be unique.")
-        found[repr(query)] = row[text]
-        ids.append(query)
-    return ids, list(found.values())
+        found[repr(query)] = query, row[text]
+    return [query for query, _ in found.values()], [text for _, text in found.values()]
 
 
 def _iterate(documents: Any) -> Iterable[Any]:
-    """One document after the other, from a frame, a mapping of id to document, or an iterable."""
     if isinstance(documents, str | bytes):
         raise InputError("documents is one string; pass a list of documents.")
     if hasattr(documents, "itertuples"):
@@ -155,20 +153,15 @@ def _iterate(documents: Any) -> Iterable[Any]:
             raise InputError(f"the frame: {_repeated(columns)}; rename one of them.")
         return (dict(zip(columns, row, strict=True)) for row in documents.itertuples(index=False, name=None))
     if isinstance(documents, Mapping):
-        return _from_mapping(documents)
+        if not all(isinstance(document, Mapping) for document in documents.values()):
+            raise InputError(
+                "documents is one dictionary; pass a list of documents, [document], or a dictionary of id to "
+                "dictionary."
+            )
+        return ({"_id": document_id, **document} for document_id, document in documents.items())
     if not isinstance(documents, Iterable):
         raise InputError(f"documents is {type(documents).__name__}; pass a list, a frame or another iterable.")
     return documents
-
-
-def _from_mapping(documents: Mapping[Any, Any]) -> Iterator[Any]:
-    """A dictionary of id to document; one document by itself is the likelier mistake."""
-    if not all(isinstance(document, Mapping) for document in documents.values()):
-        raise InputError(
-            "documents is one dictionary; pass a list of documents, [document], or a dictionary of id to dictionary."
-        )
-    for document_id, document in documents.items():
-        yield {"_id": document_id, **document}
 
 
 def _document_id(payload: Mapping[str, Any], key: str, number: int) -> Hashable:
@@ -189,7 +182,6 @@ def _checked_id(value: Any, where: str) -> Hashable:
 
 
 def _payload(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """The fields as JSON values."""
     payload = {}
     for name, value in fields.items():
         try:
@@ -200,13 +192,12 @@ def _payload(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def _repeated(names: Iterable[Any]) -> str:
-    """Say which name several fields have, as text."""
     name, count = Counter(map(str, names)).most_common(1)[0]
     return f"{count} fields are named {name!r}"
 
 
 def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: int) -> str:
-    """The fields' texts joined by spaces; null counts as empty. `number` is the document's, for the message."""
+    """Join the texts of the fields by spaces; null counts as empty. `number` is the document's, for messages."""
     parts = []
     for name in DEFAULT_FIELDS if on is None else on:
         if name not in payload:
@@ -220,7 +211,3 @@ def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: 
         if value and value.strip():
             parts.append(value.strip())
     return " ".join(parts)
-
-
-def _names(on: Sequence[str] | None) -> str:
-    return ", ".join(repr(name) for name in (DEFAULT_FIELDS if on is None else on))

@@ -1,8 +1,6 @@
-"""The errors that users meet, each with its remedy.
+"""The errors that users meet: each derives from :class:`CDEError` and from the builtin that Python users expect.
 
-Every error that this package raises on purpose derives from :class:`CDEError`, so one ``except`` catches them all. Each
-also derives from the builtin that Python users expect (``ValueError``, ``ImportError``, ...). The message says which
-value was wrong, where it stood, and what to do next.
+The message says which value was wrong, where it was, and what to do.
 """
 
 from __future__ import annotations
@@ -49,15 +47,15 @@ class ServerError(StoreError):
 
 
 class CopyError(CDEError, TypeError):
-    """An object that holds open files was to be pickled or copied."""
+    """An object that holds open files cannot be pickled or copied."""
 
 
 class TrainingError(CDEError, RuntimeError):
-    """Training cannot go on: the loss is not finite, for one. The last checkpoint stays as it is."""
+    """Training cannot go on, because the loss is not finite for example; the last checkpoint stays as it is."""
 
 
 class ClusterError(CDEError, RuntimeError):
-    """The machines of a distributed job cannot be reached, have no room, died again and again, or stand still."""
+    """The machines of a distributed job cannot be reached, are full, keep dying, or make no progress."""
 
 
 class MissingDependencyError(CDEError, ImportError):

@@ -1,8 +1,7 @@
-"""Where text leaves for a terminal, a pipe or a log: control characters become visible, whatever the text came from.
+"""Text for a terminal, a pipe or a log: control characters become visible, whatever the text came from.
 
-Ids, texts, paths and names may hold what a terminal obeys: escape sequences that hide or forge lines, a carriage
-return, an override of the writing direction. Everything that the command line says goes through :func:`say`, everything
-in it that came from data through :func:`printable`.
+Ids, texts and paths may hold escape sequences that hide or forge lines. Everything that the command line prints goes
+through :func:`say`, and everything in it that came from data through :func:`printable`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def printable(value: Any) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for text whose ends of lines are its own: tables, reports, tracebacks."""
+    """The same for text of several lines: tables, reports, tracebacks."""
     return _CONTROL_IN_LINES.sub(_escape, text)
 
 

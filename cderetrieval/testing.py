@@ -1,7 +1,6 @@
-"""Tiny deterministic models for tests and examples: no network, no files but those they write.
+"""Tiny deterministic models for tests and examples, which need no network; their vectors are meaningless but stable.
 
-Their vectors are meaningless but stable. The vocabulary is single characters, for sparse models pairs of letters as
-well, so every text has tokens.
+The vocabulary is single characters, for sparse models also pairs of letters, so every text has tokens.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import string
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +75,29 @@ def tiny_tokenizer(*, pairs: bool = False) -> Any:
     )
 
 
-def tiny_model(family: str = "bert", *, seed: int = 0, **settings: Any) -> ContextualTransformer:
-    """Build a contextual model of 32 dimensions with random weights, the same in every process."""
+def _randomized(make: Callable[[], Any], seed: int, words: float = 0.1) -> Any:
+    """A model with noise added to its weights: transformers' 0.02 leaves tiny models almost linear."""
     import torch
 
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.add_(torch.randn_like(parameter) * (words if "word_embeddings" in name else 0.1))
+    return model
+
+
+@lru_cache
+def _saved(make: Callable[[], Any]) -> str:
+    """A temporary directory with what a function makes; the same one for the life of the process."""
+    directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-")
+    make().save_pretrained(directory)
+    return directory
+
+
+def tiny_model(family: str = "bert", *, seed: int = 0, **settings: Any) -> ContextualTransformer:
+    """Build a contextual model of 32 dimensions; its gates are open, so that the context matters."""
     from .models.config import ContextualConfig
     from .models.contextual import ContextualTransformer
 
@@ -92,45 +110,32 @@ def tiny_model(family: str = "bert", *, seed: int = 0, **settings: Any) -> Conte
         "max_length": 64,
     }
     config = ContextualConfig(**{"backbone": BACKBONES[family], **defaults, **settings})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = ContextualTransformer(config, tiny_tokenizer())
-        with torch.no_grad():
-            for parameter in model.parameters():
-                # transformers' 0.02 leaves tiny models almost linear: texts would hardly differ.
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model: ContextualTransformer = _randomized(lambda: ContextualTransformer(config, tiny_tokenizer()), seed)
     return model
 
 
-@lru_cache(maxsize=1)
 def tiny_model_directory() -> str:
-    """Write :func:`tiny_model` into a temporary directory; the same one for the life of the process."""
-    directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-")
-    tiny_model().save_pretrained(directory)
-    return directory
+    """Write :func:`tiny_model` into a temporary directory."""
+    return _saved(tiny_model)
 
 
-@lru_cache(maxsize=1)
 def tiny_dense_directory() -> str:
-    """Write a sentence-transformers model of 32 dimensions into a temporary directory, for the life of the process."""
-    import torch
+    """Write a sentence-transformers model of 32 dimensions into a temporary directory."""
+    return _saved(_tiny_dense)
+
+
+def _tiny_dense() -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel
 
-    directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-dense-")
     settings = {key: value for key, value in BACKBONES["bert"].items() if key != "model_type"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = BertModel(BertConfig(**settings))
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    model.save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
-    modules = [Transformer(directory, max_seq_length=48), Pooling(settings["hidden_size"], "mean")]
-    SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine").save_pretrained(directory)
-    return directory
+    model = _randomized(lambda: BertModel(BertConfig(**settings)), seed=0)
+    with tempfile.TemporaryDirectory(prefix="cderetrieval-tiny-") as directory:
+        model.save_pretrained(directory)
+        tiny_tokenizer().save_pretrained(directory)
+        modules = [Transformer(directory, max_seq_length=48), Pooling(settings["hidden_size"], "mean")]
+    return SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine")
 
 
 def tiny_masked_lm(*, seed: int = 0) -> tuple[Any, Any]:
@@ -144,18 +149,13 @@ def tiny_masked_lm(*, seed: int = 0) -> tuple[Any, Any]:
     tokenizer = tiny_tokenizer(pairs=True)
     settings = {**BACKBONES["bert"], "vocab_size": len(tokenizer)}
     settings.pop("model_type")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = BertForMaskedLM(BertConfig(**settings))
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                # Large embeddings outweigh what the layers add to them, small ones would all but vanish in it.
-                scale = 1.0 if "word_embeddings" in name else 0.1
-                parameter.add_(torch.randn_like(parameter) * scale)
-            head = model.cls.predictions
-            head.transform.dense.weight.copy_(torch.eye(settings["hidden_size"]))
-            head.bias.fill_(-15.0)
-            head.bias[tokenizer.all_special_ids] = -100.0
+    # Large embeddings outweigh what the layers add to them.
+    model = _randomized(lambda: BertForMaskedLM(BertConfig(**settings)), seed, words=1.0)
+    with torch.no_grad():
+        head = model.cls.predictions
+        head.transform.dense.weight.copy_(torch.eye(settings["hidden_size"]))
+        head.bias.fill_(-15.0)
+        head.bias[tokenizer.all_special_ids] = -100.0
     return model.eval(), tokenizer
 
 
@@ -176,20 +176,14 @@ def tiny_sparse_embed(*, seed: int = 0, **settings: Any) -> SparseEmbed:
     return SparseEmbed(model=model, tokenizer=tokenizer, device="cpu", **{**defaults, **settings})
 
 
-@lru_cache(maxsize=1)
 def tiny_splade_directory() -> str:
-    """Write :func:`tiny_splade` into a temporary directory; the same one for the life of the process."""
-    directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-splade-")
-    tiny_splade().save_pretrained(directory)
-    return directory
+    """Write :func:`tiny_splade` into a temporary directory."""
+    return _saved(tiny_splade)
 
 
-@lru_cache(maxsize=1)
 def tiny_sparse_embed_directory() -> str:
-    """Write :func:`tiny_sparse_embed` into a temporary directory; the same one for the life of the process."""
-    directory = tempfile.mkdtemp(prefix="cderetrieval-tiny-sparse-embed-")
-    tiny_sparse_embed().save_pretrained(directory)
-    return directory
+    """Write :func:`tiny_sparse_embed` into a temporary directory."""
+    return _saved(tiny_sparse_embed)
 
 
 class HashEncoder:
