@@ -25,3 +25,10 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
     monkeypatch.setattr(socket.socket, "connect_ex", guarded)
+
+
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file in one worker, since they share fixtures; and all that start Ray in the same one."""
+    for item in items:
+        directory = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("ray" if directory == "distributed" else str(item.path)))
