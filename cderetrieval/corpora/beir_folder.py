@@ -1,8 +1,7 @@
 """BEIR folders: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``.
 
-Read without the `datasets` library, whose cache goes by the folder's name and serves old rows after a file changed.
-The corpus is checked in one pass and then streamed: each iteration opens the file anew. To find ids that occur twice,
-the pass keeps 8 bytes for each document (a digest of its id, 70 MB for the 8.8 million of MS MARCO) and not the ids.
+The corpus is checked in one pass and then streamed: each iteration opens the file anew. To find repeated ids, the pass
+keeps 8 bytes for each document, 70 MB for the 8.8 million of MS MARCO.
 """
 
 from __future__ import annotations

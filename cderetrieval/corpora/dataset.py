@@ -1,8 +1,7 @@
-"""A retrieval task: documents to search, queries to ask, and judgements that say which document answers which query.
+"""A retrieval task: documents to search, queries to ask, and judgements of which document answers which query.
 
-A corpus is anything that can be iterated more than once and knows its length. In memory it is a tuple; from disk it is
-a reader that opens its file anew for each pass, so that half a million documents cost no more memory than one. The
-revision is a digest of the content and not of the files: the same task in memory and in a folder has the same one.
+A corpus can be iterated more than once and knows its length: a tuple in memory, or a reader that opens its file anew
+for each pass. The revision is a digest of the content, so it is the same in memory and in a folder.
 """
 
 from __future__ import annotations

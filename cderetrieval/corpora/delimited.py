@@ -1,9 +1,8 @@
 """CSV and TSV, in which a stray quote must not swallow the lines after it.
 
-A field in quotes may run over several lines. A quote that nobody closed does the same, up to the next quote that ends a
-field, and all rows between become one field. What tells them apart: lines that were swallowed are rows by themselves.
-In CSV that is an error that names the line. TSV has no quotes by its definition, and many files of it hold stray ones:
-there they stand for themselves, but in a field that is quoted from end to end.
+A quoted field may run over several lines, and so does a quote that nobody closed, up to the next one. They are told
+apart by the lines within: swallowed lines are rows by themselves. In CSV that is an error that names the line. TSV has
+no quotes by definition, so there stray quotes stand for themselves, except in a field quoted from end to end.
 """
 
 from __future__ import annotations

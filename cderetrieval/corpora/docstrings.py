@@ -1,19 +1,9 @@
-"""Questions and answers out of Python docstrings.
+"""Questions and answers from Python docstrings: the summary is the query, the body is the document.
 
-A docstring follows a form that nobody wrote for retrieval: a summary sentence that says what the object is for, a blank
-line, and a body that explains it. The summary reads like what a user would ask ("Merge two sorted lists ..."), the body
-is what should be found. Source files are parsed with `ast` and never imported, so that nothing of them runs.
-
-What makes the task fair, each rule found by reading pairs:
-
-- The document is the body alone. Neither the object's name nor its module's is added as a title: files are often named
-  after the object they hold (``sklearn/linear_model/_ridge.py``), and one word would then answer the question.
-- Doctest prompts, their output, and literal code blocks are dropped: of a body that is half numbers there is little to
-  find. So are directives, cross-reference roles and section underlines, which are markup and not text.
-- Sections that carry no meaning of their own (See Also, References) are dropped. See Also quotes the summaries of
-  *other* objects word by word, which made wrong documents look right.
-- A body that repeats its summary is no test, and is left out. So is one with fewer than 15 words outside its lists of
-  parameters and results: half of scikit-learn's methods are "Fit the model" over the same description of X and y.
+Sources are parsed with `ast` and never imported. To keep the task fair, names are not part of a document (one word
+would answer the question); doctests, code, directives, roles and underlines are dropped; so are See Also, which quotes
+the summaries of other objects, and References. A body that repeats its summary, or has fewer than 15 words outside its
+lists of parameters and results, is left out.
 """
 
 from __future__ import annotations
@@ -51,7 +41,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 class Docstring(NamedTuple):
-    """A docstring cut in two: `name` is the object's dotted qualified name."""
+    """A docstring cut in two; `name` is the object's qualified name."""
 
     name: str
     summary: str
@@ -59,7 +49,10 @@ class Docstring(NamedTuple):
 
 
 def source_docstrings(root: Path, module: str, skip: frozenset[str]) -> Iterator[Docstring]:
-    """Docstrings below a package folder (or of one file), in the order of their paths."""
+    """Docstrings below a package folder, or of one file, without folders and files named in `skip`.
+
+    `module` is the import name, "" for a folder of many modules such as the standard library.
+    """
     paths = [root] if root.is_file() else sorted(root.rglob("*.py"))
     for path in paths:
         parts = () if root.is_file() else path.relative_to(root).with_suffix("").parts
@@ -129,15 +122,6 @@ def _string(node: ast.expr) -> str | None:
 def split_docstring(text: str) -> tuple[str, str] | None:
     """Summary and body as plain text, or None where they make no fair question and answer.
 
-    >>> split_docstring('''Find the longest run of equal values in a list.
-    ...
-    ...     Values are compared with ``==``, from left to right, and the first of several runs of
-    ...     the same length is the one that counts.
-    ...
-    ...     >>> longest([1, 1, 2])
-    ...     (0, 2)
-    ... ''')
-    ('Find the longest run of equal values in a list.', 'Values are compared with ==, from left to right, ...')
     >>> split_docstring("Return self.") is None
     True
     """

@@ -70,9 +70,10 @@ def line_spans(path: Path, lines: int) -> Iterator[tuple[int, int, int]]:
 
 
 def read_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = None) -> Iterator[tuple[int, str]]:
-    """Line numbers (from 1) and lines, without their ends; blank lines are left out.
+    """Line numbers (from 1) and lines without their ends; blank lines are left out.
 
-    Lines end at a newline only. `str.splitlines` would also cut at U+2028 and others that occur inside real text.
+    Reads `count` lines from byte `offset`, where line `first` begins. Lines end at a newline only: `str.splitlines`
+    would also cut at U+2028 and others that occur inside real text.
     """
     with open_bytes(path) as file:
         with reading_lines(path, first - 1):

@@ -1,12 +1,8 @@
-"""Generated queries for documents that nobody has judged: known-item search.
+"""Known-item search: queries generated from documents that nobody has judged (Azzopardi et al. 2007).
 
-Whoever has documents and no queries can still ask: does the model find the document that this title, or this first
-sentence, came from? The queries are generated, and the dataset's name says so. Such scores compare models on one's own
-documents; they do not say how well real questions will be answered. (Azzopardi et al. 2007, "Building simulated
-queries for known-item topics".)
-
-All documents lose what the queries are made of, not only those asked for: otherwise they would be marked by what they
-lack. A text that would be the query of several documents is not asked.
+A document's title, or its first sentence, is the query that should find the rest of it. Such scores compare models on
+one's own documents; they do not say how well real questions are answered. All documents lose their title or first
+sentence, also those not asked for, so that none is marked by it.
 """
 
 from __future__ import annotations

@@ -1,16 +1,9 @@
-"""The embedded corpus: docstrings of the Python packages that are installed with this project.
+"""The embedded corpus: docstrings of installed Python packages, a retrieval task in real prose without a download.
 
-A retrieval task in real prose that needs no download, on every machine that can run the project. One corpus per
-package: the query is the first paragraph of a docstring, the document is the rest of it (`docstrings` says what is
-left out and why). The packages differ the way corpora do: "axis" says nothing in numpy and much in networkx, which is
-what contextual embeddings are about.
-
-What a query asks for must be one document. So exact duplicates among the documents are dropped, a query text that
-belongs to several documents is not asked, and neither is one whose document has a near-duplicate (three quarters of
-their words in common) or has fewer than 30 words: the corpus keeps them, as real corpora do.
-
-The task is the same for the same versions of package and extractor, in any order of files: documents are sorted by id
-and sampled by a digest of their content. Scores of different versions must not be compared; the revision tells.
+The query is the first paragraph of a docstring, the document the rest of it (see `docstrings`). Exact duplicates are
+dropped. A query must ask for one document, so repeated queries, documents with a near-duplicate (Jaccard 0.75) and
+documents of fewer than 30 words are not asked for, but stay in the corpus. The sample is drawn by a digest of the
+content, so it is the same on every machine with the same versions; the dataset's revision tells them apart.
 """
 
 from __future__ import annotations
@@ -39,13 +32,10 @@ EXTRACTOR_VERSION = 1
 NEAR_DUPLICATE = 0.75
 MIN_ANSWER_WORDS = 30
 
-# Base dependencies of this project with 500 documents or more. When this list was made: networkx 874, numpy 575,
-# pandas 1019, the standard library 1355, scipy 1034, scikit-learn 553, sympy 1634, torch 1403. Left out: transformers
-# (415), huggingface_hub and sentence-transformers (fewer).
+# Dependencies of this project with at least 500 documents each.
 _DEFAULT = ("networkx", "numpy", "pandas", "python", "scipy", "sklearn", "sympy", "torch")
 
-# Vendored code belongs to other packages. transformers/models repeats one file per model, with only the name changed:
-# a query for one of its 3,700 docstrings would have dozens of right answers.
+# Vendored code belongs to other packages, and transformers/models repeats one file for each model.
 _SKIP = frozenset({"vendored", "externals", "extern", "site-packages", "dist-packages", "idlelib", "lib2to3"})
 _SKIP_IN = {"transformers": frozenset({"models"})}
 

@@ -1,8 +1,7 @@
 """Relevance judgements as files: BEIR's three tab-separated columns, TREC's four, with a header or without one.
 
-The layout is recognised by its content. A first line counts as header only if it uses a known column name: with the
-rule "the grade is no number" a typing error would cost a judgement without a word. Quotes are read line by line, so
-that a stray quote cannot swallow the lines after it.
+A first line is a header only if it uses a known column name, so that a typing error in a grade is not taken for one.
+Quotes are read line by line, so that a stray quote cannot swallow the lines after it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_qrels(path: str | Path) -> Qrels:
-    """Read one file of judgements."""
+    """Read judgements, separated by tabs, commas or spaces: query, document, grade; or as TREC has them, of four columns."""
     path = as_path(path)
     qrels: Qrels = {}
     n_lines = 0

@@ -1,7 +1,7 @@
 """Documents from files: JSON lines, CSV, TSV, Parquet, plain text, BEIR folders; one dictionary at a time.
 
 The ending decides the format. Rows keep all their fields, as read: text from CSV, typed values from JSON and Parquet.
-``_id``, as BEIR and Elasticsearch name it, is offered as ``id``; a line of plain text gets its line number.
+``_id`` becomes ``id``; a line of plain text gets its line number.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def read_documents(path: str | Path, key: str = "id") -> Iterator[dict[str, Any]
     reader = _READERS.get(ending.lower())
     if reader is None or (ending == ".parquet" and path.suffix == ".gz"):
         raise InputError(f"{path}: ending {path.suffix!r} is not supported; use one of {', '.join(_READERS)}.")
-    if reader is _read_text:
+    if reader is read_lines:
         return numbered(read_lines(path), key)
     return identified(path, reader(path), key)
 
@@ -65,25 +66,13 @@ def numbered(lines: Iterator[tuple[int, str]], key: str) -> Iterator[dict[str, A
 
 
 def identified(path: Path, rows: Rows, key: str) -> Iterator[dict[str, Any]]:
-    """Rows of a file with ``_id`` as ``id``; one without a value for `key` is an error that names file and row."""
+    """Rows of a file with ``_id`` as ``id``; a row without a value for `key` is refused."""
     for number, row in rows:
         if "_id" in row and "id" not in row:
             row = {"id": row.pop("_id"), **row}
         if row.get(key) is None or row[key] == "":
             raise InputError(f"{path}, row {number}: no value for key {key!r}; the fields are {', '.join(row)}.")
         yield row
-
-
-def _read_text(path: Path) -> Rows:
-    return ((number, {"id": str(number), "text": line}) for number, line in read_lines(path))
-
-
-def _read_csv(path: Path) -> Rows:
-    return read_delimited(path, ",")
-
-
-def _read_tsv(path: Path) -> Rows:
-    return read_delimited(path, "\t")
 
 
 def read_parquet(
@@ -94,7 +83,7 @@ def read_parquet(
     columns: Sequence[str] | None = None,
     extra: str = "eval",
 ) -> Rows:
-    """Numbers (from 1) and rows of a Parquet file."""
+    """Numbers (from 1) and rows of a Parquet file: `count` rows after the first `start`, and those `columns` it has."""
     number = start
     batches = _parquet_batches(path, start, None if count is None else start + count, columns, extra)
     while True:
@@ -166,11 +155,11 @@ def _row_groups(metadata: Any, start: int, end: int | None) -> tuple[list[int], 
     return groups, before
 
 
-_READERS: dict[str, Callable[[Path], Rows]] = {
+_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": partial(read_delimited, delimiter=","),
+    ".tsv": partial(read_delimited, delimiter="\t"),
     ".parquet": read_parquet,
-    ".txt": _read_text,
+    ".txt": read_lines,
 }
