@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_qrels(path: str | Path) -> Qrels:
-    """Read judgements, separated by tabs, commas or spaces: query, document, grade; or as TREC has them, of four columns."""
+    """Read judgements separated by tabs, commas or spaces, of three columns or of TREC's four."""
     path = as_path(path)
     qrels: Qrels = {}
     n_lines = 0
