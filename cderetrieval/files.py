@@ -175,7 +175,7 @@ def reading(
         raise error(f"{cause.filename or path} does not exist.") from cause
     except (PermissionError, IsADirectoryError, NotADirectoryError) as cause:
         raise error(f"{path} cannot be read ({cause.strerror}). Check the path and its permissions.") from cause
-    except BaseException as cause:  # tokenizers' panics are no `Exception`
+    except BaseException as cause:  # a panic of tokenizers is not an `Exception`
         raise error(f"{path} is damaged ({_reason(cause)}). {remedy}") from cause
 
 

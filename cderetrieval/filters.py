@@ -66,7 +66,7 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
     Raises
     ------
     InputError
-        If it is no dictionary, or a condition cannot be read; the message names the field.
+        If it is not a dictionary, or a condition cannot be read; the message names the field.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def kind_of(value: Any) -> str | None:
 
 def _comparison(name: str, sign: Any, value: Any) -> Condition:
     if sign not in OPERATORS:
-        raise InputError(f"filter= on {name!r}: {shown(sign)} is no comparison; use one of {' '.join(OPERATORS)}.")
+        raise InputError(f"filter= on {name!r}: {shown(sign)} is not a comparison; use one of {' '.join(OPERATORS)}.")
     return Condition(name, sign, (_value(name, value),))
 
 

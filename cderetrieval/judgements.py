@@ -57,7 +57,7 @@ def parse_grade(value: Any, where: str) -> int:
     except (TypeError, ValueError, OverflowError):
         grade = math.nan
     if not grade.is_integer() or abs(grade) > MAX_GRADE:  # also nan and inf
-        reason = "is too large" if abs(grade) > MAX_GRADE else "is no whole number"
+        reason = "is too large" if abs(grade) > MAX_GRADE else "is not a whole number"
         raise InputError(f"{where}: grade {shown(value)} {reason}; scale fractional grades to integers first.")
     return int(grade)
 
@@ -104,7 +104,7 @@ def _of_mapping(source: Mapping[Any, Any], what: str, listed: Any) -> Iterator[t
 
 
 def _is_list(row: Any) -> bool:
-    """Whether it lists ids; a pandas Series whose index is no count may hold the grades of the ids there."""
+    """Whether it lists ids; a pandas Series whose index is not a count may hold the grades of the ids there."""
     counted = not hasattr(row, "to_dict") or list(row.keys()) == list(range(len(row)))
     return isinstance(row, list | tuple | set | frozenset) or (hasattr(row, "tolist") and counted)
 
@@ -152,5 +152,5 @@ def _name(value: Any, what: str, kind: str) -> str:
     value = scalar(value)
     finite = not isinstance(value, float) or math.isfinite(value)
     if not isinstance(value, str | int | float) or not finite or value == "":
-        raise InputError(f"{what}: {shown(value)} is no id of a {kind}; ids are text or numbers.")
+        raise InputError(f"{what}: {shown(value)} is not the id of a {kind}; ids are text or numbers.")
     return id_name(value)

@@ -77,7 +77,7 @@ def pick_device(device: str | None = None) -> torch.device:
         try:
             found = torch.device(device)
         except RuntimeError as error:
-            raise ConfigError(f"device={device!r} is no torch device; use 'cpu', 'cuda' or 'mps'.") from error
+            raise ConfigError(f"device={device!r} is not a torch device; use 'cpu', 'cuda' or 'mps'.") from error
         _check_there(found)
         return found
     if torch.cuda.is_available():

@@ -248,7 +248,7 @@ class WordEncoder:
     encode_document = encode_query
 
     def _terms(self, text: str) -> dict[int, bytes]:
-        """Terms of a text, ascending, and eight bytes that the word decides; marks that stand alone are no words."""
+        """Terms of a text, ascending, and eight bytes that the word decides; punctuation alone is not a word."""
         words = {word for word in text.lower().split() if any(map(str.isalnum, word))}
         digests = (
             hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=12, key=self._key).digest()

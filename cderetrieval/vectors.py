@@ -127,7 +127,7 @@ def is_vectors(value: Any) -> bool:
     (True, False)
     """
     if isinstance(value, np.ndarray):
-        return value.dtype.kind not in "OSUT"  # others may be no good as vectors, and are no texts either
+        return value.dtype.kind not in "OSUT"  # others are refused later, as vectors
     return isinstance(value, TermEmbeddings) or hasattr(value, "tocsr") or hasattr(value, "detach")
 
 
@@ -197,7 +197,8 @@ def as_vectors(vectors: Any, what: str) -> Any:
         array = np.asarray(_in_memory(vectors) if hasattr(vectors, "detach") else vectors)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{what} vectors, a {type(vectors).__name__}, are no matrix of numbers ({error}); pass rows of one length."
+            f"{what} vectors, a {type(vectors).__name__}, are not a matrix of numbers ({error}); pass rows of equal "
+            "length."
         ) from error
     if np.ma.is_masked(vectors):
         raise InputError(f"{what} vectors are a masked array, and {int(np.sum(vectors.mask))} numbers are masked out.")
@@ -305,7 +306,7 @@ def _places(matrix: Any) -> list[np.ndarray]:
     found = [getattr(matrix, name, ()) for name in names]
     places = [np.asarray(some) for some in (found if len(found) == 2 else found[0])]
     if any(some.dtype.kind not in "iu" for some in places):
-        raise ValueError("its indices are no whole numbers")
+        raise ValueError("its indices are not whole numbers")
     return [some.astype(np.int64) if some.dtype.kind == "u" else some for some in places]
 
 

@@ -41,7 +41,7 @@ def test_what_a_filter_means(wanted, holds, fails):
         ({1: 2}, "names the field 1"),
         ({"": 2}, "names the field ''"),
         ({"a": None}, "None cannot be compared"),
-        ({"a": {"=": 1}}, "'=' is no comparison"),
+        ({"a": {"=": 1}}, "'=' is not a comparison"),
         ({"a": [[1]]}, r"\[1\] cannot be compared"),
         ({"a": float("nan")}, "nan cannot be compared"),
     ],

@@ -12,7 +12,7 @@ import pytest
 import cderetrieval
 
 ROOT = Path(cderetrieval.__file__).parent.parent
-PACKAGES = ["", ".context", ".corpora", ".evaluation", ".models", ".training"]
+PACKAGES = ["", ".context", ".corpora", ".distributed", ".evaluation", ".models", ".retrieval", ".training"]
 MISTAKES = """\
 from cderetrieval import Retriever
 

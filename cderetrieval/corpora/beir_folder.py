@@ -64,8 +64,8 @@ def read_beir(folder: str | Path, split: str = "test", missing: str = "error") -
     Raises
     ------
     InputError
-        With file and line: rows that are not JSON, ids that are missing or occur twice, fields that are no text,
-        grades that are no whole number.
+        With file and line: rows that are not JSON, ids that are missing or occur twice, fields that are not text,
+        grades that are not whole numbers.
     """
     if missing not in ("error", "skip"):
         raise InputError(f"missing={missing!r} is unknown; use 'error' or 'skip'.")

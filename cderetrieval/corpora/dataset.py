@@ -114,7 +114,7 @@ def make_dataset(
     Parameters
     ----------
     documents
-        As for :meth:`cderetrieval.Retriever.add`: with ``id`` (or ``_id``) and ``text``, and
+        As :meth:`cderetrieval.Retriever.add` takes them: with ``id`` (or ``_id``) and ``text``, and
         ``title`` where there is one; other fields are left out. Ids become text.
     queries
         Query id to text; or rows or a frame with ``_id`` and ``text``.
@@ -126,8 +126,8 @@ def make_dataset(
     Raises
     ------
     InputError
-        If a document or query cannot be used, two have the same id, nothing is judged, a grade is no whole number, or a
-        judgement names a query or document that is not there.
+        If a document or query cannot be used, two have the same id, nothing is judged, a grade is not a whole number,
+        or a judgement names a query or document that is not there.
     """
     corpus = tuple(
         {"id": id_name(identity), "title": payload.get("title") or "", "text": payload["text"] or ""}

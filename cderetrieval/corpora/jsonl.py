@@ -23,10 +23,10 @@ RUN = 256
 
 @contextlib.contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file or a gzip file (by its ending) for reading; what is no file, a pipe for one, would never end."""
+    """Open a file or a gzip file (by its ending); anything else, such as a pipe, might never end."""
     with reading(path, error=InputError, remedy=MEND):
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is no file; give the file itself, or a copy on disk.")
+            raise InputError(f"{path} is not a file; give the file itself, or a copy on disk.")
         file: Any = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115 - closed below
     with file:
         yield file
@@ -86,7 +86,7 @@ def read_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = 
 
 
 def decoded(path: Path, number: int, raw: bytes) -> str:
-    """A line of a file as text, without the byte order mark of the first; InputError if it is no UTF-8."""
+    """A line of a file as text, without the byte order mark of the first; InputError if it is not UTF-8."""
     try:
         return raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:

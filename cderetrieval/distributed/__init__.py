@@ -4,8 +4,23 @@ The engine is Ray Data's; scheduling, retries and the death of a machine are its
 cannot know: how a corpus is cut into blocks, that a context is made once, and what a folder of vectors belongs to.
 """
 
-from .embed import embed_corpus
-from .folder import VectorFolder
-from .index import index_vectors
+from __future__ import annotations
 
-__all__ = ["VectorFolder", "embed_corpus", "index_vectors"]
+from typing import TYPE_CHECKING
+
+from ..lazy import exports
+
+# Public name to the module that holds it.
+_PUBLIC = {
+    "VectorFolder": "folder",
+    "embed_corpus": "embed",
+    "index_vectors": "index",
+}
+__all__ = [*_PUBLIC]
+
+if TYPE_CHECKING:
+    from .embed import embed_corpus as embed_corpus
+    from .folder import VectorFolder as VectorFolder
+    from .index import index_vectors as index_vectors
+else:
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)

@@ -202,7 +202,7 @@ def test_wrong_values_are_named_or_harmless(tmp_path, field):
         ("docs.tsv", b"id\ttext\ttext\n1\ta\tb\n", "docs.tsv, line 1: 2 columns are named 'text'"),
         ("docs.csv", b"id,text,,\n1,a,b,c\n", "docs.csv, line 1: 2 columns are named ''"),
         ("qrels.tsv", b"q\td\t1\rq\td2\t1", "qrels.tsv, line 1: a carriage return"),
-        ("qrels.tsv", b"q\td\t" + b"9" * 400, "line 1: grade .* is (too large|no whole number)"),
+        ("qrels.tsv", b"q\td\t" + b"9" * 400, "line 1: grade .* is (too large|not a whole number)"),
         ("docs.parquet", b"PAR1" + b"\0" * 20 + b"PAR1", "docs.parquet, after row 0: not readable as Parquet"),
         ("pairs.parquet", b"no parquet", "pairs.parquet, after row 0: not readable as Parquet"),
         ("data_config.json", b"[" * 100_000, "data_config.json is not valid JSON"),
@@ -227,7 +227,7 @@ def test_a_damaged_deflate_stream(tmp_path):
 
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(InputError, match=r"pipe\.csv is no file"):
+    with pytest.raises(InputError, match=r"pipe\.csv is not a file"):
         list(read_documents(tmp_path / "pipe.csv"))
     (tmp_path / "folder.jsonl").mkdir()
     for call in (

@@ -52,7 +52,7 @@ def test_a_stray_quote_swallows_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("q1\td1\t1\nq1\td2\t0.5\n", r"line 2: grade '0.5' is no whole number"),
+        ("q1\td1\t1\nq1\td2\t0.5\n", r"line 2: grade '0.5' is not a whole number"),
         ("q1\td1\tnan\n", r"line 1: grade 'nan'"),
         ("q1\td1\tgood\n", r"line 1: grade 'good'"),
         ("query-id\tcorpus-id\tscore\nq1\td1\n", r"line 2: 2 columns, the first line has 3"),
