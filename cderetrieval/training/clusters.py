@@ -17,7 +17,7 @@ import numpy as np
 
 from ..runtime import progress
 from .cache import cached_directory, map_array
-from .surrogate import StoredVectors
+from .surrogate import SurrogateVectors
 
 # Rows that the projection is fitted on.
 SVD_ROWS = 100_000
@@ -55,7 +55,7 @@ class Clusters:
 
 
 def cluster_pairs(
-    vectors: StoredVectors,
+    vectors: SurrogateVectors,
     domain: np.ndarray,
     settings: ClusterSettings,
     cache: str | Path,
@@ -82,7 +82,7 @@ def cluster_pairs(
     )
 
 
-def _cluster(vectors: StoredVectors, domain: np.ndarray, settings: ClusterSettings, show: bool) -> Clusters:
+def _cluster(vectors: SurrogateVectors, domain: np.ndarray, settings: ClusterSettings, show: bool) -> Clusters:
     directions = leading_directions(vectors.queries, vectors.documents, settings.dimensions, settings.seed)
     assignment = np.full(len(domain), -1, dtype=np.int32)
     centres: list[np.ndarray] = []
@@ -165,7 +165,7 @@ def spherical_kmeans(points: np.ndarray, k: int, settings: ClusterSettings) -> A
     return kmeans
 
 
-def difficulty(vectors: StoredVectors, batches: list[np.ndarray]) -> dict[str, float]:
+def difficulty(vectors: SurrogateVectors, batches: list[np.ndarray]) -> dict[str, float]:
     """How hard batches of rows are by the surrogate.
 
     Mean similarity of a query to its own document, to the other documents of its batch, and to the hardest of them;

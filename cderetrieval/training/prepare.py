@@ -13,7 +13,7 @@ from .clusters import ClusterSettings, cluster_pairs, difficulty
 from .data import PairData, load_pairs, usable_domains
 from .recipes import CONTEXTUAL, Recipe
 from .samplers import ClusteredBatchSampler, Groups
-from .surrogate import StoredVectors, load_surrogate, store_vectors
+from .surrogate import SurrogateVectors, load_surrogate, store_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Prepared:
 
     data: PairData
     groups: Groups
-    vectors: StoredVectors | None
+    vectors: SurrogateVectors | None
     texts: TextNumbers | None
     report: dict[str, float]
 

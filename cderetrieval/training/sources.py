@@ -155,21 +155,17 @@ def _docstrings(packages: str) -> list[Source]:
     return sources
 
 
-def hub_data() -> dict[str, dict[str, Any]]:
-    """Data sets of the hub: repository, names of fields, and domains by the prompt of their texts; others search."""
-    return dict(read_json(Path(__file__).with_name("hub_data.json")))
+def hub_sources(name: str, directory: Path | None = None) -> list[Source]:
+    """Sources of a data set of the hub, once it is in `directory`; shards of one split are one data set.
 
-
-def hub_sources(name: str) -> list[Source]:
-    """Fetch a data set by its name in the table, or find it in the hub's local cache."""
-    table = hub_data()
+    ``hub_data.json`` has the repository, the names of the fields, and domains by the prompt of their texts; all other
+    domains are searches.
+    """
+    table: dict[str, Any] = read_json(Path(__file__).with_name("hub_data.json"))
     if name not in table:
         raise InputError(f"hub:{name} is unknown; use one of {', '.join(sorted(table))}, or local files.")
-    return files_of(table[name], _fetch(table[name]["repository"]))
-
-
-def files_of(data: Mapping[str, Any], directory: Path) -> list[Source]:
-    """Sources of a data set that was fetched into `directory`; shards of one split are one data set."""
+    data = table[name]
+    directory = directory or _fetch(data["repository"])
     found = sorted(file for pattern in PATTERNS for file in directory.rglob(pattern))
     if not found:
         raise InputError(f"{data['repository']} holds no {', '.join(PATTERNS)} in {directory}.")

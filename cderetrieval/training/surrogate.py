@@ -10,72 +10,60 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 
 from ..runtime import progress
 from ..types import Encoder
 from .cache import cached_directory, map_array
-from .data import PairData
+from .data import PairData, TextColumn
 
 # Texts that are encoded together: enough to sort by length, few enough to hold.
 BLOCK = 8_192
 
 
-class SurrogateVectors(Protocol):
-    """Float32 vectors of texts by position."""
+class _OnDemand:
+    """Rows of vectors that are computed when they are indexed."""
 
-    def query(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the rows' queries, shape (n, d)."""
+    def __init__(self, encode: Callable[[list[str]], np.ndarray], column: TextColumn) -> None:
+        self._encode = encode
+        self._column = column
 
-    def document(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the rows' documents, shape (n, d)."""
-
-    def negative(self, positions: np.ndarray) -> np.ndarray:
-        """Vectors of mined negatives by their position in ``PairData.mined``, shape (m, d)."""
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return self._encode(self._column.take(rows))
 
 
 @dataclass(frozen=True)
-class StoredVectors:
-    """Surrogate vectors on disk, float16 mapped into memory, and the fingerprint of the model that made them."""
+class SurrogateVectors:
+    """Vectors of queries, documents and mined negatives, and the fingerprint of the model that made them.
 
-    queries: np.ndarray
-    documents: np.ndarray
-    negatives: np.ndarray
+    Arrays (n, d), (n, d) and (m, d), float16 mapped into memory, or :func:`fresh_vectors`.
+    """
+
+    queries: Any
+    documents: Any
+    negatives: Any
     fingerprint: str
 
     def query(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the rows' queries."""
+        """Vectors of the rows' queries, shape (n, d), float32."""
         return np.asarray(self.queries[rows], dtype=np.float32)
 
     def document(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the rows' documents."""
+        """Vectors of the rows' documents, shape (n, d), float32."""
         return np.asarray(self.documents[rows], dtype=np.float32)
 
     def negative(self, positions: np.ndarray) -> np.ndarray:
-        """Vectors of mined negatives."""
+        """Vectors of mined negatives by their position in ``PairData.mined``, shape (m, d), float32."""
         return np.asarray(self.negatives[positions], dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class FreshVectors:
-    """Surrogate vectors computed at every step: no disk, but a forward pass of the surrogate."""
-
-    data: PairData
-    encoder: Encoder
-
-    def query(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the rows' queries."""
-        return np.asarray(self.encoder.encode_query(self.data.queries.take(rows)))
-
-    def document(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the rows' documents."""
-        return np.asarray(self.encoder.encode_document(self.data.documents.take(rows)))
-
-    def negative(self, positions: np.ndarray) -> np.ndarray:
-        """Vectors of mined negatives."""
-        return np.asarray(self.encoder.encode_document(self.data.mined.take(positions)))
+def fresh_vectors(data: PairData, encoder: Encoder) -> SurrogateVectors:
+    """Vectors computed at every step: no disk, but a forward pass of the surrogate."""
+    queries = _OnDemand(encoder.encode_query, data.queries)
+    documents, negatives = (_OnDemand(encoder.encode_document, column) for column in (data.documents, data.mined))
+    return SurrogateVectors(queries, documents, negatives, encoder.fingerprint)
 
 
 def load_surrogate(name: str, *, max_length: int | None = None, device: str | None = None) -> Encoder:
@@ -92,7 +80,7 @@ def load_surrogate(name: str, *, max_length: int | None = None, device: str | No
 
 def store_vectors(
     data: PairData, encoder: Callable[[], Encoder], name: str, cache: str | Path, *, show_progress: bool = True
-) -> StoredVectors:
+) -> SurrogateVectors:
     """Compute the surrogate's vectors of all texts, or open those of an earlier call.
 
     `encoder` loads the surrogate, only where vectors have to be computed; `name` names all that changes its vectors.
@@ -115,4 +103,4 @@ def store_vectors(
         map_array(directory / f"{part}.f16", "<f2", (len(column), info["dimension"]))
         for part, column in columns.items()
     )
-    return StoredVectors(queries, documents, negatives, info["fingerprint"])
+    return SurrogateVectors(queries, documents, negatives, info["fingerprint"])

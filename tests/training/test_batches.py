@@ -16,7 +16,7 @@ from cderetrieval.training.clusters import (
     paired_points,
 )
 from cderetrieval.training.samplers import ClusteredBatchSampler, Groups
-from cderetrieval.training.surrogate import FreshVectors, StoredVectors, store_vectors
+from cderetrieval.training.surrogate import SurrogateVectors, fresh_vectors, store_vectors
 
 RNG = np.random.default_rng(0)
 FAST = ClusterSettings(size=8, dimensions=None, iterations=10, restarts=2)
@@ -37,7 +37,7 @@ def test_surrogate_vectors_are_stored_once_and_equal_fresh_ones(pairs, letters, 
     calls = []
     stored = store_vectors(pairs, lambda: calls.append(1) or letters, "letters", tmp_path)
     again = store_vectors(pairs, lambda: calls.append(1) or letters, "letters", tmp_path)
-    fresh = FreshVectors(pairs, letters)
+    fresh = fresh_vectors(pairs, letters)
     rows = np.array([3, 50, 7])
     assert calls == [1]
     for name in ("query", "document", "negative"):
@@ -191,7 +191,7 @@ def test_groups_must_fit():
 def test_batches_of_neighbours_are_harder_than_random_ones():
     queries, documents, _ = blobs(centres=12, each=16)
     shuffled = RNG.permutation(len(queries))
-    vectors = StoredVectors(queries[shuffled], documents[shuffled], np.zeros((0, 8)), "blobs")
+    vectors = SurrogateVectors(queries[shuffled], documents[shuffled], np.zeros((0, 8)), "blobs")
     found, count = paired_kmeans(vectors.queries, vectors.documents, FAST)
     domain = np.zeros(len(queries), dtype=int)
     centres = np.stack([vectors.documents[found == k].mean(axis=0) for k in range(count)])

@@ -8,7 +8,7 @@ import pytest
 from cderetrieval.errors import ConfigError, InputError, StoreError
 from cderetrieval.training import cache
 from cderetrieval.training.data import load_pairs, usable_domains
-from cderetrieval.training.sources import Source, files_of, find_sources, hub_data
+from cderetrieval.training.sources import Source, find_sources, hub_sources
 
 
 def test_a_folder_is_read_into_columns(pairs, example):
@@ -111,7 +111,7 @@ def test_hub_data_are_known_by_name(tmp_path, write_jsonl):
     write_jsonl(tmp_path / "quora-00000-of-00002.jsonl", [{"query": "q", "pos": ["d"], "neg": ["n"]}])
     write_jsonl(tmp_path / "arxiv_title.jsonl", [{"query": "q", "pos": ["d"]}])
     write_jsonl(tmp_path / "nq.jsonl", [{"query": "q", "pos": ["d"]}])
-    sources = files_of(hub_data()["bge-full-data"], tmp_path)
+    sources = hub_sources("bge-full-data", tmp_path)
     data = load_pairs(sources, tmp_path / "cache", negatives=3)
     assert data.domain_names == ["arxiv_title/arxiv_title", "nq/nq", "quora/quora"]
     assert [data[row]["prompts"] for row in range(3)] == [

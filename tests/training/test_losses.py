@@ -13,7 +13,7 @@ from cderetrieval.testing import tiny_model
 from cderetrieval.training.false_negatives import FalseNegativeFilter
 from cderetrieval.training.gradcache import Caching
 from cderetrieval.training.losses import ContextualLoss, text_keys
-from cderetrieval.training.surrogate import StoredVectors
+from cderetrieval.training.surrogate import SurrogateVectors
 
 QUERIES = ["owl", "bee", "heath", "pine", "kelp", "jade", "lichen", "marsh"]
 DOCUMENTS = [f"all about the {query} and where it is found" for query in QUERIES]
@@ -108,7 +108,7 @@ def filter_of(pairs, **settings):
     queries, documents = np.eye(8, 16), np.eye(8, 16)
     for query, document in pairs:
         documents[document, query] = 1.0
-    return FalseNegativeFilter(StoredVectors(queries, documents, np.eye(16)[:8], "by hand"), **settings)
+    return FalseNegativeFilter(SurrogateVectors(queries, documents, np.eye(16)[:8], "by hand"), **settings)
 
 
 def test_false_negatives_are_masked_and_counted():

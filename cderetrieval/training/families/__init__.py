@@ -1,25 +1,18 @@
 """The kinds of models that can be trained: contextual, dense, SPLADE, SparseEmbed."""
 
-from __future__ import annotations
+from .base import Family
+from .contextual import ContextualFamily
+from .dense import DenseFamily
+from .sparse import SparseEmbedFamily, SpladeFamily
 
-from importlib import import_module
-from typing import TYPE_CHECKING, cast
-
-if TYPE_CHECKING:
-    from .base import Family
-
-# Architecture of a recipe to module and class.
-_FAMILIES = {
-    "biencoder": (".contextual", "ContextualFamily"),
-    "joint": (".contextual", "ContextualFamily"),
-    "cached": (".contextual", "ContextualFamily"),
-    "dense": (".dense", "DenseFamily"),
-    "splade": (".sparse", "SpladeFamily"),
-    "sparse-embed": (".sparse", "SparseEmbedFamily"),
+_FAMILIES: dict[str, type[Family]] = {
+    **dict.fromkeys(("biencoder", "joint", "cached"), ContextualFamily),
+    "dense": DenseFamily,
+    "splade": SpladeFamily,
+    "sparse-embed": SparseEmbedFamily,
 }
 
 
 def family_of(architecture: str) -> Family:
     """The family of a recipe's architecture."""
-    module, name = _FAMILIES[architecture]
-    return cast("Family", getattr(import_module(module, __name__), name)())
+    return _FAMILIES[architecture]()

@@ -32,7 +32,7 @@ from ..false_negatives import FalseNegativeFilter
 from ..gradcache import Caching
 from ..losses import ContextualLoss
 from ..recipes import Recipe
-from ..surrogate import FreshVectors, load_surrogate
+from ..surrogate import fresh_vectors, load_surrogate
 from ..trainer import DenseTrainer
 from .base import Family, switch_on, write_model
 
@@ -90,7 +90,7 @@ class ContextualFamily(Family):
             found = FalseNegativeFilter(prepared.vectors, recipe.filter_margin)
         elif recipe.filter == "fresh":
             surrogate = load_surrogate(recipe.surrogate, max_length=recipe.surrogate_length, device=device)
-            found = FalseNegativeFilter(FreshVectors(prepared.data, surrogate), recipe.filter_margin)
+            found = FalseNegativeFilter(fresh_vectors(prepared.data, surrogate), recipe.filter_margin)
         return ContextualLoss(
             model,
             scale=recipe.scale,
