@@ -18,7 +18,8 @@ from .vectors import is_vectors
 
 logger = logging.getLogger(__name__)
 
-Row = tuple[Hashable, str, dict[str, Any]]
+# Id, text to embed, and all fields.
+Row = tuple[Hashable, str, Mapping[str, Any]]
 
 # Where `on` is not given: what BEIR rows hold. Only the last is required.
 DEFAULT_FIELDS = ("title", "text")

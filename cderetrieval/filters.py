@@ -44,9 +44,9 @@ class Condition:
     def holds(self, document: Mapping[str, Any]) -> bool:
         """Whether a document meets it."""
         found = document.get(self.field)
-        kind = kind_of(found)
+        kind = value_kind(found)
         compare = OPERATORS[self.operator]
-        return kind is not None and any(kind == kind_of(value) and compare(found, value) for value in self.values)
+        return kind is not None and any(kind == value_kind(value) and compare(found, value) for value in self.values)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
     return Filter(tuple(conditions))
 
 
-def kind_of(value: Any) -> str | None:
+def value_kind(value: Any) -> str | None:
     """``"boolean"``, ``"number"`` or ``"text"``; None for what no condition can meet."""
     if isinstance(value, bool):
         return "boolean"
@@ -110,7 +110,7 @@ def _comparison(name: str, sign: Any, value: Any) -> Condition:
 
 def _value(name: str, value: Any) -> Value:
     plain: Value = scalar(value)
-    if kind_of(plain) is None or (isinstance(plain, int) and too_long(plain)):
+    if value_kind(plain) is None or (isinstance(plain, int) and too_long(plain)):
         raise InputError(
             f"filter= on {name!r}: {shown(value)} cannot be compared; use text, a finite number or a boolean."
         )

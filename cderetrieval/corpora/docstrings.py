@@ -132,7 +132,7 @@ def split_docstring(text: str) -> tuple[str, str] | None:
     ]
     if len(paragraphs) < 2:
         return None
-    summary = " ".join(plain(paragraphs[0]).split())
+    summary = " ".join(without_markup(paragraphs[0]).split())
     body, n_prose_words = _body(paragraphs[1:])
     if not _is_summary(paragraphs[0], summary) or n_prose_words < MIN_BODY_WORDS:
         return None
@@ -159,7 +159,9 @@ def _body(paragraphs: list[str]) -> tuple[str, int]:
             section = ""
         if section in _DROPPED_SECTIONS or lines[0].lstrip().startswith((">>>", "... ", ".. ")):
             continue
-        text = plain("\n".join(line.strip() for line in lines if not _RULE.match(line) and ">>>" not in line)).strip()
+        text = without_markup(
+            "\n".join(line.strip() for line in lines if not _RULE.match(line) and ">>>" not in line)
+        ).strip()
         if text and not _POINTER.match(text):
             kept.append(text)
             n_prose_words += 0 if section in _LIST_SECTIONS else count_words(text)
@@ -175,10 +177,10 @@ def _heading(lines: list[str]) -> str:
     return ""
 
 
-def plain(text: str) -> str:
+def without_markup(text: str) -> str:
     """Text without reStructuredText and Markdown markup.
 
-    >>> plain("Like :class:`~torch.nn.Linear`, but ``x`` may be `None` [1]_.")
+    >>> without_markup("Like :class:`~torch.nn.Linear`, but ``x`` may be `None` [1]_.")
     'Like Linear, but x may be None.'
     """
     text = _ROLE.sub(lambda match: _role_text(match.group(1)), text)

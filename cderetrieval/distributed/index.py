@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Part:
         """How many it holds."""
         return self.folder.plan.scan.blocks[self.number].documents
 
-    def read(self) -> tuple[list[dict[str, Any]], Any]:
+    def read(self) -> tuple[list[Mapping[str, Any]], Any]:
         """Documents and their vectors."""
         rows = self.folder.rows(self.number)
         ids, vectors = self.folder.read(self.number)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..documents import Row
 from ..errors import ConfigError, InputError
 from ..types import Encoder, Vectors
 from ..vectors import Layout
@@ -24,7 +25,6 @@ from .fusion import Fusion
 
 T = TypeVar("T")
 
-Row = tuple[Hashable, str, Mapping[str, Any]]
 # In a directory that was saved from a collection on a server: where that is.
 SERVER_FILE = "server.json"
 EMPTY = "the index is empty: add documents first."

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..documents import Row as Document
 from ..documents import document_text
 from ..errors import InputError, ServerError
 from ..index.milvus.breadth import Probe
@@ -25,7 +26,6 @@ from ..index.milvus.collection import Collection, Row, sparse_rows
 from ..index.milvus.rows import decode_payload, encode_payload, key_of, metadata_of
 from ..index.milvus.schema import VECTOR
 from ..store.codec import encode_id, encode_json
-from ..store.documents import Row as Document
 from ..types import Vectors
 from ..vectors import DENSE, Layout, as_vectors, checked
 from .guard import Guard

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from ..documents import Row
 from ..errors import InputError, LockedError, MismatchError, ServerError, StoreError
 from ..index.milvus.collection import Collection
 from ..index.milvus.connection import CollectionGoneError, Connection
@@ -23,7 +24,6 @@ from ..index.milvus.location import Location
 from ..index.milvus.notes import SUFFIX, Notes, identity_note, measured_note
 from ..index.milvus.rows import ids_of
 from ..index.milvus.schema import VECTOR, Identity, check_schema, choose_index
-from ..store.documents import Row
 from ..types import Vectors
 from ..vectors import DENSE, Layout
 from .build import Build, put_next_id

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..documents import Row
 from ..errors import InputError, StoreError
 from .codec import Damage, checksum, decode, decode_ids, encode_id, encode_json, encode_text
 from .database import Database
@@ -23,8 +24,6 @@ from .schema import vector_table
 # Placeholders in one IN (...); SQLite before 3.32 allows 999.
 LOOKUP = 500
 TEXTS = 1_024
-
-Row = tuple[Hashable, str, Mapping[str, Any]]
 
 
 class Documents(Database):

@@ -20,7 +20,7 @@ from operator import itemgetter
 from typing import Any
 
 from ...errors import InputError, StoreError
-from ...filters import Condition, Filter, kind_of
+from ...filters import Condition, Filter, value_kind
 from .expressions import INT64, Expression, all_of, any_of, can_be_written, compare, is_plain
 
 MAX_KEY = 1_024
@@ -144,7 +144,7 @@ def metadata_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value in document.items():
-        kind = kind_of(value)
+        kind = value_kind(value)
         if kind is None or not _can_be_named(name):
             continue
         if kind == "text":
@@ -186,7 +186,7 @@ def _condition(condition: Condition) -> Expression:
 
 
 def _comparison(name: str, sign: str, value: Any) -> Expression:
-    kind = kind_of(value)
+    kind = value_kind(value)
     assert kind is not None, "parse_filter let it pass"
     if not _can_be_named(name):
         raise InputError(f"filter= on {name!r}: Milvus cannot filter by a name with quotes, backslashes or controls.")
