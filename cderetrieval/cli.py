@@ -62,7 +62,7 @@ def _run(argv: Sequence[str] | None) -> None:
         arguments.command(arguments)
     finally:
         if sys.stdout is not None:  # closed by the caller
-            sys.stdout.flush()  # here a pipe that nobody reads shows, also that of --help
+            sys.stdout.flush()  # a closed pipe shows here, also after --help
 
 
 def _check_out(out: Path | None) -> None:

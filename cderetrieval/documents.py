@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 # Id, text to embed, and all fields.
 Row = tuple[Hashable, str, Mapping[str, Any]]
 
-# Where `on` is not given: what BEIR rows hold. Only the last is required.
+# Fields of the text by default, those of BEIR rows; only the last is required.
 DEFAULT_FIELDS = ("title", "text")
-# What the fields of queries are called, where they come as rows or in a frame.
+# Names of the fields of queries in rows and frames.
 QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
 QUERY_TEXTS = ("text", "query")
 

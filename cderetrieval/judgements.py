@@ -24,7 +24,7 @@ Qrels = dict[str, dict[str, int]]
 QUERY_COLUMNS = ("query_id", "query", "qid", "q_id", "topic")
 DOCUMENT_COLUMNS = ("doc_id", "corpus_id", "document_id", "docid", "docno", "did", "id")
 GRADE_COLUMNS = ("score", "relevance", "rel", "grade", "label")
-# Beyond it sums of gains lose what small grades add, and trec_eval's integers end.
+# The largest integer of trec_eval; larger grades would also hide small ones in sums of gains.
 MAX_GRADE = 2**31 - 1
 
 
@@ -80,7 +80,7 @@ def nested(
     return found
 
 
-# Stands for the documents of a query that has none.
+# Marks a query, whose documents follow if it has any.
 _NOTHING = object()
 
 

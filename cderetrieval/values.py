@@ -17,12 +17,12 @@ import numpy as np
 
 from .errors import InputError
 
-# Deeper, a value that was written could not be read from within a deeper stack.
+# A deeper value could be written, but not be read again from a deeper call stack.
 DEPTH = 200
-# Digits that Python turns into text, and back, by default: 4,300. Fewer bits than these are always fewer digits.
+# Python converts numbers of up to 4,300 digits to text; no number of fewer bits than this has more.
 SURE_BITS = 14_000
 SHOWN = 80
-# Types of values that are plain as they are.
+# Types that need no conversion.
 SIMPLE = frozenset({str, int, bool, type(None)})
 
 
@@ -103,7 +103,7 @@ def shown(value: Any) -> str:
 
 
 def id_name(value: Any) -> str:
-    """An id as judgements and runs compare it: text, in which 17, 17.0 (of a frame with a gap) and "17" are one.
+    """An id as text, as judgements and runs compare it: 17, 17.0 (from a frame with a gap) and "17" are equal.
 
     >>> id_name(17), id_name(np.float64(17)), id_name("17"), id_name(1.5)
     ('17', '17', '17', '1.5')

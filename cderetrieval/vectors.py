@@ -176,7 +176,7 @@ def checked(vectors: Any, layout: Layout, what: str, first: int = 0) -> Vectors:
     if getattr(vectors.weights, "format", "") != "csr" or not np.array_equal(vectors.weights.indices, weights.indices):
         raise InputError(
             f"the weights of {what} vectors must have ascending terms, each once, and no zeros stored, in a csr_array: "
-            "their embeddings stand in that order."
+            "their embeddings are in that order."
         )
     embeddings = as_vectors(vectors.embeddings, what)
     size = embeddings.shape[1]
@@ -239,7 +239,7 @@ def dense_rows(vectors: Any, dimension: int, what: str, first: int = 0) -> np.nd
 
 
 def _finite_rows(matrix: np.ndarray) -> np.ndarray:
-    """Which rows hold finite numbers only; in blocks, or a million rows of 384 would take 370 MB to say so."""
+    """Which rows hold finite numbers only, in blocks: at once, a million rows of 384 would take 370 MB."""
     finite = np.empty(len(matrix), dtype=bool)
     for start in range(0, len(matrix), CHECKED):
         block = slice(start, start + CHECKED)
@@ -258,7 +258,7 @@ def canonical(matrix: Any, what: str = "sparse") -> Any:
         _check_rows(found, indices, starts)
         with np.errstate(over="ignore"):
             data = found.data[: starts[-1]].astype(np.float32, copy=False)
-        # Built anew from its arrays: what the caller's matrix believes of its own order may be long wrong.
+        # Built from its arrays, because the flags that a matrix keeps about its own order may be wrong.
         rows = csr_array((data, indices[: starts[-1]], starts), shape=found.shape)
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
@@ -273,7 +273,7 @@ def canonical(matrix: Any, what: str = "sparse") -> Any:
 
 
 def _inside(matrix: Any) -> Any:
-    """A sparse matrix whose entries lie inside it: scipy does not look where it writes when it converts others."""
+    """Refuse entries outside of a sparse matrix: scipy does not look where it writes when it converts it."""
     if matrix.ndim != 2:
         raise ValueError("it must have rows and columns")
     if hasattr(matrix, "indptr"):
@@ -287,7 +287,7 @@ def _inside(matrix: Any) -> Any:
 
 
 def _check_rows(matrix: Any, indices: np.ndarray, starts: np.ndarray) -> None:
-    """As scipy's `check_format`, which takes ten times as long for one query, and names no row."""
+    """Do what scipy's `check_format` does, in a tenth of the time for one query, and name the row."""
     rows, columns = matrix.shape
     if len(starts) != rows + 1 or starts[0] != 0 or (starts[1:] < starts[:-1]).any():
         raise ValueError(f"its rows begin at no {rows + 1} ascending places")
@@ -301,7 +301,7 @@ def _check_rows(matrix: Any, indices: np.ndarray, starts: np.ndarray) -> None:
 
 
 def _places(matrix: Any) -> list[np.ndarray]:
-    """Where the entries lie, as signed numbers."""
+    """Indices of the entries, as signed numbers."""
     names = ["indices", "indptr"] if hasattr(matrix, "indptr") else ["coords"]
     found = [getattr(matrix, name, ()) for name in names]
     places = [np.asarray(some) for some in (found if len(found) == 2 else found[0])]

@@ -75,7 +75,7 @@ def _records(path: Path, lines: Iterator[Line], delimiter: str) -> Iterator[tupl
 
 
 class _Again(Iterator[Line]):
-    """Lines of which those that were put back come again, first."""
+    """Lines, preceded by those that were put back."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
@@ -89,7 +89,7 @@ class _Again(Iterator[Line]):
 
 
 def _record(first: Line, lines: Iterator[Line], delimiter: str) -> tuple[list[Line], list[str], str]:
-    """The lines of a record, its fields, and why it is none."""
+    """The lines of a record, its fields, and what is wrong with it."""
     if '"' not in first[1]:  # as nearly all are, and much faster
         return [first], first[1].rstrip("\r\n").split(delimiter), ""
     taken = [first]
