@@ -100,7 +100,8 @@ class ContextSpec:
         if self.path is not None and self.path.suffix != ".safetensors":
             return Context.from_texts(model, read_texts(self.path), source="file", **options)
         if self.path is not None or self.context is not None:
-            context = self.context or Context.load(self.path or "")
+            # A null context is empty, and so false.
+            context = Context.load(self.path or "") if self.context is None else self.context
             context.check(model)
             return context
         if self.source == CENTRE:

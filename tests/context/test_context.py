@@ -52,6 +52,7 @@ def test_random_null_and_ready_contexts(model):
     null = make_context(model, None)
     assert (null.source, len(null), null.embeddings) == ("null", 0, None)
     assert make_context(model, random) is random
+    assert make_context(model, null) is null
     assert len({random, null, make_context(model, TEXTS)}) == 3
 
 
