@@ -13,10 +13,20 @@ import cderetrieval
 
 ROOT = Path(cderetrieval.__file__).parent.parent
 PACKAGES = ["", ".context", ".corpora", ".distributed", ".evaluation", ".models", ".retrieval", ".training"]
-MISTAKES = """\
-from cderetrieval import Retriever
+SCRIPT = """\
+from cderetrieval import BM25, Context, DenseEncoder, Hits, Retriever, StatisticsModel, evaluate, load
+from cderetrieval.corpora import read_beir
+from cderetrieval.testing import HashEncoder, tiny_model
 
-retriever = Retriever("bm25", nonsense=3)
+models = [load("cde-minilm"), BM25(), HashEncoder(), tiny_model(), StatisticsModel(DenseEncoder("minilm"))]
+retriever = Retriever(["cde-minilm", BM25()], context=Context.null(tiny_model())).add(["owls hunt"])
+hits: Hits = retriever(["owls"], k=3)
+evaluate("bm25", read_beir("scifact"))
+for model in models:
+    Retriever(model)
+"""
+MISTAKES = """
+Retriever("bm25", nonsense=3)
 retriever.no_such_method()
 retriever(["owls"], k="ten")
 """
@@ -25,12 +35,14 @@ retriever(["owls"], k="ten")
 @pytest.mark.slow
 def test_a_type_checker_finds_three_mistakes_in_a_script(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(MISTAKES, encoding="utf-8")
+    script.write_text(SCRIPT + MISTAKES, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(script)]
     settings = {**os.environ, "MYPYPATH": str(ROOT)}
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=settings)
     errors = [line for line in found.stdout.splitlines() if line.startswith("script.py") and ": error:" in line]
-    assert len(errors) == 3, found.stdout + found.stderr
+    first = len(SCRIPT.splitlines()) + 2
+    places = [int(line.split(":")[1]) for line in errors]
+    assert places == [first, first + 1, first + 2], found.stdout + found.stderr
 
 
 @pytest.mark.parametrize("name", PACKAGES)

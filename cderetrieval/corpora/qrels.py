@@ -23,20 +23,8 @@ def read_qrels(path: str | Path) -> Qrels:
     """Read judgements separated by tabs, commas or spaces, of three columns or of TREC's four."""
     path = as_path(path)
     qrels: Qrels = {}
-    n_lines = 0
-    for where, query, document, grade in _judgements(path):
-        n_lines += 1
-        if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
-            raise InputError(f"{where}: {query!r}, {document!r} was judged {qrels[query][document]} above.")
-    n_repeated = n_lines - sum(map(len, qrels.values()))
-    if n_repeated:
-        logger.info("%s repeats %d judgements; each counts once.", path, n_repeated)
-    return qrels
-
-
-def _judgements(path: Path) -> Iterator[tuple[str, str, str, int]]:
     columns: tuple[int, int, int] | None = None
-    n_columns = 0
+    n_columns = n_judgements = 0
     for number, fields in read_rows(path):
         where = f"{path}, line {number}"
         if columns is None:
@@ -46,10 +34,17 @@ def _judgements(path: Path) -> Iterator[tuple[str, str, str, int]]:
                 continue
         if len(fields) != n_columns:
             raise InputError(f"{where}: {len(fields)} columns, the first line has {n_columns}: {fields[:5]}.")
-        query, document, grade = (fields[column].strip() for column in columns)
+        query, document, text = (fields[column].strip() for column in columns)
         if not (query and document):
             raise InputError(f"{where}: an id is empty: {fields}.")
-        yield where, query, document, parse_grade(grade, where)
+        grade = parse_grade(text, where)
+        if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
+            raise InputError(f"{where}: {query!r}, {document!r} was judged {qrels[query][document]} above.")
+        n_judgements += 1
+    n_repeated = n_judgements - sum(map(len, qrels.values()))
+    if n_repeated:
+        logger.info("%s repeats %d judgements; each counts once.", path, n_repeated)
+    return qrels
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
