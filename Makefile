@@ -50,7 +50,7 @@ bench: $(INSTALLED)
 campaign: $(INSTALLED)
 	$(BIN)/python benchmarks/campaign.py
 
-# A real Milvus, in an environment of its own: the tests of tests/server then start it on loopback (about 5 minutes more).
+# A real Milvus, in an environment of its own: the tests of tests/milvus then start it on loopback (about 5 minutes more).
 milvus:
 	$(PYTHON) -m venv .venv-milvus
 	.venv-milvus/bin/python -m pip install --quiet "setuptools<81" milvus==2.3.5

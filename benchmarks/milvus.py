@@ -34,8 +34,8 @@ from search import ReadyVectors, documents, unit_vectors
 
 from cderetrieval import Retriever
 from cderetrieval.index.exact import exact_search
-from cderetrieval.index.milvus.collection import VECTOR
-from cderetrieval.server.change import MOST_ROWS
+from cderetrieval.milvus.change import MOST_ROWS
+from cderetrieval.milvus.remote import VECTOR
 
 K = 10
 QUERIES = 1_000

@@ -13,7 +13,7 @@ from typing import Any
 from common import read_result
 
 from cderetrieval.index.choice import choose_factory
-from cderetrieval.index.milvus.schema import HNSW
+from cderetrieval.milvus.fields import HNSW
 
 SIZES = (100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 DIMENSION = 384

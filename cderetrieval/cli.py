@@ -21,7 +21,7 @@ from typing import Any
 from . import __version__
 from .errors import CDEError, InputError
 from .files import as_path
-from .index.milvus.location import is_location
+from .milvus.location import is_location
 from .terminal import Formatter, complain, printable, say
 
 DEFAULT_MODEL = "cde-minilm"

@@ -24,7 +24,7 @@ LEAVES = {
     "vectors",
     "__init__",
 }
-RETRIEVER = {"retrieval", "server"}
+RETRIEVER = {"retrieval", "milvus"}
 # Layer to the layers that it may import from; each may import from itself.
 ALLOWED = {
     "leaves": set(),

@@ -8,7 +8,7 @@ from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.corpora.readers import read_documents
 from cderetrieval.distributed import VectorFolder, embed_corpus, index_vectors
 from cderetrieval.evaluation.folder import ResultsFolder
-from cderetrieval.index.milvus.location import parse_location
+from cderetrieval.milvus.location import parse_location
 from cderetrieval.testing import HashEncoder, tiny_model
 
 DOCUMENTS = [{"id": "a", "text": "owls hunt"}, {"id": "b", "text": "bees hum"}]

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import CDEError, ConfigError, ContextError, InputError, MismatchError, StoreError
 from ..files import as_path, read_json, write_json
 from ..index.manifest import STORE_FILE
-from ..index.milvus.location import is_location
+from ..milvus.location import is_location
 from ..retrieval.embedder import Model
 from ..retrieval.retriever import Retriever
 from ..store import Store

@@ -11,7 +11,7 @@ from ..context.spec import ContextSpec
 from ..errors import ConfigError, InputError, ModelError, StoreError
 from ..files import as_path, make_directory, read_json, reading
 from ..index.manifest import STORE_FILE
-from ..index.milvus.location import is_location, parse_location
+from ..milvus.location import is_location, parse_location
 from ..models.locate import refuse_index
 from .collection import SERVER_FILE, Collection, Settings
 from .local import LocalCollection
@@ -25,7 +25,7 @@ def create(settings: Settings, path: str | Path | None, context: ContextSpec) ->
     if isinstance(settings.index, str | os.PathLike) and is_location(settings.index):
         if path is not None:
             raise ConfigError("with index= on a server nothing is kept here: leave out path=.")
-        from ..server.collection import join
+        from ..milvus.open import join
 
         return join(settings, context)
     if path is None:
@@ -83,7 +83,7 @@ def reopen(path: str | Path) -> Collection:
 
 
 def _reopen_server(index: str) -> Collection:
-    from ..server.collection import reopen
+    from ..milvus.open import reopen
 
     return reopen(index)
 

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...errors import ConfigError, StoreError
-from ...vectors import DENSE, SPARSE, Layout
+from ..errors import ConfigError, StoreError
+from ..vectors import DENSE, SPARSE, Layout
 from .connection import VECTOR_INDEX
 from .rows import MAX_KEY, MAX_STRING
 
@@ -43,27 +43,18 @@ HNSW = {"M": 24, "efConstruction": 200}
 
 @dataclass(frozen=True)
 class Identity:
-    """What a collection holds, kept beside it and checked whenever it is opened.
+    """What a collection holds, kept beside it and checked whenever it is opened."""
 
-    Attributes
-    ----------
-    fingerprint
-        Of the encoder: weights, tokenizer, prompts, length limit and context.
-    context
-        Digest of the context; None for models that take none.
-    kind, dimension
-        Of the vectors.
-    settings
-        Of the retriever.
-    index
-        Type of the index.
-    """
-
+    # Of the encoder: weights, tokenizer, prompts, length limit and context.
     fingerprint: str
+    # Digest of the context; None for models that take none.
     context: str | None
+    # Of the vectors.
     kind: str
     dimension: int
+    # Of the retriever.
     settings: Mapping[str, Any]
+    # Type of the index.
     index: str
     format: int = FORMAT
 
@@ -78,13 +69,7 @@ class Identity:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any], where: str) -> Identity:
-        """Read what :meth:`to_dict` made.
-
-        Raises
-        ------
-        StoreError
-            If it is of a newer version of this package, or cannot be read.
-        """
+        """Read what :meth:`to_dict` made."""
         if stored.get("format", 0) > FORMAT:
             raise StoreError(f"{where} was written by a newer cderetrieval; upgrade it: pip install -U cderetrieval")
         try:
@@ -96,13 +81,6 @@ class Identity:
 def choose_index(wanted: str, kind: str, *, lite: bool) -> str:
     """Type of the index.
 
-    Raises
-    ------
-    ConfigError
-        If Milvus cannot hold vectors of this kind, or the type is unknown.
-
-    Examples
-    --------
     >>> choose_index("auto", "dense", lite=False), choose_index("auto", "sparse", lite=True)
     ('HNSW', 'SPARSE_INVERTED_INDEX')
     """
@@ -122,13 +100,6 @@ def choose_index(wanted: str, kind: str, *, lite: bool) -> str:
 def check_sparse(version: str) -> None:
     """Refuse a server that cannot hold sparse vectors.
 
-    Raises
-    ------
-    ConfigError
-        If it is older than 2.4.
-
-    Examples
-    --------
     >>> check_sparse("v2.5.4")
     """
     numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
@@ -169,13 +140,7 @@ def collection_schema(layout: Layout) -> Any:
 
 
 def check_schema(described: Mapping[str, Any], layout: Layout, where: str) -> None:
-    """Compare a collection's fields with what this package writes.
-
-    Raises
-    ------
-    StoreError
-        If they differ; the message names the field.
-    """
+    """Compare a collection's fields with what this package writes."""
     expected = {field["name"]: field for field in collection_schema(layout).to_dict()["fields"]}
     found = {field["name"]: field for field in described["fields"]}
     for name in sorted(set(expected) | set(found)):

@@ -13,8 +13,8 @@ import math
 import re
 from collections.abc import Iterable
 
-from ...errors import InputError
-from ...filters import OPERATORS
+from ..errors import InputError
+from ..filters import OPERATORS
 
 INT64 = range(-(2**63), 2**63)
 _UNWRITABLE = re.compile("[\x00-\x1f\ud800-\udfff]")
@@ -45,13 +45,6 @@ def is_plain(text: str) -> bool:
 def literal(value: str | int | float) -> str:
     r"""A value as Milvus reads it.
 
-    Raises
-    ------
-    InputError
-        If Milvus cannot read it.
-
-    Examples
-    --------
     >>> print(literal('"O\'Brien"'), literal(-1.5))
     "\"O'Brien\"" -1.5
     """

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import cderetrieval
 from cderetrieval.errors import InputError
 from cderetrieval.filters import OPERATORS, parse_filter
-from cderetrieval.index.milvus.expressions import (
+from cderetrieval.milvus.expressions import (
     Expression,
     all_of,
     any_of,
@@ -19,7 +19,7 @@ from cderetrieval.index.milvus.expressions import (
     one_of,
     starting_with,
 )
-from cderetrieval.index.milvus.rows import PREFIXES, expression, key_of
+from cderetrieval.milvus.rows import PREFIXES, expression, key_of
 from cderetrieval.store.codec import encode_id
 
 parser = pytest.importorskip("milvus_lite.search.filter")

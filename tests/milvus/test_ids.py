@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from cderetrieval import Retriever
 from cderetrieval.errors import InputError, StoreError
-from cderetrieval.index.milvus.expressions import Expression
-from cderetrieval.index.milvus.location import parse_location
+from cderetrieval.milvus.expressions import Expression
+from cderetrieval.milvus.location import parse_location
 from cderetrieval.testing import HashEncoder
 
 HOSTILE = [

@@ -1,6 +1,6 @@
 """One change of a collection: gathered on this machine first, then sent.
 
-Documents are checked, embedded and spooled (:mod:`.spool`), so whatever is wrong with them, or with the model, shows
+Documents are checked, embedded and kept in a temporary store, so whatever is wrong with them, or with the model, shows
 before the server has heard of the change. Sending is by row: a server has no transaction over many. So a change that is
 cut off while it is sent has written some of its rows, each of them whole, and the same call again completes it: rows
 are written by id, and one that is there is replaced.
@@ -21,15 +21,15 @@ import numpy as np
 from ..documents import Row as Document
 from ..documents import document_text
 from ..errors import InputError, ServerError
-from ..index.milvus.breadth import Probe
-from ..index.milvus.collection import Collection, Row, sparse_rows
-from ..index.milvus.rows import decode_payload, encode_payload, key_of, metadata_of
-from ..index.milvus.schema import VECTOR
+from ..store import Store
 from ..store.codec import encode_id, encode_json
 from ..types import Vectors
 from ..vectors import DENSE, Layout, as_vectors, checked
-from .guard import Guard
-from .spool import Spool
+from .breadth import Probe
+from .fields import VECTOR
+from .leases import Lease
+from .remote import RemoteCollection, Row, sparse_rows
+from .rows import decode_payload, encode_payload, key_of, metadata_of
 
 # Rows of one request: a server takes 64 MiB, and a payload may have 64 KiB.
 MOST_ROWS = 1_000
@@ -37,28 +37,14 @@ MOST_BYTES = 16 * 2**20
 # Requests at a time: one is made ready while a server works on another. Milvus Lite works in this process, where
 # threads would only take turns (6 per cent more time).
 UNDER_WAY = 2
+# Vectors that are read back together.
+CHUNK = 4_096
 
 _last_seq = 0
 
 
 class Change:
-    """What one transaction is going to do.
-
-    Attributes
-    ----------
-    values
-        Settings that were set.
-    read
-        Settings that were read from the server, or None for those that are not there: read once in a change.
-    contexts
-        Contexts that were put: digest to metadata and arrays.
-    removed
-        Keys of rows to delete.
-    rebuilt
-        What is written into a new collection, where all vectors are made anew.
-    guard
-        Of the new collection that is being built, if one is.
-    """
+    """What one transaction is going to do."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -66,42 +52,25 @@ class Change:
         self.contexts: dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
         self.removed: list[str] = []
         self.rebuilt: Rebuild | None = None
-        self.guard: Guard | None = None
-        self.spool = Spool()
+        self.lease: Lease | None = None
+        self.documents = Store()
 
     def close(self) -> None:
         """Forget what was gathered, and what was built and not published."""
-        self.spool.close()
-        if self.guard is not None:
+        self.documents.close()
+        if self.lease is not None:
             with contextlib.suppress(ServerError):  # the next build clears it away
-                self.guard.release()
+                self.lease.release()
 
     def put_documents(self, rows: Iterable[Document], on: Sequence[str] | None) -> tuple[int, int]:
-        """Spool documents; their first number, and how many there are.
-
-        Raises
-        ------
-        InputError
-            If one cannot be held by a server; the message names the row.
-        """
-        first = self.spool.count + 1
-        return first, self.spool.put(_encoded(rows, on))
+        """Keep documents; their first number, and how many there are."""
+        return self.documents.put_documents(_encoded(rows, on))
 
 
 class Rebuild:
-    """All documents of a collection, embedded anew and written into another.
+    """All documents of a collection, embedded anew and written into another."""
 
-    Parameters
-    ----------
-    source
-        The collection as it is.
-    target
-        The new one, empty.
-    on
-        Fields of the text.
-    """
-
-    def __init__(self, source: Collection, target: Collection, on: Sequence[str] | None) -> None:
+    def __init__(self, source: RemoteCollection, target: RemoteCollection, on: Sequence[str] | None) -> None:
         self._source = source
         self.target = target
         self._on = on
@@ -130,28 +99,21 @@ class Rebuild:
             write(sender, rows, vectors, self.probe)
 
 
-def send(spool: Spool, collection: Collection, probe: Probe | None = None) -> int:
-    """Write spooled documents into a collection; returns how many."""
-    seq = reserve(spool.count)
+def send(documents: Store, collection: RemoteCollection, probe: Probe | None = None) -> int:
+    """Write kept documents into a collection; returns how many."""
+    seq, rows = reserve(documents.count()), documents.rows()
     with Sender(collection) as sender:
-        for rows, vectors in spool.read():
-            for row in rows:
-                row["seq"] = seq
-                seq += 1
-            write(sender, rows, vectors, probe)
-    return spool.count
+        for numbers, vectors in documents.iter_vectors(chunk=CHUNK):
+            some = [{"id": key, "seq": seq + n, **row} for n, (key, _, row) in enumerate(islice(rows, len(numbers)))]
+            write(sender, some, vectors, probe)
+            seq += len(numbers)
+    return documents.count()
 
 
 class Sender:
-    """Requests under way: while a server works on one, the next is made ready.
+    """Requests under way: while a server works on one, the next is made ready."""
 
-    Parameters
-    ----------
-    collection
-        To write to.
-    """
-
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: RemoteCollection) -> None:
         self.collection = collection
         lite = collection.connection.location.lite
         self._pool = None if lite else ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="cderetrieval-send")
@@ -230,8 +192,8 @@ def reserve(count: int) -> int:
     return first
 
 
-def _encoded(rows: Iterable[Document], on: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
-    """Texts, and rows without number and vector."""
+def _encoded(rows: Iterable[Document], on: Sequence[str] | None) -> Iterator[tuple[str, str, Row]]:
+    """Keys, texts, and the other fields of rows but number and vector."""
     for number, (document_id, text, document) in enumerate(rows):
         try:
             key = key_of(encode_id(document_id))
@@ -240,10 +202,10 @@ def _encoded(rows: Iterable[Document], on: Sequence[str] | None) -> Iterator[tup
             except (TypeError, ValueError, RecursionError):
                 encode_json(document)  # names the field that is no JSON
                 raise
-            row = {"id": key, "payload": payload, "metadata": metadata_of(document)}
+            row = {"payload": payload, "metadata": metadata_of(document)}
         except InputError as error:
             raise InputError(f"row {number} (id {document_id!r}): {error}") from error
-        yield text, row
+        yield key, text, row
 
 
 def _kept(document: Mapping[str, Any], text: str, on: Sequence[str] | None) -> str | None:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import StoreError
+from ..errors import StoreError
 from .connection import CollectionGoneError, Connection, NotLoadedError
 from .expressions import Expression, one_of, starting_with
-from .schema import VECTOR, index_parameters
+from .fields import VECTOR, index_parameters
 
 SUFFIX = "_settings"
 PART = 60_000
@@ -28,16 +28,8 @@ MAX_NAME = 512
 FIELDS = {"name", "value", VECTOR}
 
 
-class Notes:
-    """Named JSON values of an alias.
-
-    Parameters
-    ----------
-    connection
-        To the server.
-    alias
-        Of the collection that they belong to.
-    """
+class Records:
+    """Named JSON values of an alias."""
 
     def __init__(self, connection: Connection, alias: str) -> None:
         self._connection = connection
@@ -49,13 +41,7 @@ class Notes:
         return bool(self._connection.call("has_collection", self.collection))
 
     def create(self) -> None:
-        """Make the collection; harmless where it is there.
-
-        Raises
-        ------
-        StoreError
-            If one of that name is there that this package did not make.
-        """
+        """Make the collection; harmless where it is there."""
         from pymilvus import DataType, MilvusClient
 
         call = self._connection.call
@@ -73,13 +59,7 @@ class Notes:
         self._connection.load(self.collection)
 
     def get(self, name: str, *, strong: bool = True) -> Any:
-        """A value, or None; without `strong`, in a tenth of the time, what another process wrote may come 5 s later.
-
-        Raises
-        ------
-        StoreError
-            If it is damaged.
-        """
+        """A value, or None; without `strong`, in a tenth of the time, what another process wrote may come 5 s later."""
         return self.get_many([name], strong=strong).get(name)
 
     def get_many(self, names: Sequence[str], *, strong: bool = True) -> dict[str, Any]:
@@ -115,7 +95,7 @@ class Notes:
 
     def forget(self, collection: str) -> None:
         """Remove what is noted of a collection that is gone."""
-        self.remove([identity_note(collection), measured_note(collection)])
+        self.remove([identity_record(collection), measured_record(collection)])
 
     def put_context(self, digest: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
         """Store a context under its digest."""
@@ -125,15 +105,7 @@ class Notes:
         self.put(_context(digest), {"metadata": dict(metadata), "tensors": base64.b64encode(blob).decode()})
 
     def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Metadata and arrays of a context.
-
-        Raises
-        ------
-        CollectionGoneError
-            If it is not there any more.
-        StoreError
-            If it is damaged.
-        """
+        """Metadata and arrays of a context."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -198,12 +170,12 @@ class Notes:
         self._connection.call("delete", self.collection, filter=one_of("name", names))
 
 
-def identity_note(name: str) -> str:
+def identity_record(name: str) -> str:
     """Name of the note that says what a collection is."""
     return f"identity:{name}"
 
 
-def measured_note(name: str) -> str:
+def measured_record(name: str) -> str:
     """Name of the note that says how widely a collection's index looks, and what recall that gives."""
     return f"measured:{name}"
 

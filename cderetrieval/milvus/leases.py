@@ -24,9 +24,9 @@ import time
 from typing import Any
 
 from ..errors import CDEError, LockedError, ServerError
-from ..index.milvus.collection import Collection
-from ..index.milvus.connection import Connection
-from ..index.milvus.notes import Notes
+from .connection import Connection
+from .records import Records
+from .remote import RemoteCollection
 
 logger = logging.getLogger(__name__)
 
@@ -36,34 +36,20 @@ BEAT = 20.0
 LAPSED = 120.0
 
 
-class Guards:
-    """What stands guard over an alias.
+class Leases:
+    """What stands lease over an alias."""
 
-    Parameters
-    ----------
-    connection, notes
-        Of the alias.
-    alias
-        Whose collections are built.
-    """
-
-    def __init__(self, connection: Connection, notes: Notes, alias: str) -> None:
+    def __init__(self, connection: Connection, records: Records, alias: str) -> None:
         self._connection = connection
-        self._notes = notes
+        self._records = records
         self._alias = alias
 
     def check_free(self) -> None:
-        """Refuse to go on while a living process builds; clear away what a dead one left.
-
-        Raises
-        ------
-        LockedError
-            If one builds.
-        """
+        """Refuse to go on while a living process builds; clear away what a dead one left."""
         if not self._connection.call("has_collection", self._alias + BUILDING):
             return
         target = self._connection.behind(self._alias + BUILDING)
-        note = None if target is None else self._notes.get(NOTE + target)
+        note = None if target is None else self._records.get(NOTE + target)
         if note is not None and _alive(note):
             raise LockedError(
                 f"process {note['pid']} on {note['host']} is building a new collection for {self._alias!r}, and a "
@@ -72,28 +58,22 @@ class Guards:
             )
         self._clear()
 
-    def take(self, target: Collection, replaces: str | None) -> Guard:
-        """Make `target`, in the place of another collection, and tell the others.
-
-        Raises
-        ------
-        LockedError
-            If another process is building one.
-        """
+    def take(self, target: RemoteCollection, replaces: str | None) -> Lease:
+        """Make `target`, in the place of another collection, and tell the others."""
         self.check_free()
         self._clear()
-        guard = Guard(self._connection, self._notes, self._alias, target, replaces)
+        lease = Lease(self._connection, self._records, self._alias, target, replaces)
         try:
-            guard.begin()
+            lease.begin()
         except BaseException:
             with contextlib.suppress(ServerError):
-                guard.release()
+                lease.release()
             raise
-        return guard
+        return lease
 
     def _clear(self) -> None:
         """Drop what processes that died had begun, or had replaced; never what the alias points at."""
-        dead = {name: note for name, note in self._notes.starting_with(NOTE).items() if not _alive(note)}
+        dead = {name: note for name, note in self._records.starting_with(NOTE).items() if not _alive(note)}
         for name, note in dead.items():
             target = name.removeprefix(NOTE)
             with contextlib.suppress(ServerError):  # another process may clear it away at the same time
@@ -102,18 +82,18 @@ class Guards:
                 for left in {target, note["replaces"]} - {self._connection.behind(self._alias), None}:
                     logger.warning("Dropping %s, which a process that died has left.", left)
                     self._connection.call("drop_collection", left)
-                    self._notes.forget(left)
-                self._notes.remove([name])
+                    self._records.forget(left)
+                self._records.remove([name])
 
 
-class Guard:
-    """One build, from :meth:`Guards.take` to :meth:`release`."""
+class Lease:
+    """One build, from :meth:`Leases.take` to :meth:`release`."""
 
     def __init__(
-        self, connection: Connection, notes: Notes, alias: str, target: Collection, replaces: str | None
+        self, connection: Connection, records: Records, alias: str, target: RemoteCollection, replaces: str | None
     ) -> None:
         self._connection = connection
-        self._notes = notes
+        self._records = records
         self._alias = alias
         self._target = target
         self._replaces = replaces
@@ -121,13 +101,7 @@ class Guard:
         self._thread = threading.Thread(target=self._keep, name="cderetrieval-guard", daemon=True)
 
     def begin(self) -> None:
-        """Leave the note, make the collection, then the alias.
-
-        Raises
-        ------
-        LockedError
-            If another process has made the alias.
-        """
+        """Leave the note, make the collection, then the alias."""
         self._beat()
         self._target.create()
         try:
@@ -137,14 +111,8 @@ class Guard:
         self._thread.start()
 
     def check(self) -> None:
-        """The build is still this process's to end.
-
-        Raises
-        ------
-        LockedError
-            If others took it for dead.
-        """
-        if self._notes.get(NOTE + self._target.name) is None or not self._stands():
+        """The build is still this process's to end."""
+        if self._records.get(NOTE + self._target.name) is None or not self._stands():
             raise LockedError(
                 f"this process could not renew its note for {LAPSED:.0f} seconds, and another took over "
                 f"{self._alias!r}. Nothing was changed; try again."
@@ -159,15 +127,15 @@ class Guard:
             self._connection.call("drop_alias", self._alias + BUILDING)
         if self._connection.behind(self._alias) != self._target.name:
             self._target.drop()
-            self._notes.forget(self._target.name)
-        self._notes.remove([NOTE + self._target.name])
+            self._records.forget(self._target.name)
+        self._records.remove([NOTE + self._target.name])
 
     def _stands(self) -> bool:
         return self._connection.behind(self._alias + BUILDING) == self._target.name
 
     def _beat(self) -> None:
         place = {"host": platform.node(), "pid": os.getpid(), "time": time.time()}
-        self._notes.put(NOTE + self._target.name, {"replaces": self._replaces, **place})
+        self._records.put(NOTE + self._target.name, {"replaces": self._replaces, **place})
 
     def _keep(self) -> None:
         while not self._done.wait(BEAT):

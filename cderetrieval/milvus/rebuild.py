@@ -13,15 +13,15 @@ import time
 from typing import Any
 
 from ..errors import InputError, LockedError, ServerError
-from ..index.milvus.breadth import Probe, measure
-from ..index.milvus.collection import Collection
-from ..index.milvus.connection import Connection
-from ..index.milvus.location import Location
-from ..index.milvus.notes import Notes, identity_note, measured_note
-from ..index.milvus.schema import EXACT, Identity, choose_index
 from ..vectors import Layout
+from .breadth import Probe, measure
 from .change import Change, Rebuild, send
-from .guard import Guards
+from .connection import Connection
+from .fields import EXACT, Identity, choose_index
+from .leases import Leases
+from .location import Location
+from .records import Records, identity_record, measured_record
+from .remote import RemoteCollection
 
 logger = logging.getLogger(__name__)
 
@@ -30,40 +30,26 @@ SETTLE = 60.0
 
 
 class Build:
-    """What a change builds.
+    """What a change builds."""
 
-    Parameters
-    ----------
-    connection, notes, location
-        Of the alias.
-    change
-        What was gathered.
-    """
-
-    def __init__(self, connection: Connection, notes: Notes, location: Location, change: Change) -> None:
+    def __init__(self, connection: Connection, records: Records, location: Location, change: Change) -> None:
         self._connection = connection
-        self._notes = notes
+        self._records = records
         self._location = location
         self._change = change
 
-    def begin(self, layout: Layout, replaces: str | None) -> Collection:
-        """Make a collection, empty, and guard it.
-
-        Raises
-        ------
-        LockedError
-            If another process is building one.
-        """
+    def begin(self, layout: Layout, replaces: str | None) -> RemoteCollection:
+        """Make a collection, empty, and lease it."""
         alias = self._location.collection
-        target = Collection(self._connection, f"{alias}_{secrets.token_hex(4)}", layout)
-        self._change.guard = Guards(self._connection, self._notes, alias).take(target, replaces)
+        target = RemoteCollection(self._connection, f"{alias}_{secrets.token_hex(4)}", layout)
+        self._change.lease = Leases(self._connection, self._records, alias).take(target, replaces)
         return target
 
     def first(self) -> None:
         """Make the first collection."""
-        layout = self._change.spool.layout
-        assert layout is not None, "spooled documents have vectors"
-        self._notes.create()
+        layout = self._change.documents.layout
+        assert layout is not None, "documents of a change have vectors"
+        self._records.create()
         target = self.begin(layout, None)
         if self._connection.call("has_collection", self._location.collection):
             raise LockedError(
@@ -71,27 +57,27 @@ class Build:
                 "are then embedded in its context."
             )
         probe = Probe()
-        rows = send(self._change.spool, target, probe)
+        rows = send(self._change.documents, target, probe)
         self._publish(target, probe, rows, "create_alias")
 
-    def replace(self, rebuilt: Rebuild, old: Collection) -> None:
+    def replace(self, rebuilt: Rebuild, old: RemoteCollection) -> None:
         """Put the collection of a new context in the place of the old one, and drop that."""
         if not rebuilt.read:
             raise InputError("the index is empty: add documents first.")
-        before = self._notes.get(identity_note(old.name))
+        before = self._records.get(identity_record(old.name))
         self._publish(rebuilt.target, rebuilt.probe, rebuilt.read, "alter_alias")
         try:
             old.drop()
-            self._notes.forget(old.name)
+            self._records.forget(old.name)
             if before and before["context"] not in (None, self._change.values["context"]):
-                self._notes.remove_context(before["context"])
+                self._records.remove_context(before["context"])
         except ServerError as error:
             logger.warning("The refresh is done, but %s could not be removed: %s", old.name, error)
 
-    def _publish(self, collection: Collection, probe: Probe, rows: int, switch: str) -> None:
+    def _publish(self, collection: RemoteCollection, probe: Probe, rows: int, switch: str) -> None:
         """Index a new collection, note what it is, and point the alias at it."""
         change, layout = self._change, collection.layout
-        assert change.guard is not None
+        assert change.lease is not None
         index = choose_index(self._location.index, layout.kind, lite=self._location.lite)
         collection.build(index, rows)
         _settle(collection, rows)
@@ -99,7 +85,7 @@ class Build:
         if index not in EXACT:
             measured = measure(probe, index, collection.nearest)
         for digest, (metadata, tensors) in change.contexts.items():
-            self._notes.put_context(digest, metadata, tensors)
+            self._records.put_context(digest, metadata, tensors)
         identity = Identity(
             change.values["fingerprint"],
             change.values.get("context"),
@@ -108,10 +94,10 @@ class Build:
             change.values["retriever"],
             index,
         )
-        self._notes.put(identity_note(collection.name), identity.to_dict())
-        self._notes.put(measured_note(collection.name), measured)
-        put_next_id(self._notes, change)
-        change.guard.check()
+        self._records.put(identity_record(collection.name), identity.to_dict())
+        self._records.put(measured_record(collection.name), measured)
+        put_next_id(self._records, change)
+        change.lease.check()
         alias = self._location.collection
         try:
             self._connection.call(switch, collection.name, alias)
@@ -121,14 +107,14 @@ class Build:
                 raise
 
 
-def put_next_id(notes: Notes, change: Change) -> None:
+def put_next_id(records: Records, change: Change) -> None:
     """Keep the number that the next document without an id gets."""
     wanted = change.values.get("next_id")
     if wanted is not None and wanted != change.read.get("next_id"):
-        notes.put("next_id", wanted)
+        records.put("next_id", wanted)
 
 
-def _settle(collection: Collection, rows: int) -> None:
+def _settle(collection: RemoteCollection, rows: int) -> None:
     """Wait until a new collection shows all its rows, so that no reader sees less behind the alias."""
     deadline = time.monotonic() + SETTLE
     while (found := collection.count(strong=True)) != rows:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cderetrieval.errors import InputError, StoreError
 from cderetrieval.filters import parse_filter
-from cderetrieval.index.milvus.rows import (
+from cderetrieval.milvus.rows import (
     MAX_STRING,
     decode_payload,
     encode_payload,

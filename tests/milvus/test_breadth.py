@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cderetrieval.index.milvus.breadth import DEPTH, SAMPLE, WIDEST, Probe, measure
+from cderetrieval.milvus.breadth import DEPTH, SAMPLE, WIDEST, Probe, measure
 
 
 @pytest.fixture

@@ -1,36 +1,43 @@
-"""What a retriever asks of a store, answered by a server.
+"""A collection on a Milvus server: documents, vectors, contexts and settings of one retriever.
 
-Nothing is kept on this machine but what has been read lately: which collection stands behind the alias, and what it
-says of itself. That is read again every five seconds, before each change, and whenever the collection turns out to be
-gone, so a process follows when another one has refreshed the context.
+A corpus that outgrows one machine cannot have its one source of truth in a file of that machine, so here the server
+holds everything. Nothing is kept on this machine but what has been read lately: which collection is behind the alias,
+and what it says of itself. That is read again every five seconds, before each change, and whenever the collection turns
+out to be gone, so a process follows when another one has refreshed the context.
+
+Similarities are settled as on this machine; a server does not say how long vectors are, so the scale of a dense one is
+the power of ten above the query's best answer. Equal ones may come in any order.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from ..documents import Row
 from ..errors import InputError, LockedError, MismatchError, ServerError, StoreError
-from ..index.milvus.collection import Collection
-from ..index.milvus.connection import CollectionGoneError, Connection
-from ..index.milvus.location import Location
-from ..index.milvus.notes import SUFFIX, Notes, identity_note, measured_note
-from ..index.milvus.rows import ids_of
-from ..index.milvus.schema import VECTOR, Identity, check_schema, choose_index
-from ..types import Vectors
-from ..vectors import DENSE, Layout
-from .build import Build, put_next_id
+from ..files import PRIVATE, make_directory, write_json
+from ..filters import parse_filter
+from ..retrieval.collection import EMPTY, SERVER_FILE, Collection, Settings
+from ..types import Encoder, Vectors
+from ..vectors import DENSE, SPARSE, Layout, checked, take
+from .answers import Current, answers_of, most_answers
 from .change import Change, Rebuild, keys_of, send, stored
-from .guard import Guards
-
-logger = logging.getLogger(__name__)
+from .connection import CollectionGoneError, Connection
+from .expressions import EVERYTHING
+from .fields import VECTOR, Identity, check_schema, check_sparse, choose_index
+from .leases import Leases
+from .location import parse_location
+from .rebuild import Build, put_next_id
+from .records import SUFFIX, Records, identity_record, measured_record
+from .remote import RemoteCollection
+from .rows import expression, ids_of
 
 T = TypeVar("T")
 
@@ -41,39 +48,16 @@ LOOKS = 3
 OF_IDENTITY = {"retriever": "settings", "fingerprint": "fingerprint", "context": "context"}
 
 
-@dataclass(frozen=True)
-class Current:
-    """The collection that stands behind the alias."""
+class MilvusCollection(Collection):
+    """Documents, vectors, contexts and settings of one retriever, on a server; there is one model, part 0."""
 
-    collection: Collection
-    identity: Identity
-    measured: Mapping[str, Any]
-
-
-class ServerStore:
-    """Documents, vectors, contexts and settings of one retriever, on a server.
-
-    Parameters
-    ----------
-    location
-        Where.
-    on
-        Fields of the text, of a collection that is not there yet.
-
-    Raises
-    ------
-    ServerError
-        If the server cannot be reached.
-    StoreError
-        If a collection of this name is there that this package did not make.
-    """
-
-    def __init__(self, location: Location, on: Sequence[str] | None = None) -> None:
-        self.location = location
-        self._on = on
-        self._connection = Connection(location)
-        self._notes = Notes(self._connection, location.collection)
-        self._guards = Guards(self._connection, self._notes, location.collection)
+    def __init__(self, settings: Settings) -> None:
+        self.location = parse_location(settings.index)
+        self.settings = replace(settings, index=str(self.location))
+        self._on: Sequence[str] | None = settings.on
+        self._connection = Connection(self.location)
+        self._records = Records(self._connection, self.location.collection)
+        self._leases = Leases(self._connection, self._records, self.location.collection)
         self._current: Current | None = None
         self._change: Change | None = None
         self._wrote = False
@@ -112,28 +96,30 @@ class ServerStore:
             name = described["collection_name"]
             if self._current is not None and self._current.collection.name == name:
                 return
-            found = self._notes.get_many([identity_note(name), measured_note(name)]) if self._notes.exist() else {}
-            if identity_note(name) in found:
+            found = (
+                self._records.get_many([identity_record(name), measured_record(name)]) if self._records.exist() else {}
+            )
+            if identity_record(name) in found:
                 self._current = self._checked(described, found)
                 self._on = self._current.identity.settings["on"]
                 return
             # Another process may have replaced the collection between these two questions.
         raise StoreError(
             f"{self.location} is a collection that this package did not make (or that has lost its "
-            f"{self._notes.collection!r}). Use another name, or remove it first."
+            f"{self._records.collection!r}). Use another name, or remove it first."
         )
 
     def _checked(self, described: Mapping[str, Any], found: Mapping[str, Any]) -> Current:
-        """The collection, once it is found to be what its notes say."""
+        """The collection, once it is found to be what its records say."""
         name, where = described["collection_name"], str(self.location)
-        identity = Identity.of(found[identity_note(name)], where)
+        identity = Identity.of(found[identity_record(name)], where)
         check_schema(described, identity.layout, where)
         choose_index(self.location.index, identity.kind, lite=self.location.lite)
         before = self._current.identity if self._current is not None else None
         if before and before.context == identity.context and before.fingerprint != identity.fingerprint:
             raise MismatchError(f"{where} was replaced by a collection of another model. Open it again.")
-        measured = found.get(measured_note(name)) or {"parameters": {}}
-        return Current(Collection(self._connection, name, identity.layout), identity, measured)
+        measured = found.get(measured_record(name)) or {"parameters": {}}
+        return Current(RemoteCollection(self._connection, name, identity.layout), identity, measured)
 
     @property
     def current(self) -> Current | None:
@@ -150,18 +136,7 @@ class ServerStore:
             self.look()
             return call()
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Reads of one collection; a server has no snapshot over several requests."""
-        yield
-
-    @property
-    def is_writer(self) -> bool:
-        """Whether this object has written."""
-        return self._wrote
-
-    @property
-    def layout(self) -> Layout | None:
+    def layout_of(self, part: int = 0) -> Layout | None:
         """Kind and dimension of the vectors; None before there are any."""
         current = self.current
         return None if current is None else current.identity.layout
@@ -177,14 +152,14 @@ class ServerStore:
             return getattr(current.identity, OF_IDENTITY[key])
         read = {} if self._change is None else self._change.read
         if key not in read:
-            read[key] = self._notes.get(key, strong=False)
+            read[key] = self._records.get(key, strong=False)
         return default if read[key] is None else read[key]
 
     def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Metadata and arrays of a context."""
         if self._change is not None and digest in self._change.contexts:
             return self._change.contexts[digest]
-        return self._notes.get_context(digest)
+        return self._records.get_context(digest)
 
     def version(self) -> str:
         """What the server says its version is."""
@@ -226,7 +201,7 @@ class ServerStore:
         for number, (_, text, _) in enumerate(self.rows()):
             yield number, text
 
-    def iter_vectors(self, chunk: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
+    def iter_vectors(self, after_seq: int = 0, chunk: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
         """Numbers, as :meth:`texts` gives them, and vectors, of dense ones."""
         current, number = self.current, 0
         if current is None or current.identity.kind != DENSE:
@@ -235,25 +210,60 @@ class ServerStore:
             yield np.arange(number, number + len(some)), np.array([row[VECTOR] for row in some], dtype=np.float32)
             number += len(some)
 
+    # Searches
+
+    def check_encoder(self, encoder: Encoder, part: int = 0) -> None:
+        """Refuse an encoder whose vectors Milvus cannot hold, before documents are embedded for it."""
+        choose_index(self.location.index, encoder.kind, lite=self.location.lite)
+        if encoder.kind == SPARSE and not self.location.lite:
+            check_sparse(self.version())
+
+    def check_filled(self) -> None:
+        """Refuse to search where there is no collection yet; one without documents shows in its answers."""
+        if self.current is None:
+            raise InputError(EMPTY)
+
+    def search(
+        self,
+        queries: Any,
+        k: int,
+        part: int = 0,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        documents: bool = False,
+    ) -> list[list[dict[str, Any]]]:
+        """The hits of each query, those that a filter lets pass, with their documents if wanted."""
+        current = self.current
+        if current is None:
+            raise InputError(EMPTY)
+        layout = current.identity.layout
+        given: Any = checked(queries, layout, "query")
+        wanted = EVERYTHING if filter is None else expression(parse_filter(filter))
+        asked = np.arange(given.shape[0])
+        if layout.kind == SPARSE:  # a query without a term has no answers, and Milvus takes none
+            asked = np.flatnonzero(np.diff(given.indptr))
+        k = most_answers(k, current.collection)
+        found = answers_of(current, take(given, asked), k, wanted, documents) if len(asked) else []
+        if not any(found) and current.collection.count() == 0:
+            raise InputError(EMPTY)
+        answers = dict(zip(asked.tolist(), found, strict=True))
+        return [answers.get(row, []) for row in range(given.shape[0])]
+
+    def save(self, path: Path) -> None:
+        """Write down in a directory where the collection is."""
+        self.reading(self.check_filled)
+        write_json(make_directory(path) / SERVER_FILE, {"index": self.settings.index}, mode=PRIVATE)
+
     # Changes
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Gather a change, and send it when the block ends. An error in the block leaves the server as it was.
-
-        Raises
-        ------
-        LockedError
-            If another process is refreshing the context, or has done so meanwhile.
-        ServerError
-            If the server fails while the change is sent: some of its rows are written then, and the same call again
-            completes it.
-        """
+        """Gather a change, and send it when the block ends. An error in the block leaves the server as it was."""
         if self._change is not None:
             yield
             return
         self.look()
-        self._guards.check_free()
+        self._leases.check_free()
         change = Change()
         self._change = change
         try:
@@ -272,55 +282,55 @@ class ServerStore:
         self._open_change.contexts[digest] = dict(metadata), dict(tensors)
 
     def put_documents(self, rows: Iterable[Row]) -> tuple[int, int]:
-        """Spool documents; see :meth:`cderetrieval.store.Store.put_documents`."""
+        """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`."""
         return self._open_change.put_documents(rows, self._on)
 
     def remove(self, ids: Iterable[Hashable]) -> None:
         """Remove documents, as part of a change."""
         self._open_change.removed += keys_of(ids)
 
-    def pending(self, chunk: int, after_seq: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
+    def pending(self, chunk: int, after_seq: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Numbers and texts of documents to embed: those that were put, or all, after :meth:`clear_vectors`."""
         change = self._open_change
-        return change.spool.pending(chunk) if change.rebuilt is None else change.rebuilt.pending(chunk)
+        return change.documents.pending(chunk) if change.rebuilt is None else change.rebuilt.pending(chunk)
 
-    def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors) -> None:
-        """Spool vectors; while all are made anew, write them into the new collection."""
+    def put_vectors(self, seqs: Sequence[int] | np.ndarray, vectors: Vectors, part: int = 0) -> None:
+        """Keep vectors; while all are made anew, write them into the new collection."""
         change = self._open_change
         if change.rebuilt is None:
-            change.spool.put_vectors(seqs, vectors)
+            change.documents.put_vectors(seqs, vectors)
         else:
             change.rebuilt.put(np.asarray(seqs), vectors)
 
-    def clear_vectors(self) -> None:
+    def clear_vectors(self, part: int = 0) -> None:
         """Make all vectors anew, in a new collection; searches see the old one until the change is sent."""
         change = self._open_change
         self.look()
         current = self._current
         if current is None:
             raise InputError("the index is empty: add documents first.")
-        build = Build(self._connection, self._notes, self.location, change)
+        build = Build(self._connection, self._records, self.location, change)
         target = build.begin(current.identity.layout, current.collection.name)
         self.look()
-        if self._current is not current:  # by a refresh that ended just before the guard was up
+        if self._current is not current:  # by a refresh that ended just before the lease was up
             raise self._overtaken()
         change.rebuilt = Rebuild(current.collection, target, self._on)
 
     @property
     def _open_change(self) -> Change:
         if self._change is None:
-            raise StoreError("a change of a server's collection belongs into transaction().")
+            raise StoreError("a collection on a server can only be changed inside `with collection.transaction():`.")
         return self._change
 
     def _send(self, change: Change) -> None:
         """Send what was gathered."""
         current = self._current
-        build = Build(self._connection, self._notes, self.location, change)
+        build = Build(self._connection, self._records, self.location, change)
         if change.rebuilt is not None and current is not None:
             build.replace(change.rebuilt, current.collection)
-        elif change.spool.count and current is None:
+        elif change.documents.count() and current is None:
             build.first()
-        elif current is not None and (change.spool.count or change.removed):
+        elif current is not None and (change.documents.count() or change.removed):
             self._extend(change, current)
             return
         self._wrote = True
@@ -330,8 +340,8 @@ class ServerStore:
         """Write into the collection that is there, and acknowledge only if it still is when all is written."""
         self._wrote = True
         try:
-            if change.spool.count:
-                send(change.spool, current.collection)
+            if change.documents.count():
+                send(change.documents, current.collection)
             current.collection.delete(change.removed)
         except CollectionGoneError as error:
             raise self._overtaken() from error
@@ -339,8 +349,8 @@ class ServerStore:
             raise ServerError(
                 f"{error} A part of this change may be written: make it again, which completes it."
             ) from error
-        put_next_id(self._notes, change)
-        self._guards.check_free()
+        put_next_id(self._records, change)
+        self._leases.check_free()
         self.look()
         if self._current is not current:
             raise self._overtaken()

@@ -11,9 +11,9 @@ import pytest
 
 from cderetrieval import Retriever
 from cderetrieval.errors import ConfigError, InputError, LockedError, MismatchError, ServerError, StoreError
-from cderetrieval.index.milvus.connection import Connection
-from cderetrieval.index.milvus.location import is_location, parse_location
-from cderetrieval.index.milvus.notes import Notes
+from cderetrieval.milvus.connection import Connection
+from cderetrieval.milvus.location import is_location, parse_location
+from cderetrieval.milvus.records import Records
 from cderetrieval.testing import HashEncoder
 
 
@@ -80,14 +80,14 @@ def test_a_collection_whose_fields_were_changed(place, at, rows):
     other = client(place)
     other.call("create_collection", "foreign", dimension=16)
     identity = remote.collection.current.identity
-    Notes(other, "animals").put("identity:foreign", identity.to_dict())
+    Records(other, "animals").put("identity:foreign", identity.to_dict())
     other.call("alter_alias", "foreign", "animals")
     with pytest.raises(StoreError, match=r"field 'id' is INT64, not VARCHAR|field 'metadata' is absent"):
         at(place, load=True)
-    Notes(other, "animals").put("identity:foreign", {**identity.to_dict(), "format": 99})
+    Records(other, "animals").put("identity:foreign", {**identity.to_dict(), "format": 99})
     with pytest.raises(StoreError, match="written by a newer cderetrieval"):
         at(place, load=True)
-    Notes(other, "animals").put("identity:foreign", {"format": 1})
+    Records(other, "animals").put("identity:foreign", {"format": 1})
     with pytest.raises(StoreError, match="cannot be read"):
         at(place, load=True)
     other.close()
@@ -103,7 +103,7 @@ def test_a_collection_of_another_dimension(place, at, rows):
     ):
         at(place, Wide("other"), load=True)
     identity = remote.collection.current.identity
-    remote.collection._notes.put(
+    remote.collection._records.put(
         f"identity:{remote.collection.current.collection.name}", {**identity.to_dict(), "dimension": 8}
     )
     with pytest.raises(StoreError, match=r"field 'vector' is FLOAT_VECTOR\(16\), not FLOAT_VECTOR\(8\)"):
@@ -177,12 +177,12 @@ def test_another_process_is_building(place, at, rows):
     note = {"replaces": None, "host": "elsewhere", "pid": 7, "time": time.time()}
     remote.collection._connection.call("create_collection", "animals_0", dimension=4)
     remote.collection._connection.call("create_alias", "animals_0", "animals_building")
-    remote.collection._notes.put("building:animals_0", note)
+    remote.collection._records.put("building:animals_0", note)
     for call in (lambda: remote.add(rows), lambda: remote.remove(["owls"])):
         with pytest.raises(LockedError, match="process 7 on elsewhere is building a new collection for 'animals'"):
             call()
     assert len(remote("about owls", k=9)[0]) == 6, "readers are not concerned"
-    remote.collection._notes.put("building:animals_0", {**note, "time": time.time() - 1_000})
+    remote.collection._records.put("building:animals_0", {**note, "time": time.time() - 1_000})
     assert len(remote.add([{"id": "new", "text": "about eels"}])) == 7, "the note of a dead process counts for nothing"
     assert not remote.collection._connection.call("has_collection", "animals_0"), "what it left is dropped"
 
@@ -192,7 +192,7 @@ def test_a_change_that_a_refresh_overtakes_is_not_acknowledged(place, at, rows, 
 
     model = tiny_model()
     one, other = at(place, model).add(rows), at(place, model)
-    from cderetrieval.server import store as module
+    from cderetrieval.milvus import collection as module
 
     send = module.send
 

@@ -19,8 +19,8 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from ...errors import InputError, StoreError
-from ...filters import Condition, Filter, value_kind
+from ..errors import InputError, StoreError
+from ..filters import Condition, Filter, value_kind
 from .expressions import INT64, Expression, all_of, any_of, can_be_written, compare, is_plain
 
 MAX_KEY = 1_024
@@ -41,13 +41,6 @@ _ESCAPES: dict[str, str] = {"%": "%25", "\\": "%5C", '"': "%22"}
 def key_of(id_json: str) -> str:
     r"""Primary key of an id, given as its JSON text.
 
-    Raises
-    ------
-    InputError
-        If it is longer than Milvus can hold.
-
-    Examples
-    --------
     >>> [key_of(text) for text in ('"d7"', '7', '"a\\"b"', 'true')]
     ['s:d7', '7', 's:a%5C%22b', 'true']
     """
@@ -87,13 +80,7 @@ def ids_of(keys: Sequence[str]) -> list[Hashable]:
 
 
 def encode_payload(document: Mapping[str, Any], text: str | None) -> str:
-    """A document, and its text where it must be kept, as the string that is stored.
-
-    Raises
-    ------
-    InputError
-        If it is too long even when compressed.
-    """
+    """A document, and its text where it must be kept, as the string that is stored."""
     value = [document] if text is None else [document, text]
     packed = _compact(value)
     if not packed.isascii():
@@ -132,13 +119,6 @@ def decode_payload(stored: str) -> tuple[dict[str, Any], str | None]:
 def metadata_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """What filters can ask for of a document.
 
-    Raises
-    ------
-    InputError
-        If it is more than Milvus can hold.
-
-    Examples
-    --------
     >>> metadata_of({"year": 2021, "language": "fr", "open": True, "tags": ["a"], "missing": None})
     {'n:year': 2021, 't:language': 'fr', 'b:open': 1}
     """
@@ -165,13 +145,6 @@ def metadata_of(document: Mapping[str, Any]) -> dict[str, Any]:
 def expression(wanted: Filter) -> Expression:
     r"""A filter as Milvus reads it.
 
-    Raises
-    ------
-    InputError
-        If a name or a value cannot be written in an expression.
-
-    Examples
-    --------
     >>> from cderetrieval.filters import parse_filter
     >>> expression(parse_filter({"year": {">=": 2020}, "language": ["en", "fr"]}))
     '(metadata["n:year"] >= 2020) and (metadata["t:language"] == "en" or metadata["t:language"] == "fr")'

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..exact import best_first
-from .schema import WIDTHS
+from ..index.exact import best_first
+from .fields import WIDTHS
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,6 @@ WIDEST = 1_024
 class Probe:
     """Queries drawn from the first rows, and their exact neighbours among all rows offered.
 
-    Examples
-    --------
     >>> probe = Probe()
     >>> probe.offer(["a", "b"], np.eye(2, dtype=np.float32))
     >>> probe.offer(["c"], np.array([[0.9, 0.1]], dtype=np.float32))
@@ -87,22 +85,7 @@ class Probe:
 
 
 def measure(probe: Probe, index: str, search: Callable[[np.ndarray, int, Mapping[str, int]], Any]) -> dict[str, Any]:
-    """Find the narrowest breadth that reaches the target.
-
-    Parameters
-    ----------
-    probe
-        Queries and truth.
-    index
-        Type of the index.
-    search
-        Keys of the nearest rows, given queries, how many, and search parameters.
-
-    Returns
-    -------
-    dict
-        ``parameters`` of search, ``recall`` reached with them, ``rows`` it was measured on.
-    """
+    """Find the narrowest breadth that reaches the target."""
     name = WIDTHS.get(index)
     if probe.queries is None:
         return {"parameters": {}, "recall": None, "rows": 0}

@@ -5,7 +5,7 @@
     articles.db, data/articles.db/english                  Milvus Lite in this process; collection: "documents"
     milvus://localhost/articles?index=FLAT&timeout=60      with options
 
-Options: ``index`` (see :mod:`.schema`), ``tls=true``, ``timeout`` in seconds for one request, its retries included.
+Options: ``index`` (see :mod:`.fields`), ``tls=true``, ``timeout`` in seconds for one request, its retries included.
 A login can also stand in the environment variable ``MILVUS_TOKEN``. It is never stored or shown.
 """
 
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ...errors import ConfigError
-from ...files import as_path
+from ..errors import ConfigError
+from ..files import as_path
 
 SCHEME = "milvus://"
 DEFAULT_PORT = 19530
@@ -35,29 +35,19 @@ _HOST = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+")
 
 @dataclass(frozen=True)
 class Location:
-    """A collection on a server, or in a file.
+    """A collection on a server, or in a file."""
 
-    Attributes
-    ----------
-    address
-        ``http://host:port``, or the path of a file.
-    collection
-        Its name.
-    database
-        Of a server; empty for the default one.
-    token
-        ``user:password`` or an API key.
-    index
-        Type of index, ``"auto"`` by default.
-    timeout
-        Most seconds for one request.
-    """
-
+    # ``http://host:port``, or the path of a file.
     address: str
+    # Its name.
     collection: str
+    # Of a server; empty for the default one.
     database: str = ""
+    # ``user:password`` or an API key.
     token: str = field(default="", repr=False)
+    # Type of index, ``"auto"`` by default.
     index: str = "auto"
+    # Most seconds for one request.
     timeout: float = DEFAULT_TIMEOUT
 
     def __post_init__(self) -> None:
@@ -99,13 +89,6 @@ def is_location(text: str | os.PathLike[str]) -> bool:
 def parse_location(text: str | os.PathLike[str]) -> Location:
     """Read a location.
 
-    Raises
-    ------
-    ConfigError
-        If it names no host or collection, or an option that is not known.
-
-    Examples
-    --------
     >>> str(parse_location("milvus://root:secret@localhost:19530/articles"))
     'milvus://localhost:19530/articles'
     >>> parse_location("data/articles.db").collection

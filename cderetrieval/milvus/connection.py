@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import LockedError, ServerError, missing_dependency
+from ..errors import LockedError, ServerError, missing_dependency
 from .expressions import EVERYTHING, Expression
 from .location import TOKEN_VARIABLE, Location
 
@@ -61,22 +61,7 @@ class NotLoadedError(ServerError):
 
 
 class Connection:
-    """A client of one server, or of one file.
-
-    Parameters
-    ----------
-    location
-        Where.
-
-    Raises
-    ------
-    MissingDependencyError
-        If pymilvus is not installed, or milvus-lite for a file.
-    ServerError
-        If the server cannot be reached; the message names it.
-    LockedError
-        If another process has the file open.
-    """
+    """A client of one server, or of one file."""
 
     def __init__(self, location: Location) -> None:
         for package in ("pymilvus", *(["milvus_lite"] if location.lite else [])):
@@ -115,26 +100,7 @@ class Connection:
         return ServerError(f"Milvus Lite cannot open {self.location.address} ({_first_line(error)}).")
 
     def call(self, name: str, *values: Any, timeout: float | None = None, **options: Any) -> Any:
-        """Call a method of `MilvusClient`.
-
-        Parameters
-        ----------
-        name
-            Of the method.
-        values, options
-            Its arguments.
-        timeout
-            Seconds for it, retries included; None: what the location says.
-
-        Raises
-        ------
-        CollectionGoneError
-            If the collection is not there.
-        NotLoadedError
-            If it is not loaded.
-        ServerError
-            At every other error.
-        """
+        """Call a method of `MilvusClient`."""
         if self._client is None:
             raise ServerError(f"the connection to {self.location} is closed.")
         if {"ids", "pks"} & set(options) or not isinstance(options.get("filter", EVERYTHING), Expression):
@@ -182,13 +148,7 @@ class Connection:
         self.call("flush", name, timeout=max(FLUSH_TIMEOUT, self.location.timeout))
 
     def build_index(self, name: str, parameters: Any) -> None:
-        """Build an index, and wait for it as long as the server works on it.
-
-        Raises
-        ------
-        ServerError
-            If the build fails, or the server stops to answer.
-        """
+        """Build an index, and wait for it as long as the server works on it."""
         # Milvus Lite builds inside the request. A server is asked now and then, so that its end is noticed.
         timeout = BUILD_TIMEOUT if self._file else None
         self.call("create_index", name, parameters, sync=False, timeout=timeout)

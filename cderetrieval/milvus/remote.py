@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import StoreError
-from ...vectors import SPARSE, Layout
+from ..errors import StoreError
+from ..vectors import SPARSE, Layout
 from .connection import Connection, NotLoadedError
 from .expressions import EVERYTHING, Expression, is_plain, one_of
-from .schema import METRIC, VECTOR, collection_schema, index_parameters
+from .fields import METRIC, VECTOR, collection_schema, index_parameters
 
 # How long this process asks for its own writes; "Bounded" may lag by 5 seconds.
 SESSION = 30.0
@@ -38,18 +38,8 @@ SCAN = 1_000
 Row = dict[str, Any]
 
 
-class Collection:
-    """A collection behind an alias.
-
-    Parameters
-    ----------
-    connection
-        To its server.
-    name
-        Its own name, not the alias.
-    layout
-        Kind and dimension of its vectors.
-    """
+class RemoteCollection:
+    """A collection behind an alias."""
 
     def __init__(self, connection: Connection, name: str, layout: Layout) -> None:
         self.connection = connection
@@ -101,13 +91,7 @@ class Collection:
         return found
 
     def scan(self, fields: Sequence[str]) -> Iterator[list[Row]]:
-        """All rows, in order of key, some at a time, as they are when the walk begins.
-
-        Raises
-        ------
-        StoreError
-            If a key is one that this package does not write, which would turn the walk into another.
-        """
+        """All rows, in order of key, some at a time, as they are when the walk begins."""
         iterator = self._reading("query_iterator", self.name, batch_size=SCAN, output_fields=["id", *fields])
         try:
             while rows := self.connection.guarded("query", iterator.next):
@@ -126,26 +110,7 @@ class Collection:
         filter: Expression = EVERYTHING,
         width: Mapping[str, int],
     ) -> list[Any]:
-        """Nearest rows of each query.
-
-        Parameters
-        ----------
-        queries
-            Vectors of this collection's layout, a matrix or a csr_array.
-        limit
-            Most rows for each.
-        fields
-            To answer with, beside the key.
-        filter
-            An expression of Milvus.
-        width
-            Search parameters of the index.
-
-        Returns
-        -------
-        list
-            For each query its hits, best first, with ``ids`` and ``distances``.
-        """
+        """Nearest rows of each query."""
         size = max(1, (HITS_WITH_PAYLOAD if "payload" in fields else HITS) // limit)
         found: list[Any] = []
         for start in range(0, queries.shape[0], size):
