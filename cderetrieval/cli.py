@@ -113,19 +113,12 @@ def _add_index(commands: Any) -> None:
     parser.add_argument("--out", type=as_path, metavar="DIR", help="directory of the index; not needed for a server")
     model = "name or directory of a model, or hybrid:A+B (default: cde-minilm, or the model of the vectors)"
     parser.add_argument("--model", help=model)
-    parser.add_argument("--key", default="id", help="field that holds the id (default: id)")
-    parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields that hold the text (default: title and text)")
-    parser.add_argument("--context", default="own", help="own, random, null, or a file (default: own)")
-    parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
     index = "auto, a FAISS factory string, or milvus://HOST:PORT/COLLECTION"
     parser.add_argument("--index", default="auto", metavar="FACTORY", help=index)
-    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the context's sample (default: 0)")
-    parser.add_argument("--skip-empty", action="store_true", help="skip documents without text")
-    from .distributed.command import add_index_arguments
+    from .distributed.command import add_corpus_arguments, add_vectors_arguments
 
-    add_index_arguments(parser)
+    add_corpus_arguments(parser)
+    add_vectors_arguments(parser)
 
 
 def _add_search(commands: Any) -> None:

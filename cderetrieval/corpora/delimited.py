@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .jsonl import RUN, decoded, open_bytes, refuse_controls, runs
+from .jsonl import RUN, decoded, open_bytes, refuse_controls, refuse_repeated, runs
 
 Line = tuple[int, str]
 # A quoted field of a TSV that runs over more lines is taken for a stray quote.
@@ -34,18 +34,12 @@ def read_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, 
     with open_bytes(path) as file:
         for number, fields in _records(path, _lines(path, file), delimiter):
             if names is None:
-                names = _checked_names(path, fields)
+                names = fields
+                refuse_repeated(names, f"{path}, line 1")
             elif len(fields) != len(names):
                 raise InputError(f"{path}, line {number}: {len(fields)} columns, the header has {len(names)}.")
             else:
                 yield number, dict(zip(names, fields, strict=True))
-
-
-def _checked_names(path: Path, names: list[str]) -> list[str]:
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise InputError(f"{path}, line 1: {names.count(double)} columns are named {double!r}; rename all but one.")
-    return names
 
 
 def _lines(path: Path, file: Any) -> Iterator[Line]:

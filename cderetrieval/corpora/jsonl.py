@@ -6,7 +6,7 @@ import contextlib
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -98,6 +98,13 @@ def refuse_controls(path: Path, number: int, line: str) -> None:
     if "\0" in line or "\r" in line:
         name = "a NUL byte (is it UTF-16?)" if "\0" in line else "a carriage return within"
         raise InputError(f"{path}, line {number}: {name}. Convert the file to UTF-8 with newlines.")
+
+
+def refuse_repeated(names: Sequence[str], where: str) -> None:
+    """Refuse columns of one name, of which a row would keep the last."""
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise InputError(f"{where}: {names.count(double)} columns are named {double!r}; rename all but one.")
 
 
 def read_jsonl(

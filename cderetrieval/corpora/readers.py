@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import InputError, missing_dependency
 from ..files import as_path, reading
 from .delimited import read_delimited
-from .jsonl import MEND, read_jsonl, read_lines
+from .jsonl import MEND, read_jsonl, read_lines, refuse_repeated
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -136,9 +136,7 @@ def open_parquet(path: Path, extra: str = "eval") -> Any:
     parts, total = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)), file.metadata.num_rows
     if parts != total:
         raise ValueError(f"its groups have {parts} rows, the file {total}")
-    names = file.schema_arrow.names
-    if double := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"{path}: {names.count(double)} columns are named {double!r}; rename all but one.")
+    refuse_repeated(file.schema_arrow.names, str(path))
     return file
 
 

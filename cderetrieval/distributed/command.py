@@ -33,22 +33,27 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the vectors; unfinished work there is continued",
     )
     parser.add_argument("--model", default="cde-minilm", help="name or directory (default: cde-minilm)")
+    parser.add_argument("--block", type=int, default=10_000, metavar="N", help="documents in a block (default: 10000)")
+    parser.add_argument(
+        "--engine", default="auto", choices=ENGINES, help=f"auto: Ray Data from {FEW_DOCUMENTS:,} documents on"
+    )
+    add_corpus_arguments(parser)
+    _add_cluster(parser)
+
+
+def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a corpus is read and embedded, for ``cderetrieval embed`` and ``cderetrieval index``."""
     parser.add_argument("--key", default="id", help="field that holds the id (default: id)")
     parser.add_argument("--on", nargs="+", metavar="FIELD", help="fields that hold the text (default: title and text)")
     parser.add_argument("--context", default="own", help="own, random, null, centre, or a file (default: own)")
     parser.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
     parser.add_argument("--seed", type=int, default=0, help="seed of the context's sample (default: 0)")
     parser.add_argument("--skip-empty", action="store_true", help="skip documents without text")
-    parser.add_argument("--block", type=int, default=10_000, metavar="N", help="documents in a block (default: 10000)")
-    parser.add_argument(
-        "--engine", default="auto", choices=ENGINES, help=f"auto: Ray Data from {FEW_DOCUMENTS:,} documents on"
-    )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
-    _add_cluster(parser)
 
 
-def add_index_arguments(parser: argparse.ArgumentParser) -> None:
+def add_vectors_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``cderetrieval index`` takes in addition, to build from vectors."""
     group = parser.add_argument_group("from ready vectors (DOCUMENTS is then the new place of a corpus that has moved)")
     group.add_argument(
