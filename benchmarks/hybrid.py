@@ -29,8 +29,8 @@ from cderetrieval.corpora.jsonl import read_jsonl
 from cderetrieval.evaluation.search import index_corpus
 from cderetrieval.evaluation.variants import as_variant
 from cderetrieval.retrieval.fusion import Fusion
-from cderetrieval.retrieval.hybrid import Hybrid
 from cderetrieval.retrieval.names import HybridModel, hybrid_parts
+from cderetrieval.retrieval.retriever import Retriever
 
 K = 10
 SLICE_DOCUMENTS, SLICE_QUERIES = 2_500, 300
@@ -67,12 +67,10 @@ def shortened(dataset: Dataset) -> Dataset:
     return make_dataset(dataset.name, [*first, *rest], queries, {query: dataset.qrels[query] for query in queries})
 
 
-def indexed(model: HybridModel, dataset: Dataset) -> Hybrid:
+def indexed(model: HybridModel, dataset: Dataset) -> Retriever:
     """A hybrid that holds the documents of a dataset, contextual parts in their own context."""
     variant = as_variant(model, "own")
-    hybrid = index_corpus(model, variant, dataset.corpus)
-    assert isinstance(hybrid, Hybrid)
-    return hybrid
+    return index_corpus(model, variant, dataset.corpus)
 
 
 def tune(model: HybridModel, datasets: Sequence[Dataset]) -> tuple[tuple[float, ...], list[dict[str, Any]]]:

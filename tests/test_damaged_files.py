@@ -1,5 +1,6 @@
 """Files that came to harm: each is read as what was written, or refused by one of our errors that names it."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -12,6 +13,7 @@ from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.distributed.embed import embed_corpus
 from cderetrieval.distributed.folder import VectorFolder
 from cderetrieval.errors import ConfigError, ContextError, StoreError
+from cderetrieval.retrieval.names import read_manifest
 from cderetrieval.testing import HashEncoder, WordEncoder, tiny_model
 from cderetrieval.training.ablation import read_results
 from cderetrieval.training.checkpoints import check_same_run, last_checkpoint, mark_whole, run_record
@@ -162,6 +164,19 @@ def read_hybrid(folder):
         return [list(ranking) for ranking in hybrid(list(QUERIES.values()), k=5)]
 
 
+def write_manifest(folder):
+    """A hybrid's models and fusion, as versions before 0.2 wrote them down."""
+    parts = [{"name": "one", "model": "bm25"}, {"name": "two", "model": "bm25:none"}]
+    values = {"format": 1, "parts": parts, "fusion": {"depth": 100}, "settings": {"key": "id"}, "indexes": {}}
+    seal = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    (folder / "hybrid.json").write_text(json.dumps({**values, "sha256": seal}))
+
+
+def read_models(folder):
+    settings = read_manifest(folder)
+    return settings.models, settings.key, settings.fusion
+
+
 # What writes it, what reads it, files that are hit, how often, and whether all that is not refused must be the same.
 SUBJECTS = {
     "results": (write_results, read_results_folder, "results/**/*.[jc]s*", 40, True),
@@ -180,7 +195,8 @@ SUBJECTS = {
     "HNSW index": (*write_index(HashEncoder(), "HNSW8"), "index/index*", 30, True),
     "sparse index": (*write_index(WordEncoder()), "index/index*", 30, True),
     "BM25 index": (*write_index(BM25()), "index/index*", 30, True),
-    "hybrid": (write_hybrid, read_hybrid, "index/hybrid.json", 60, True),
+    "hybrid": (write_hybrid, read_hybrid, "index/**/index*", 40, True),
+    "models of a hybrid": (write_manifest, read_models, "hybrid.json", 60, True),
 }
 
 
@@ -315,14 +331,14 @@ def test_old_results_without_checksums_are_read(tmp_path):
 
 @pytest.mark.parametrize(("old", "new"), [('"depth": 100', '"depth": 10'), ('"key": "id"', '"key": "ie"')])
 def test_a_hybrid_that_was_changed_is_refused_unless_its_checksum_is_taken_out(tmp_path, old, new):
-    write_hybrid(tmp_path)
-    path = tmp_path / "index" / "hybrid.json"
+    write_manifest(tmp_path)
+    path, whole = tmp_path / "hybrid.json", read_models(tmp_path)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(StoreError, match=r"hybrid.json is no hybrid .* take out sha256 if you changed it"):
-        read_hybrid(tmp_path)
+        read_models(tmp_path)
     values = json.loads(text)
     values.pop("sha256")
     path.write_text(json.dumps(values))  # as earlier versions wrote it
-    assert len(read_hybrid(tmp_path)) == len(QUERIES)
+    assert read_models(tmp_path) == whole

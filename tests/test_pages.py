@@ -1,12 +1,8 @@
 """What README and docs show is what happens: their Python runs, their commands parse, their links lead somewhere."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,6 +10,8 @@ import pytest
 
 from cderetrieval.cli import build_parser
 from cderetrieval.models.locate import installed_minilm
+
+from .warm import WarmProcess
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -47,32 +45,21 @@ def pages_with(language):
 
 
 @pytest.fixture(scope="module")
-def runs(request, tmp_path_factory):
-    """What becomes of the code of each page that is tested here: two pages at a time, each in a process of its own."""
-    name = "test_python_runs_in_order_in_one_process"
-    functions = [item for item in request.session.items if isinstance(item, pytest.Function)]  # not doctests
-    pages = [item.callspec.params["page"] for item in functions if item.originalname == name]
-    with ThreadPoolExecutor(2) as pool:
-        yield {page: pool.submit(run_code, page, tmp_path_factory.mktemp("page")) for page in pages}
-
-
-def run_code(page, directory):
-    script = directory / "page.py"
-    script.write_text("\n".join([*blocks(page, "python"), *commands_as_python(page)]), encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, script], cwd=directory, env=environment, capture_output=True, text=True, timeout=300
-    )
+def warm():
+    with WarmProcess() as process:
+        yield process
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_python_runs_in_order_in_one_process(page, runs):
+def test_python_runs_in_order_in_one_process(page, warm, tmp_path):
     if installed_minilm() is None:
         pytest.skip("the weights of the default model are not installed")
     for shown, module in NEEDS.items():
         if any(shown in code for code in blocks(page, "python")):
             pytest.importorskip(module)
-    done = runs[page].result()
+    script = tmp_path / "page.py"
+    script.write_text("\n".join([*blocks(page, "python"), *commands_as_python(page)]), encoding="utf-8")
+    done = warm.run(script, tmp_path)
     assert done.returncode == 0, done.stderr
     assert_printed("\n".join(blocks(page, "python")), done.stdout)
 

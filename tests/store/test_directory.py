@@ -102,20 +102,14 @@ def test_a_store_that_is_a_link_is_only_read(index, tmp_path):
     assert {p.name: p.read_bytes() for p in (tmp_path / "other").iterdir()} == before
 
 
-def test_a_part_that_is_a_link_is_refused(index, tmp_path):
-    hybrid = Hybrid({"a": HashEncoder(), "b": HashEncoder()}, on="text", path=tmp_path / "hybrid")
-    hybrid.add(DOCUMENTS, show_progress=False).close()
-    (tmp_path / "hybrid" / "part-0").rename(tmp_path / "moved")
-    (tmp_path / "hybrid" / "part-0").symlink_to(tmp_path / "moved")
-    with pytest.raises(StoreError, match="part-0 is a symbolic link"):
-        Hybrid.load(tmp_path / "hybrid", models={"a": HashEncoder(), "b": HashEncoder()})
-
-
-def test_a_hybrid_that_was_never_saved_whole_is_named(tmp_path):
-    with Hybrid({"a": HashEncoder(), "b": HashEncoder()}, on="text") as hybrid:
-        hybrid.add(DOCUMENTS, show_progress=False).parts["a"].save(tmp_path / "hybrid" / "part-0")
-        with pytest.raises(StoreError, match=r"never saved whole \(hybrid\.json is missing\)\. Choose another"):
-            hybrid.save(tmp_path / "hybrid")
+def test_the_index_of_a_model_that_is_a_link_is_refused(tmp_path):
+    models = {"a": HashEncoder(), "b": HashEncoder()}
+    with Hybrid(models, on="text", path=tmp_path / "hybrid") as hybrid:
+        hybrid.add(DOCUMENTS, show_progress=False)
+    (tmp_path / "hybrid" / "index-1").rename(tmp_path / "moved")
+    (tmp_path / "hybrid" / "index-1").symlink_to(tmp_path / "moved")
+    with Hybrid.load(tmp_path / "hybrid", models=models) as hybrid, pytest.raises(StoreError, match="index-1 is a sym"):
+        hybrid("text")
 
 
 def test_the_directory_itself_may_be_a_link(index, tmp_path):
