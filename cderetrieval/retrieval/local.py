@@ -9,6 +9,7 @@ One thread at a time searches; none waits for one that writes.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -246,8 +247,10 @@ class LocalCollection(Store, Collection):
 
     def _source(self, part: int) -> Callable[[int], Iterator[Any]]:
         """What an index is made from: vectors, or texts where there are none."""
-        read = self.pending if self.layout_of(part) is None else self.iter_vectors
-        return lambda after: read(after_seq=after, part=part)
+        this = weakref.proxy(self)  # an index keeps it: a circle would hold the lock until the next garbage collection
+        if self.layout_of(part) is None:
+            return lambda after: this.pending(after_seq=after, part=part)
+        return lambda after: this.iter_vectors(after_seq=after, part=part)
 
     def _open(self, part: int, epoch: int) -> Index:
         """The cached index where it fits the store, else an empty one."""

@@ -63,9 +63,10 @@ def reopen(path: str | Path) -> Collection:
     """Open what `Retriever.save` wrote, what a retriever lives in, or a collection on a server."""
     directory = as_path(path)
     file = directory / STORE_FILE
-    if (directory / SERVER_FILE).is_file():
-        with reading(directory / SERVER_FILE):
-            return _reopen_server(str(read_json(directory / SERVER_FILE)["index"]))
+    with reading(directory / SERVER_FILE):
+        server = str(read_json(directory / SERVER_FILE)["index"]) if (directory / SERVER_FILE).is_file() else None
+    if server is not None:
+        return _reopen_server(server)
     if not file.is_file():
         if (directory / MANIFEST).is_file():
             return open_parts(directory)
