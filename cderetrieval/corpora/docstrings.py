@@ -56,17 +56,14 @@ def source_docstrings(root: Path, module: str, skip: frozenset[str]) -> Iterator
     paths = [root] if root.is_file() else sorted(root.rglob("*.py"))
     for path in paths:
         parts = () if root.is_file() else path.relative_to(root).with_suffix("").parts
-        if any(_is_private(part) for part in parts[:-1]) or any(part in skip or _is_test(part) for part in parts):
+        # numpy keeps its public functions below numpy/_core
+        private = any(part.startswith("_") and not part.startswith("__") and part != "_core" for part in parts[:-1])
+        if private or any(part in skip or _is_test(part) for part in parts):
             continue
         tree = _parse(path)
         if tree is not None:
             names = (module, *(part for part in parts if part != "__init__"))
             yield from _walk(tree, ".".join(filter(None, names)))
-
-
-def _is_private(name: str) -> bool:
-    # numpy keeps its public functions below numpy/_core
-    return name.startswith("_") and not name.startswith("__") and name != "_core"
 
 
 def _is_test(name: str) -> bool:
@@ -183,19 +180,15 @@ def without_markup(text: str) -> str:
     >>> without_markup("Like :class:`~torch.nn.Linear`, but ``x`` may be `None` [1]_.")
     'Like Linear, but x may be None.'
     """
-    text = _ROLE.sub(lambda match: _role_text(match.group(1)), text)
+    text = _ROLE.sub(lambda m: m[1].rsplit(".", 1)[-1] if m[1].startswith("~") else _TARGET.sub("", m[1]), text)
     return _LINK.sub(r"\1", _BACKTICKS.sub(lambda m: _TARGET.sub("", m.group(1)), _NOISE.sub("", text)))
 
 
-def _role_text(target: str) -> str:
-    return target.rsplit(".", 1)[-1] if target.startswith("~") else _TARGET.sub("", target)
-
-
 def count_words(text: str) -> int:
-    """Number of words of two letters or more: numbers and symbols are none."""
+    """Number of words of two letters or more."""
     return len(_WORD.findall(text))
 
 
 def normalized(text: str) -> str:
-    """Lower-case words with single spaces: what decides whether two texts say the same."""
+    """Lower-case words with single spaces; equal where two texts say the same."""
     return " ".join(re.findall(r"\w+", text.lower()))
