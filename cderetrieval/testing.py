@@ -232,7 +232,7 @@ class WordEncoder:
         """Vectors of queries, shape (n, dimension)."""
         from scipy.sparse import csr_array
 
-        from .types import TermEmbeddings
+        from .vectors import TermEmbeddings
 
         rows = [self._terms(text) for text in texts]
         terms = np.array([term for row in rows for term in row], dtype=np.int32)

@@ -12,7 +12,6 @@ from .errors import InputError
 from .files import atomic_write
 from .values import id_name, shown
 from .vectors import TermEmbeddings as TermEmbeddings
-from .vectors import Vectors as Vectors
 
 if TYPE_CHECKING:
     import pandas as pd

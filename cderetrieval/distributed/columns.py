@@ -17,8 +17,7 @@ import numpy as np
 from ..errors import InputError, missing_dependency
 from ..files import atomic_write, reading
 from ..store.blobs import LARGEST
-from ..types import TermEmbeddings, Vectors
-from ..vectors import DENSE, SPARSE, Layout, weights_of
+from ..vectors import DENSE, SPARSE, Layout, TermEmbeddings, Vectors, weights_of
 from .scan import INTEGER, JSON
 
 METADATA = b"cderetrieval"

@@ -23,8 +23,7 @@ from ..corpora.blocks import Block, corpus_files
 from ..documents import Row
 from ..errors import InputError, StoreError
 from ..files import as_path, read_json, reading, write_json
-from ..types import Vectors
-from ..vectors import Layout
+from ..vectors import Layout, Vectors
 from .columns import read_ids, read_vectors, write_vectors
 from .scan import Scan, Scanned, payloads_digest, rows_digest
 from .work import Fields, block_rows

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..types import TermEmbeddings
-from ..vectors import spans
+from ..vectors import TermEmbeddings, spans
 from .guard import Guard
 
 # Every float16 as float64, by its bits: four times as fast as numpy's conversion, which has no instruction for it.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..types import TermEmbeddings
+from ..vectors import TermEmbeddings
 from .forward import Forward
 from .postings import Postings
 

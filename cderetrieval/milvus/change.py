@@ -23,8 +23,7 @@ from ..documents import document_text
 from ..errors import InputError, ServerError
 from ..store import Store
 from ..store.codec import encode_id, encode_json
-from ..types import Vectors
-from ..vectors import DENSE, Layout, as_vectors, checked
+from ..vectors import DENSE, Layout, Vectors, as_vectors, checked
 from .breadth import Probe
 from .fields import VECTOR
 from .leases import Lease

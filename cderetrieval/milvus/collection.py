@@ -25,8 +25,8 @@ from ..errors import InputError, LockedError, MismatchError, ServerError, StoreE
 from ..files import PRIVATE, make_directory, write_json
 from ..filters import parse_filter
 from ..retrieval.collection import EMPTY, SERVER_FILE, Collection, Settings
-from ..types import Encoder, Vectors
-from ..vectors import DENSE, SPARSE, Layout, checked, take
+from ..types import Encoder
+from ..vectors import DENSE, SPARSE, Layout, Vectors, checked, take
 from .answers import Current, answers_of, most_answers
 from .change import Change, Rebuild, keys_of, send, stored
 from .connection import CollectionGoneError, Connection

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, StoreError, WeightsError
 from ..files import read_tensors, write_json, write_tensors
-from ..types import TermEmbeddings
+from ..vectors import TermEmbeddings
 from .directory import is_regular, read_object
 from .locate import CONVERTED_POOLING, PICKLED_POOLING, POOLING_FOLDER
 from .mlm import SpladeModel, check_k_tokens, is_splade, logits_of_texts, no_head, pool, token_states, top_terms

@@ -19,8 +19,8 @@ import numpy as np
 
 from ..documents import Row
 from ..errors import ConfigError, InputError
-from ..types import Encoder, Vectors
-from ..vectors import Layout
+from ..types import Encoder
+from ..vectors import Layout, Vectors
 from .fusion import Fusion
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from ..context.sample import Sampler
 from ..context.spec import CENTRE, ContextLike, ContextSpec
 from ..errors import ContextError, InputError, MismatchError, ModelError
 from ..store.turns import Turns
-from ..types import ContextualModel, Encoder, Vectors, is_contextual
-from ..vectors import DENSE, Layout, as_vectors, checked, weights_of
+from ..types import ContextualModel, Encoder, is_contextual
+from ..vectors import DENSE, Layout, Vectors, as_vectors, checked, weights_of
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from typing import Any, Self
 from ..context.spec import OWN, ContextLike, ContextSpec
 from ..documents import document_rows
 from ..errors import ContextError, InputError
-from ..types import Vectors
+from ..vectors import Vectors
 from .collection import Collection, Settings, check_k
 from .embedder import Embedder, Model
 from .fusion import Fusion

@@ -11,7 +11,8 @@ from ..context.context import Context
 from ..documents import query_texts
 from ..errors import ContextError, InputError
 from ..runtime import Here
-from ..types import Encoder, Hits, Vectors
+from ..types import Encoder, Hits
+from ..vectors import Vectors
 from .collection import Collection, check_k
 from .embedder import Model
 from .local import LocalCollection

@@ -23,8 +23,7 @@ from zlib import crc32
 import numpy as np
 
 from ..errors import InputError
-from ..types import TermEmbeddings, Vectors
-from ..vectors import DENSE, SPARSE_EMBED, Layout, weights_of
+from ..vectors import DENSE, SPARSE_EMBED, Layout, TermEmbeddings, Vectors, weights_of
 from .codec import Damage
 
 LARGEST = float(np.finfo(np.float16).max)

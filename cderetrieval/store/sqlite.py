@@ -20,8 +20,7 @@ import numpy as np
 
 from ..errors import InputError, StoreError
 from ..files import as_path, atomic_write, open_own, private_mode
-from ..types import Vectors
-from ..vectors import DENSE, Layout, as_vectors, checked
+from ..vectors import DENSE, Layout, Vectors, as_vectors, checked
 from .access import beside
 from .blobs import decode as decode_vectors
 from .blobs import encode as encode_vectors
