@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
@@ -15,8 +15,6 @@ from .vectors import TermEmbeddings as TermEmbeddings
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Document = Mapping[str, Any]
 
 
 @runtime_checkable
