@@ -7,7 +7,6 @@ from both sides. Here the ranking loss is the papers' cross entropy, and FLOPS a
 from __future__ import annotations
 
 import torch
-from sentence_transformers.sparse_encoder.losses import FlopsLoss
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -27,10 +26,6 @@ class Flops(nn.Module):
     tensor(6.)
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._flops = FlopsLoss(model=None)
-
     def forward(
         self,
         anchor_activations: Tensor,
@@ -40,8 +35,8 @@ class Flops(nn.Module):
     ) -> Tensor:
         """FLOPS above the threshold of term weights of shape (b, vocabulary)."""
         sides = (anchor_activations, torch.cat([positive_activations, negative_activations]))
-        flops = [self._flops.compute_loss_from_embeddings(weights) for weights in sides]
-        return torch.stack([torch.relu(side - threshold) for side in flops]).sum()
+        flops = torch.stack([(weights.mean(dim=0) ** 2).sum() for weights in sides])
+        return torch.relu(flops - threshold).sum()
 
 
 class FlopsScheduler:
