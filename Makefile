@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types check docs bench campaign milvus clean
+.PHONY: demo test fast lint types check docs bench campaign milvus clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run_eval.py --max-documents 400 --ask-in pandas --ask \
@@ -25,7 +25,11 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 check: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# What a change most often breaks, in less than 90 seconds.
+fast: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }

@@ -27,8 +27,15 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect_ex", guarded)
 
 
+# What `make fast` leaves out, beside tests that are marked by themselves: directories and files.
+SLOW = {"crash", "distributed", "evaluation", "milvus", "notebooks", "training"}
+SLOW |= {"test_campaign", "test_damaged_files", "test_examples", "test_pages", "test_tune", "test_typing"}
+
+
 def pytest_collection_modifyitems(items):
     """Keep the tests of a file in one worker, since they share fixtures; and all that start Ray in the same one."""
     for item in items:
         directory = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group("ray" if directory == "distributed" else str(item.path)))
+        if directory in SLOW or item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
