@@ -480,6 +480,16 @@ for _name, _path in {"up": "../", "root": "/", "number": 7, "nul": "a\0b", "driv
 
 
 @attack("dense", "splade")
+def _two_modules_of_one_folder(directory: Path, marker: Path) -> None:
+    code(directory, marker)
+    listed = json.loads((directory / "modules.json").read_text())
+    pooling = {"idx": 9, "name": "9", "path": "./", "type": f"{_ST}.models.Pooling"}
+    (directory / "modules.json").write_text(json.dumps([*listed, pooling]))
+    settings = {"embedding_dimension": 32, "pooling_mode": "mean"}
+    edit(directory / "config.json", attn_implementation="someone/kernel", transformers_weights="x.bin", **settings)
+
+
+@attack("dense", "splade")
 def _module_behind_a_link(directory: Path, marker: Path) -> None:
     add_module(directory, marker, f"{_ST}.models.Dense", "linked", _DENSE)
     outside = directory.parent / f"{directory.name}-outside"

@@ -32,6 +32,7 @@ from .trusted import (
     TRANSFORMERS,
     WEIGHTED,
     Filter,
+    Values,
     imported_from,
     is_known_type,
     model_config,
@@ -119,59 +120,64 @@ def _write_model(directory: Path, view: Path) -> None:
             "the result."
         )
     _copy(directory, view, {"config_sentence_transformers.json": model_settings}, ("README.md",))
+    taken: set[Path] = set()
     path = directory / "modules.json"
     if not is_regular(path):
         if not is_regular(directory / "config.json"):
             raise ModelError(f"{directory} cannot be loaded as a model: it has neither modules.json nor config.json.")
-        _write_module(directory, "", view, "Transformer")
+        _write_module(directory, "", view, "Transformer", taken)
         return
     entries = read_json(path, list, error=ModelError, remedy=AGAIN)
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise ModelError(f"{path} lists a module without a name. {AGAIN}")
         name = module_name(entry.get("type"), str(path))
-        _write_module(directory, entry.get("path"), view, name)
+        _write_module(directory, entry.get("path"), view, name, taken)
         entry["type"] = imported_from(name)
     _write(view / "modules.json", entries)
 
 
-def _write_module(directory: Path, path: Any, view: Path, name: str, depth: int = 0) -> None:
-    """One module's folder in the view, with what its class reads."""
+def _write_module(directory: Path, path: Any, view: Path, name: str, taken: set[Path], depth: int = 0) -> None:
+    """One module's folder in the view, with what its class reads; `taken` are the folders of the others."""
     folder = _inside(directory, path)
     target = view / path
+    if target in taken:
+        # The settings of the second would overwrite those of the first, which were checked for another class.
+        raise refuse(str(directory), f"path={path!r} of two modules")
+    taken.add(target)
     target.mkdir(parents=True, exist_ok=True)
     if name in ("Router", "Asym"):
-        _write_router(directory, path, view, depth)
+        _write_router(directory, path, view, taken, depth)
         return
-    _copy(folder, target, {**FILTERS, "config.json": CONFIGS.get(name, unchanged)}, (*VOCABULARIES, *_weights(folder)))
+    filters = {**FILTERS, "config.json": CONFIGS.get(name, unchanged)}
+    settings = _copy(folder, target, filters, (*VOCABULARIES, *_weights(folder)))
     if name in WEIGHTED:
-        if not _weights(target):
+        weights = _weights(target)
+        if not weights:
             raise no_weights(folder)
-        _check_fit(folder, target, name)
+        _check_fit(folder, settings, weights, name)
 
 
-def _check_fit(folder: Path, target: Path, name: str) -> None:
+def _check_fit(folder: Path, settings: Mapping[str, Values], weights: list[str], name: str) -> None:
     """Compare the sizes in a module's settings with its weights, before its class is made."""
     shapes: dict[str, list[int]] = {}
-    for file in _weights(target):
+    for file in weights:
         shapes |= stored_shapes(folder / file)
-    for path in target.glob("*config.json"):
-        values = read_object(path)
-        if path.name == "config.json" and name in TRANSFORMERS:
-            check_transformer(values, shapes, str(folder / path.name), masked=_is_masked(target, name))
-        elif path.name not in FILTERS or name not in TRANSFORMERS:
-            check_module(values, shapes, str(folder / path.name))
+    tasks = [values.get("transformer_task") for file, values in settings.items() if file.startswith("sentence_")]
+    masked = name == "MLMTransformer" or "fill-mask" in tasks
+    for file, values in settings.items():
+        where = str(folder / file)
+        if not file.endswith("config.json"):
+            continue
+        if file == "config.json" and name in TRANSFORMERS:
+            check_transformer(values, shapes, where, masked=masked)
+        elif file not in FILTERS or name not in TRANSFORMERS:
+            check_module(values, shapes, where)
         else:
-            check_numbers(values, str(folder / path.name), lambda key: SETTING)
+            check_numbers(values, where, lambda key: SETTING)
 
 
-def _is_masked(target: Path, name: str) -> bool:
-    """Whether a transformer is made with its head for masked tokens."""
-    tasks = [read_object(path).get("transformer_task") for path in target.glob("sentence_*_config.json")]
-    return name == "MLMTransformer" or "fill-mask" in tasks
-
-
-def _write_router(directory: Path, path: str, view: Path, depth: int) -> None:
+def _write_router(directory: Path, path: str, view: Path, taken: set[Path], depth: int) -> None:
     if depth > _DEEPEST:
         raise refuse(str(directory), "a router in a router in a router")
     folder, target = directory / path, view / path
@@ -183,7 +189,7 @@ def _write_router(directory: Path, path: str, view: Path, depth: int) -> None:
         raise ModelError(f"{source} has no 'types' of modules. {AGAIN}")
     for part, type_name in types.items():
         name = types[part] = module_name(type_name, str(source))
-        _write_module(directory, PurePosixPath(path, part).as_posix(), view, name, depth + 1)
+        _write_module(directory, PurePosixPath(path, part).as_posix(), view, name, taken, depth + 1)
     values["types"] = {part: imported_from(name) for part, name in types.items()}
     _write(target / source.name, values)
 
@@ -220,14 +226,19 @@ def no_weights(folder: Path) -> ModelError:
     )
 
 
-def _copy(folder: Path, target: Path, filters: Mapping[str, Filter], linked: tuple[str, ...]) -> None:
-    """Settings, checked, and links to files of tokens and weights."""
-    for name, allowed in filters.items():
-        if is_regular(folder / name):
-            _write(target / name, allowed(read_object(folder / name), str(folder / name)))
+def _copy(folder: Path, target: Path, filters: Mapping[str, Filter], linked: tuple[str, ...]) -> dict[str, Values]:
+    """Settings, checked, and links to files of tokens and weights; the settings are returned by file."""
+    settings = {
+        name: allowed(read_object(folder / name), str(folder / name))
+        for name, allowed in filters.items()
+        if is_regular(folder / name)
+    }
+    for name, values in settings.items():
+        _write(target / name, values)
     for name in linked:
         if is_regular(folder / name):
             _link(folder / name, target / name)
+    return settings
 
 
 def is_regular(path: Path) -> bool:

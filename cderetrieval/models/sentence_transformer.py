@@ -22,13 +22,7 @@ from .contextual import ContextualTransformer
 
 
 class ContextualModule(InputModule):
-    """Both stages of a contextual model behind `SentenceTransformer`.
-
-    Parameters
-    ----------
-    model
-        The contextual model, with its tokenizer.
-    """
+    """Both stages of a contextual model behind `SentenceTransformer`."""
 
     save_in_root = True  # noqa: V107
     forward_kwargs = {"dataset_embeddings", "null_dataset_embedding"}  # noqa: RUF012, V107

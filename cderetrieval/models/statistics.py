@@ -127,7 +127,34 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
-class StatisticsModel:
+class _NamedAfter:
+    """Fingerprints that are made of those of another encoder."""
+
+    @property
+    def named_after(self) -> Any:
+        """The other encoder."""
+        raise NotImplementedError
+
+    def _named(self, other: str) -> str:
+        raise NotImplementedError
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the encoder and what is added to it."""
+        return self._named(self.named_after.fingerprint)
+
+    @property
+    def other_fingerprints(self) -> tuple[str, ...]:
+        """Other fingerprints of the encoder, and what is added to it."""
+        return tuple(map(self._named, self.named_after.other_fingerprints))
+
+    @property
+    def is_known_by_vectors(self) -> bool:
+        """Whether only its vectors can tell what the encoder made."""
+        return bool(self.named_after.is_known_by_vectors)
+
+
+class StatisticsModel(_NamedAfter):
     """A dense encoder that takes the statistics of a corpus as its context.
 
     Parameters
@@ -190,24 +217,14 @@ class StatisticsModel:
         """Number of context documents."""
         return self.config.context_size
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Digest of the encoder and the settings."""
-        return self._named(self.encoder.fingerprint)
-
     @property
-    def other_fingerprints(self) -> tuple[str, ...]:
-        """As of the encoder."""
-        return tuple(map(self._named, self.encoder.other_fingerprints))
+    def named_after(self) -> DenseEncoder:
+        """The encoder."""
+        return self.encoder
 
-    @property
-    def is_known_by_vectors(self) -> bool:
-        """As of the encoder."""
-        return self.encoder.is_known_by_vectors
-
-    def _named(self, encoder: str) -> str:
+    def _named(self, other: str) -> str:
         settings = json.dumps(asdict(self.config), sort_keys=True)
-        return hashlib.sha256(f"{_METHOD}:{encoder}:{settings}".encode()).hexdigest()
+        return hashlib.sha256(f"{_METHOD}:{other}:{settings}".encode()).hexdigest()
 
     def embed_context(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of each sampled document and of a pseudo-query made from it, shape (J, 2, H), float32."""
@@ -245,7 +262,7 @@ class StatisticsModel:
         return StatisticsEncoder(self, embeddings, digest, terms, dtype)
 
 
-class StatisticsEncoder:
+class StatisticsEncoder(_NamedAfter):
     """A dense encoder under the statistics of one corpus: an encoder like any other."""
 
     kind = "dense"
@@ -287,22 +304,12 @@ class StatisticsEncoder:
         return int(self.model.encoder.dimension) + self.model.config.term_dimensions
 
     @property
-    def fingerprint(self) -> str:
-        """Digest of model and context."""
-        return self._named(self.model.fingerprint)
+    def named_after(self) -> StatisticsModel:
+        """The model."""
+        return self.model
 
-    @property
-    def other_fingerprints(self) -> tuple[str, ...]:
-        """As of the model."""
-        return tuple(map(self._named, self.model.other_fingerprints))
-
-    @property
-    def is_known_by_vectors(self) -> bool:
-        """As of the model."""
-        return self.model.is_known_by_vectors
-
-    def _named(self, model: str) -> str:
-        return hashlib.sha256(f"{model}:{self.context_digest}".encode()).hexdigest()
+    def _named(self, other: str) -> str:
+        return hashlib.sha256(f"{other}:{self.context_digest}".encode()).hexdigest()
 
     @property
     def cache_bytes(self) -> int:

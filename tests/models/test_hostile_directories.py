@@ -187,3 +187,14 @@ def test_a_contextual_directory_names_no_place_of_its_own(tmp_path):
     with pytest.raises(ModelError) as caught:
         load(tmp_path / "m", device="cpu")
     assert str(tmp_path / "m") in str(caught.value)
+
+
+def test_two_modules_of_one_folder_are_refused(tmp_path):
+    """The settings of the second would be put in the place of the first's, which were checked."""
+    shutil.copytree(tiny_dense_directory(), tmp_path / "m")
+    listed = json.loads((tmp_path / "m" / "modules.json").read_text())
+    for path in ("", "./", "."):
+        more = {"idx": 9, "name": "9", "path": path, "type": "sentence_transformers.models.Pooling"}
+        (tmp_path / "m" / "modules.json").write_text(json.dumps([*listed, more]))
+        with pytest.raises(ModelError, match="of two modules is not allowed"):
+            load(tmp_path / "m", device="cpu")
