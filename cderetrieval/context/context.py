@@ -44,7 +44,7 @@ class Context:
     source
         ``"own"``, ``"texts"``, ``"file"``, ``"random"`` or ``"null"``.
     seed
-        Of the sample.
+        Seed of the sample.
     model
         Fingerprint of the model whose first stage made it.
     text_digest

@@ -75,14 +75,14 @@ def embed_corpus(
     model
         Name or directory, which each worker loads, or a model, which travels to them.
     key, on, context, context_size, seed, device, dtype
-        As for :class:`~cderetrieval.Retriever`.
+        As in :class:`~cderetrieval.Retriever`.
     skip_empty
         Leave out documents with an empty text, and log how many, in place of an error.
     engine
         ``"process"``, ``"ray"``, or ``"auto"``: Ray from 100,000 documents on, or where `workers` or `address` ask for
         it.
     workers, threads, address
-        Of Ray, see :class:`~cderetrieval.distributed.cluster.OnRay`.
+        Settings of Ray, see :class:`~cderetrieval.distributed.cluster.OnRay`.
     block
         Documents embedded at a time, and lost with a crash of a worker.
     stalled

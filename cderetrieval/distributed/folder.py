@@ -43,7 +43,7 @@ class Plan:
     model
         Name or directory of the model; None where it was given as an object.
     fingerprint
-        Of the encoder: model, tokenizer, prompts and context.
+        Fingerprint of the encoder: model, tokenizer, prompts and context.
     layout
         Kind and dimension of the vectors.
     context

@@ -72,7 +72,7 @@ def index_vectors(
     out
         Directory of the index, which holds none yet; none where `index` is a collection on a server.
     index
-        As for :class:`~cderetrieval.Retriever`. A collection on a server grows block by block, in view of its readers.
+        As in :class:`~cderetrieval.Retriever`. A collection on a server grows block by block, in view of its readers.
     model
         The model, where it was given as an object or has moved.
     device, dtype

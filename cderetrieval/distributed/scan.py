@@ -33,9 +33,9 @@ class Scanned:
     block: Block
     # How many there are; without those that were left out.
     documents: int
-    # Of their ids and texts, in order: what vectors depend on.
+    # Digest of their ids and texts, in order: what vectors depend on.
     digest: str
-    # Of all their fields; None in a folder that was written before these were compared.
+    # Digest of all their fields; None in a folder that was written before these were compared.
     payloads: str | None = None
 
 

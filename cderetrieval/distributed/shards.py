@@ -38,7 +38,7 @@ class Ready:
 
     # The folder of vectors.
     folder: Path
-    # Of the block.
+    # Number of the block.
     number: int
     # How many there are.
     documents: int

@@ -285,7 +285,7 @@ def context_gain(
     Parameters
     ----------
     documents
-        As for :meth:`Retriever.add <cderetrieval.retriever.Retriever.add>`.
+        As in :meth:`Retriever.add <cderetrieval.retrieval.retriever.Retriever.add>`.
     queries, qrels
         Query id to text, and query id to document id to grade, or another form of judgements that
         :func:`~cderetrieval.evaluation.metrics.evaluate_run` reads; both or neither. Neither: queries are generated.
@@ -302,7 +302,7 @@ def context_gain(
     n_queries
         Maximum number of generated queries.
     device, dtype, show_progress
-        As for :func:`evaluate`.
+        As in :func:`evaluate`.
 
     Returns
     -------

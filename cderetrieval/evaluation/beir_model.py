@@ -32,7 +32,7 @@ class BeirModel:
     corpus
         The corpus as beir loads it: id to ``{"title", "text"}``.
     context, context_size, seed, dtype
-        As for :class:`~cderetrieval.retrieval.retriever.Retriever`.
+        As in :class:`~cderetrieval.retrieval.retriever.Retriever`.
 
     Examples
     --------

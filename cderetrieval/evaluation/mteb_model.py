@@ -45,7 +45,7 @@ class MTEBModel:
     model
         A model of any family.
     context
-        As for :class:`~cderetrieval.retriever.Retriever`, or a variant with size and seed.
+        As in :class:`~cderetrieval.retrieval.retriever.Retriever`, or a variant with size and seed.
     name, revision
         ``organisation/model`` and a revision in mteb's results; revision None: the model's fingerprint.
     dtype, directory

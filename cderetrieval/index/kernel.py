@@ -9,7 +9,7 @@ list by list 0.75, one product of all lists joined 0.70, `numpy.bincount` 1.0, t
 `csc_matvec` list by list 0.44, numba 0.25. To skip lists whose largest weights cannot decide (MaxScore) saves half of
 the postings, but leaves 500 documents to be looked up in the other half, one search a list: nothing is gained.
 
-To load it takes 0.8 s, the first time 3 to 5 more to compile, and who asks three queries should not wait for that. So
+Loading it takes 0.8 s, and 3 to 5 s more to compile the first time: too long for a few queries. So
 it is loaded once scipy has worked for as long as loading takes: at worst everything together took twice the least.
 """
 

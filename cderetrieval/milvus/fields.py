@@ -45,14 +45,14 @@ HNSW = {"M": 24, "efConstruction": 200}
 class Identity:
     """What a collection holds, kept beside it and checked whenever it is opened."""
 
-    # Of the encoder: weights, tokenizer, prompts, length limit and context.
+    # Fingerprint of the encoder: weights, tokenizer, prompts, length limit and context.
     fingerprint: str
     # Digest of the context; None for models that take none.
     context: str | None
-    # Of the vectors.
+    # Kind and dimension of the vectors.
     kind: str
     dimension: int
-    # Of the retriever.
+    # Settings of the retriever.
     settings: Mapping[str, Any]
     # Type of the index.
     index: str

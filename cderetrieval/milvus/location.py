@@ -41,7 +41,7 @@ class Location:
     address: str
     # Its name.
     collection: str
-    # Of a server; empty for the default one.
+    # Database on a server; empty for the default one.
     database: str = ""
     # ``user:password`` or an API key.
     token: str = field(default="", repr=False)

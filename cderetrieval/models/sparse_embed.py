@@ -216,9 +216,9 @@ class SparseEmbed(Splade):
         Directory or hub name of a SparseEmbed model, or of any that :class:`~.splade.Splade` takes: then the embeddings
         are new and random, and have to be trained.
     model, tokenizer, pooling, max_length, dtype, device, prompts
-        As for :class:`~.splade.Splade`.
+        As in :class:`~.splade.Splade`.
     embedding_size
-        Of a term's embedding; None: that of the model, else 64.
+        Length of a term's embedding; None: that of the model, else 64.
     k_tokens, query_k_tokens
         Most terms of a document and of a query, the heaviest of positive weight; None: those of the model, else 96 and
         as documents.

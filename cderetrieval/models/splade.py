@@ -48,7 +48,7 @@ class Splade(FingerprintedEncoder):
     model
         In place of a name: a masked language model, with its tokenizer, or a `SparseEncoder`. It is used, not copied.
     tokenizer
-        Of a masked language model.
+        Directory of a masked language model.
     pooling
         ``"max"`` (SPLADE v2 and later) or ``"sum"`` (the first SPLADE); None: that of the model, else max.
     k_tokens

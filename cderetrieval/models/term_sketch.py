@@ -23,13 +23,13 @@ from ..runtime import check_texts
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Of the sign vectors: part of the method, not a setting. Other signs would make every stored vector meaningless.
+# Seed of the sign vectors: part of the method, not a setting. Other signs would make every stored vector meaningless.
 SEED = 0
 # Terms of a text whose sketch has length 1, between the 10 of a question and the 60 and more of a passage; and how many
 # count at most, so that a sketch's length has a bound.
 _USUAL_TERMS = 24
 _MOST_TERMS = 128
-# Of the longest sketch.
+# Dimensions of the longest sketch.
 LONGEST = (_MOST_TERMS / _USUAL_TERMS) ** 0.25
 # Texts that are folded together: at 640 dimensions 26 MB.
 _CHUNK = 10_000

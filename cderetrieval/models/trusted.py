@@ -64,7 +64,7 @@ _OTHER_TYPES = {
 }
 _ATTENTION = ("eager", "sdpa", None)
 _DTYPES = ("float16", "float32", "float64", "bfloat16", "auto", None)
-# Of config.json: no property of a model, or left to this package.
+# Keys of config.json that are no property of a model, or are left to this package.
 _NOT_OF_A_MODEL = {
     *("auto_map", "_name_or_path", "name_or_path", "_commit_hash", "configuration_files", "custom_generate", "task"),
     *("tp_plan", "pp_plan", "base_model_tp_plan", "base_model_pp_plan", "base_model_ep_plan", "task_specific_params"),
@@ -72,7 +72,7 @@ _NOT_OF_A_MODEL = {
     *("experts_implementation", "_experts_implementation", "attn_implementation", "_attn_implementation"),
     *("use_kernels", "kernel_config", "tokenizer_file", "distributed_config"),
 }
-# Of config.json: vectors depend on it, and to obey it is to run what it names.
+# Keys of config.json on which vectors depend, and which cannot be obeyed without running what they name.
 _REFUSED = ("quantization_config", "transformers_weights", "per_layer_config", "fusion_config", "gguf_file")
 # Keyword arguments that older and newer releases save beside the length limit.
 _ARGUMENTS = {
@@ -83,7 +83,7 @@ _ARGUMENTS = {
     },
     "config": {"output_hidden_states", "output_attentions", "num_labels", "is_decoder"},
 }
-# Of those: about loading, not about the model.
+# Those of them that are about loading, not about the model.
 _OF_LOADING = {
     *("use_safetensors", "low_cpu_mem_usage", "use_fast", "use_cache", "device_map", "cache_dir", "token", "subfolder"),
     *("use_auth_token", "revision", "code_revision", "local_files_only", "force_download", "resume_download"),

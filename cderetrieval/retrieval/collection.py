@@ -41,10 +41,10 @@ class Settings:
     on: list[str] | None = None
     # ``"auto"``, a FAISS factory string, or the place of a server's collection.
     index: Any = "auto"
-    # Of the sample; size None: what the model was made for.
+    # Size and seed of the sample; size None: what the model was made for.
     context_size: int | None = None
     seed: int = 0
-    # Of several models: name of each to its name or directory, and to its index where that is not ``"auto"``; and how
+    # For several models: name of each to its name or directory, and to its index where that is not ``"auto"``; and how
     # their rankings are fused.
     models: dict[str, str | None] | None = None
     indexes: dict[str, str] | None = None

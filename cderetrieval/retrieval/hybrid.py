@@ -31,7 +31,7 @@ class Hybrid(Retriever):
     weights, normalization, rrf_k, depth
         See :class:`~.fusion.Fusion`.
     options
-        As for a retriever.
+        As in a retriever.
 
     Raises
     ------

@@ -126,7 +126,7 @@ class Retriever(Searcher):
             The model the index was built with, of several a dictionary of names to models; only needed where one was
             given as an object, or has moved.
         device, dtype
-            As for a new retriever.
+            As in a new retriever.
 
         Raises
         ------
@@ -192,7 +192,8 @@ class Retriever(Searcher):
             BEIR rows, a dictionary of id to document, or any iterable of these; it is read once and not held.
         vectors
             Ready vectors of the documents, in order, shape (n, dimension), made by this retriever's encoder: an array,
-            a scipy csr_array, or term embeddings. Of several models a dictionary of names to these; the others embed.
+            a scipy csr_array, or term embeddings. For several models a dictionary of names to these; the other
+            models embed.
         skip_empty
             Leave out documents with an empty text, and log how many, in place of an error.
         show_progress
@@ -275,7 +276,7 @@ class Retriever(Searcher):
         Parameters
         ----------
         context
-            As for a new retriever; ``"own"`` samples today's corpus.
+            As in a new retriever; ``"own"`` samples today's corpus.
         show_progress
             Show progress bars on a terminal.
         """
@@ -291,7 +292,7 @@ class Retriever(Searcher):
     def save(self, path: str | Path) -> Self:
         """Write the index into a directory, which must not hold another one; this retriever stays where it is.
 
-        Of a collection on a server, the directory says where that is.
+        For a collection on a server, the directory says where that is.
         """
         save(self._collection, path)
         return self

@@ -149,7 +149,7 @@ class Searcher(Here):
         dict
             ``source``, ``documents``, ``ids``, ``seed``, ``digest``; ``cache_bytes``, the keys and values that all
             texts share; ``drift``, a :class:`~cderetrieval.context.drift.Drift`, for a context sampled from a corpus.
-            Of several models, such a dictionary for each that takes a context, by name.
+            For several models, such a dictionary for each that takes a context, by name.
         """
         if not self._fuses:
             return self._parts.first.report(seed)

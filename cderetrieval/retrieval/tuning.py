@@ -34,7 +34,7 @@ STEPS = {1: 1, 2: 20, 3: 10, 4: 10, 5: 10}
 class Tuned:
     """What tuning found on the development queries."""
 
-    # Of each part, by name; they add up to 1.
+    # Weight of each part, by name; they add up to 1.
     weights: dict[str, float]
     # Such as ``"ndcg@10"``.
     metric: str
@@ -42,7 +42,7 @@ class Tuned:
     score: float
     # With the weights before.
     untuned: float
-    # Of each part alone, by name.
+    # Score of each part alone, by name.
     parts: dict[str, float]
     # Queries that had judgements.
     n_queries: int
@@ -94,7 +94,7 @@ def search_weights(
         total += ndcg(rows, np.where(found @ (tried > 0).T, fused, -np.inf), judged, k)
     scores = total / len(grades)
     on_grid, alone = scores[: len(grid)], scores[len(grid) : -1]
-    # Of equal scores the most even weights.
+    # Among equal scores the most even weights win.
     spread = np.abs(grid - 1 / len(names)).sum(axis=1)
     best = int(np.lexsort((spread, -settled(on_grid, 1.0)))[0])
     return Tuned(

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import StoreError
 from .schema import connect, define, open_database, translated
 
-# Of a store without a name, to which no other can be opened later.
+# Readers of a store without a name, which cannot be opened again later.
 READERS = 3
 
 

@@ -51,7 +51,7 @@ class Use(Mark):
         self.turns: list[Hashable] = []
         # The block whose transaction or snapshot this one shares; its own, unless it joined another.
         self.root = self
-        # Of a root: rows changed on the connection before, whether a joined block failed, all settings, and new ones.
+        # In a root: rows changed on the connection before, whether a joined block failed, all settings, and new ones.
         self.changes, self.failed = 0, False
         self.settings: dict[str, tuple[str, int]] | None = None
         self.changed: dict[str, tuple[str, int]] = {}

@@ -46,7 +46,7 @@ SCHEMA = {
         "tensors BLOB NOT NULL, checksum INTEGER NOT NULL)"
     ),
 }
-# Of version 3. A document that has no rows among the passages is one passage, with the document's own number.
+# Part of version 3. A document without rows here is one passage, and has the document's own number.
 PASSAGES = (
     "CREATE TABLE passages (seq INTEGER PRIMARY KEY, document INTEGER NOT NULL, start INTEGER NOT NULL, "
     "stop INTEGER NOT NULL, heading TEXT NOT NULL, checksum INTEGER NOT NULL)"

@@ -20,7 +20,7 @@ from ..files import as_path, read_json, sha256_file, write_json
 logger = logging.getLogger(__name__)
 
 RUN, FILES = "run.json", "files"
-# Of what identifies a run, see `run_record`.
+# Keys of what identifies a run, see `run_record`.
 _TYPES = {"format": int, "data": str, "recipe": dict, "settings": dict, "processes": int}
 # What may change between the parts of one run: how much, how often, and how it is computed, not what.
 FREE = {
