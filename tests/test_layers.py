@@ -124,3 +124,39 @@ def test_every_public_name_can_be_imported():
         assert getattr(cderetrieval, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Retreiver'"):
         _ = cderetrieval.Retreiver
+
+
+def package_of(path):
+    """The directory of a file below the package, or the file itself."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_no_package_uses_what_another_keeps_to_itself():
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+    defined = {}
+    for path, tree in trees.items():
+        names = defined.setdefault(package_of(path), set())
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in ("self", "cls")
+            ):
+                names.add(node.attr)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+    offences = []
+    for path, tree in trees.items():
+        own = defined[package_of(path)]
+        others = set().union(*defined.values()) - own
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr in others:
+                offences.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
+            elif isinstance(node, ast.ImportFrom) and (node.level or 0) > 1:
+                offences += [f"{path.name}:{node.lineno} {name.name}" for name in node.names if is_private(name.name)]
+    assert offences == []
