@@ -132,8 +132,12 @@ def package_of(path):
     return parts[0] if len(parts) > 1 else path.stem
 
 
+# Documented names of named tuples.
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
+
+
 def is_private(name):
-    return name.startswith("_") and not name.startswith("__")
+    return name.startswith("_") and not name.startswith("__") and name not in OF_NAMED_TUPLES
 
 
 def test_no_package_uses_what_another_keeps_to_itself():
