@@ -91,7 +91,7 @@ class BM25:
 
     @property
     def other_fingerprints(self) -> tuple[str, ...]:
-        """What this model was called when it cut texts otherwise; such an index is made anew from its texts."""
+        """Fingerprint from before texts were cut into words this way; such an index is built again from its texts."""
         return (_digest([NAME, self.language, self.k1, self.b]),)
 
     def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> list[list[str]]:
@@ -122,7 +122,7 @@ class BM25:
         return frozenset(map(_words().fold, getattr(lists, f"STOPWORDS_{self.language.upper()}")))
 
     def _stemmer(self) -> Any:
-        """Make a stemmer anew for each call: one must not be shared between threads."""
+        """Make a new stemmer for each call: one must not be shared between threads."""
         if self.language is None:
             return None
         try:
@@ -174,17 +174,3 @@ def library() -> ModuleType:
         logging.getLogger("bm25s").setLevel(logging.NOTSET)
     module: ModuleType = bm25s
     return module
-
-
-def named(name: str) -> BM25 | None:
-    """The model of a name: ``"bm25"``, ``"bm25:german"``, ``"bm25:none"``; None where it is no such name.
-
-    >>> named("bm25").language, named("bm25:german").language, named("bm25:none").language, named("cde-minilm")
-    ('english', 'german', None, None)
-    """
-    family, separator, language = name.partition(":")
-    if family != NAME:
-        return None
-    if not separator:
-        return BM25()
-    return BM25(None if language == "none" else language)

@@ -4,9 +4,9 @@
         model = SentenceTransformer(str(view), **SAFE)
 
 The view is a temporary directory of the same layout. Settings are read, reduced to what :mod:`.trusted` allows and
-written anew; tokenizers' vocabularies and safetensors are linked. Code, pickles, adapters, other backends and all other
-files are not in it, so nothing can read them. Folders that lead out of the directory are refused, and no name in the
-directory is ever fetched.
+written again; tokenizers' vocabularies and safetensors are linked. Code, pickles, adapters, other backends and all
+other files are not in it, so nothing can read them. Folders that lead out of the directory are refused, and no name in
+the directory is ever fetched.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def is_regular(path: Path) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISREG(mode):
-        raise refuse(str(path), "what is no regular file")
+        raise refuse(str(path), "something other than a regular file")
     return True
 
 

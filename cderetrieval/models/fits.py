@@ -100,7 +100,7 @@ def check_size(build: Callable[[], Any], stored: int, where: str) -> None:
     if wanted > 4 * stored + _BESIDE:
         raise WeightsError(
             f"{where} describes a model of {wanted:,} numbers, the weights hold {stored:,}: they do not belong "
-            "together. Fetch both anew."
+            "together. Fetch both again."
         )
 
 
@@ -153,5 +153,5 @@ def _check_loaded(name: str, model: Any, missing: set[str], unexpected: set[str]
         listing = "\n  ".join(problems)
         raise WeightsError(
             f"{name} does not fit its configuration, {len(problems)} tensors:\n  {listing}\nFetch or save weights and "
-            "configuration anew, both from one model."
+            "configuration again, both from one model."
         )

@@ -43,7 +43,7 @@ def loading(name: str, view: Path | None = None) -> Iterator[None]:
         reason = str(error) if view is None else str(error).replace(str(view), name)
         if isinstance(error, RuntimeError) and "size" in reason:
             raise WeightsError(
-                f"the weights of {name} do not fit its configuration ({reason}). Fetch both anew."
+                f"the weights of {name} do not fit its configuration ({reason}). Fetch both again."
             ) from error
         kind = "" if isinstance(error, OSError | ValueError | KeyError | ImportError) else f"{type(error).__name__}: "
         raise ModelError(f"{name} cannot be loaded as a sentence-transformers model ({kind}{reason}).") from error

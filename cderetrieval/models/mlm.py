@@ -148,7 +148,7 @@ class SpladeModel(SparseEncoder):
         is_module: bool = isinstance(model, nn.Module)
         if not is_module:
             raise ConfigError(
-                f"model={model!r} is no model. Give a directory or hub name as model_name_or_path=, and as model= a "
+                f"model={model!r} is not a model. Give a directory or hub name as model_name_or_path=, and as model= a "
                 "masked language model or a SparseEncoder."
             )
         place: Any = model.device if device is None else pick_device(device)

@@ -62,7 +62,7 @@ def plain_model(model: ContextualTransformer) -> SentenceTransformer:
 def _backbone(model: ContextualTransformer) -> PreTrainedModel:
     """The backbone as transformers makes it: a configuration that knows how many layers are left, and BERT's pooler.
 
-    Nobody reads the pooler, but without one in the file each loading would draw another, and the model's fingerprint
+    The pooler is never read, but without one in the file each loading would draw another, and the model's fingerprint
     with it.
     """
     import torch

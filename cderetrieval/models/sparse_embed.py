@@ -91,7 +91,7 @@ def _matches(query_keys: Tensor, query_weights: Tensor, keys: Tensor, weights: T
     first = torch.searchsorted(ordered, wanted)
     counts = torch.searchsorted(ordered, wanted, right=True) - first
     ends = counts.cumsum(0)
-    # The pairs of one query term stand together; within them a running number counts up from `first`.
+    # The pairs of one query term are neighbours; within them a running number counts up from `first`.
     steps = torch.arange(int(ends[-1]) if len(ends) else 0, device=keys.device)
     offsets = (first - ends + counts).repeat_interleave(counts) + steps
     return left.repeat_interleave(counts), right[order[offsets]]

@@ -66,7 +66,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -
         listing = "\n  ".join(sorted(problems))
         raise WeightsError(
             f"{source} does not fit this model, {len(problems)} tensors:\n  {listing}\nFetch or save weights and "
-            "configuration anew, both from one model."
+            "configuration again, both from one model."
         )
     with torch.no_grad():
         for name, tensor in tensors.items():

@@ -106,7 +106,7 @@ def test_what_to_install_is_said(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     name = {"Stemmer": "PyStemmer"}.get(package, package)
     with pytest.raises(MissingDependencyError, match=rf'{name} is not installed.*pip install "cderetrieval\[bm25\]"'):
-        bm25.named("bm25")
+        bm25.BM25()
     if package == "Stemmer":
         assert BM25(None).encode_query(["owls"]) == [["owls"]]
 

@@ -326,7 +326,7 @@ class TestBadInput:
             ({}, "one of the two"),
             ({"model_name_or_path": plain_directory, "model": model}, "one of the two"),
             ({"model": model}, "give tokenizer="),
-            ({"model": plain_directory, "tokenizer": tokenizer}, "is no model. .* as model_name_or_path="),
+            ({"model": plain_directory, "tokenizer": tokenizer}, "is not a model. .* as model_name_or_path="),
             ({"model": model, "tokenizer": tokenizer, "pooling": "mean"}, "use 'max' or 'sum'"),
             ({"model": model, "tokenizer": tokenizer, "max_length": 0}, "at least 1"),
         ]:
