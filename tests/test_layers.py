@@ -164,3 +164,15 @@ def test_no_package_uses_what_another_keeps_to_itself():
             elif isinstance(node, ast.ImportFrom) and (node.level or 0) > 1:
                 offences += [f"{path.name}:{node.lineno} {name.name}" for name in node.names if is_private(name.name)]
     assert offences == []
+
+
+def test_no_imports_run_in_a_circle():
+    """Lazy imports and those for type checkers count too."""
+    names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in FILES if path.name[0] != "_"}
+    wanted = {name: {found for found in imported(path) if found in names} - {name} for name, path in names.items()}
+    while loose := [name for name, needs in wanted.items() if not needs]:
+        for name in loose:
+            del wanted[name]
+        for needs in wanted.values():
+            needs.difference_update(loose)
+    assert wanted == {}
