@@ -42,9 +42,9 @@ from .rows import expression, ids_of
 T = TypeVar("T")
 
 # Seconds after which a reader looks whether the alias has moved.
-LOOK = 5.0
+STALE = 5.0
 # How often it looks again where the collection is replaced while it does.
-LOOKS = 3
+ATTEMPTS = 3
 OF_IDENTITY = {"retriever": "settings", "fingerprint": "fingerprint", "context": "context"}
 
 
@@ -62,7 +62,7 @@ class MilvusCollection(Collection):
         self._change: Change | None = None
         self._wrote = False
         try:
-            self.look()
+            self.refind()
         except BaseException:
             self._connection.close()
             raise
@@ -84,9 +84,9 @@ class MilvusCollection(Collection):
 
     # What is there
 
-    def look(self) -> None:
+    def refind(self) -> None:
         """Find out which collection stands behind the alias now."""
-        for _ in range(LOOKS):
+        for _ in range(ATTEMPTS):
             self._looked = time.monotonic()
             try:
                 described = self._connection.call("describe_collection", self.location.collection)
@@ -124,8 +124,8 @@ class MilvusCollection(Collection):
     @property
     def current(self) -> Current | None:
         """The collection behind the alias, looked up at most five seconds ago; None before the first `add`."""
-        if time.monotonic() - self._looked > LOOK and self._change is None:
-            self.look()
+        if time.monotonic() - self._looked > STALE and self._change is None:
+            self.refind()
         return self._current
 
     def reading(self, call: Callable[[], T]) -> T:
@@ -133,7 +133,7 @@ class MilvusCollection(Collection):
         try:
             return call()
         except CollectionGoneError:
-            self.look()
+            self.refind()
             return call()
 
     def layout_of(self, part: int = 0) -> Layout | None:
@@ -262,7 +262,7 @@ class MilvusCollection(Collection):
         if self._change is not None:
             yield
             return
-        self.look()
+        self.refind()
         self._leases.check_free()
         change = Change()
         self._change = change
@@ -305,13 +305,13 @@ class MilvusCollection(Collection):
     def clear_vectors(self, part: int = 0) -> None:
         """Make all vectors anew, in a new collection; searches see the old one until the change is sent."""
         change = self._open_change
-        self.look()
+        self.refind()
         current = self._current
         if current is None:
             raise InputError("the index is empty: add documents first.")
         build = Build(self._connection, self._records, self.location, change)
         target = build.begin(current.identity.layout, current.collection.name)
-        self.look()
+        self.refind()
         if self._current is not current:  # by a refresh that ended just before the lease was up
             raise self._overtaken()
         change.rebuilt = Rebuild(current.collection, target, self._on)
@@ -334,7 +334,7 @@ class MilvusCollection(Collection):
             self._extend(change, current)
             return
         self._wrote = True
-        self.look()
+        self.refind()
 
     def _extend(self, change: Change, current: Current) -> None:
         """Write into the collection that is there, and acknowledge only if it still is when all is written."""
@@ -351,7 +351,7 @@ class MilvusCollection(Collection):
             ) from error
         put_next_id(self._records, change)
         self._leases.check_free()
-        self.look()
+        self.refind()
         if self._current is not current:
             raise self._overtaken()
 

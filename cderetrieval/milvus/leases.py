@@ -37,7 +37,7 @@ LAPSED = 120.0
 
 
 class Leases:
-    """What stands lease over an alias."""
+    """The leases of an alias."""
 
     def __init__(self, connection: Connection, records: Records, alias: str) -> None:
         self._connection = connection
@@ -98,7 +98,7 @@ class Lease:
         self._target = target
         self._replaces = replaces
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="cderetrieval-guard", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="cderetrieval-lease", daemon=True)
 
     def begin(self) -> None:
         """Leave the note, make the collection, then the alias."""
@@ -112,7 +112,7 @@ class Lease:
 
     def check(self) -> None:
         """The build is still this process's to end."""
-        if self._records.get(NOTE + self._target.name) is None or not self._stands():
+        if self._records.get(NOTE + self._target.name) is None or not self._holds():
             raise LockedError(
                 f"this process could not renew its note for {LAPSED:.0f} seconds, and another took over "
                 f"{self._alias!r}. Nothing was changed; try again."
@@ -123,14 +123,14 @@ class Lease:
         self._done.set()
         if self._thread.ident is not None:
             self._thread.join()
-        if self._stands():
+        if self._holds():
             self._connection.call("drop_alias", self._alias + BUILDING)
         if self._connection.behind(self._alias) != self._target.name:
             self._target.drop()
             self._records.forget(self._target.name)
         self._records.remove([NOTE + self._target.name])
 
-    def _stands(self) -> bool:
+    def _holds(self) -> bool:
         return self._connection.behind(self._alias + BUILDING) == self._target.name
 
     def _beat(self) -> None:

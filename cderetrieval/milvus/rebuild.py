@@ -26,7 +26,7 @@ from .remote import RemoteCollection
 logger = logging.getLogger(__name__)
 
 # How long a new collection may take to show all its rows, which "Strong" reads do at once.
-SETTLE = 60.0
+SHOWN_WITHIN = 60.0
 
 
 class Build:
@@ -80,7 +80,7 @@ class Build:
         assert change.lease is not None
         index = choose_index(self._location.index, layout.kind, lite=self._location.lite)
         collection.build(index, rows)
-        _settle(collection, rows)
+        _wait_for_rows(collection, rows)
         measured: dict[str, Any] = {"parameters": {}, "recall": 1.0, "rows": rows}
         if index not in EXACT:
             measured = measure(probe, index, collection.nearest)
@@ -114,10 +114,10 @@ def put_next_id(records: Records, change: Change) -> None:
         records.put("next_id", wanted)
 
 
-def _settle(collection: RemoteCollection, rows: int) -> None:
+def _wait_for_rows(collection: RemoteCollection, rows: int) -> None:
     """Wait until a new collection shows all its rows, so that no reader sees less behind the alias."""
-    deadline = time.monotonic() + SETTLE
+    deadline = time.monotonic() + SHOWN_WITHIN
     while (found := collection.count(strong=True)) != rows:
         if time.monotonic() > deadline:
-            raise ServerError(f"{collection.name} shows {found} of its {rows} rows after {SETTLE:.0f} seconds.")
+            raise ServerError(f"{collection.name} shows {found} of its {rows} rows after {SHOWN_WITHIN:.0f} seconds.")
         time.sleep(0.2)

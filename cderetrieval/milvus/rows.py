@@ -2,7 +2,7 @@
 
 - ``id``, the primary key: the JSON text of the id, so that 1, 1.0, "1" and True are four ids. Text is marked ``s:``
   and holds neither double quotes nor backslashes: pymilvus's iterators write keys into expressions as they are.
-- ``seq``: a number that grows with insertion; equal similarities stand in its order.
+- ``seq``: a number that grows with insertion.
 - ``payload``: the document as JSON, and its embedded text where that does not follow from the document. What is longer
   than a Milvus string (65,535 bytes) is compressed.
 - ``metadata``: what filters can ask for, text, numbers and booleans under names that tell their types (``t:``, ``n:``,
