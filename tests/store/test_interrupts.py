@@ -192,8 +192,10 @@ def test_signals_during_small_calls(tmp_path):
         retriever = Retriever(HashEncoder(), on="text", path=path).add([{"id": -1, "text": "first"}])
         random.seed(0)
         done, hits, ends = 0, 0, time.monotonic() + 2
+        begun = threading.Event()
 
         def shoot():
+            begun.wait()
             while time.monotonic() < ends:
                 time.sleep(random.random() / 300)
                 os.kill(os.getpid(), signal.SIGINT)
@@ -205,6 +207,7 @@ def test_signals_during_small_calls(tmp_path):
         thread.start()
         while True:
             try:
+                begun.set()
                 while time.monotonic() < ends + 0.1:
                     retriever("first", k=1)
                     before = len(retriever)
