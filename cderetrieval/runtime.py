@@ -141,7 +141,7 @@ def length_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[i
     >>> list(length_batches([3, 9, 4, 8], token_budget=18))
     [[1, 3], [2, 0]]
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)  # of equal ones, the first first
     start = 0
     while start < len(order):
         size = min(MAX_BATCH, max(1, token_budget // max(1, lengths[order[start]])))

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..files import reading
-from ..runtime import pick_device
+from ..runtime import autocast, pick_device
 from . import persistence
 from .config import ContextualConfig
 from .directory import AGAIN, config_of
-from .encoder import EncodingSettings, TextEncoder, encode_batches, tensors_digest, token_batches
+from .encoder import EncodingSettings, TextEncoder, tensors_digest
 from .fits import check_size
 from .locate import find, is_published
 from .published import NULL_TOKEN, instruction_end, native_names, published_config, read_published
@@ -151,21 +151,7 @@ class ContextualTransformer(nn.Module):
         numpy.ndarray
             Shape (J, H), float32; (J, n, H) where the model makes n vectors of a document. Not normalised.
         """
-        # A document cut into parts is cut along its padded length: alone, its parts depend on no other document.
-        budget = 1 if self.config.tokens_per_document > 1 else None
-        settings = EncodingSettings(
-            self.config.max_length, self.config.prompts, dtype=dtype, normalize=False, token_budget=budget
-        )
-        batches = token_batches(
-            texts,
-            self.tokenizer,
-            settings,
-            self.device,
-            prompt=self.config.prompts.get("document", ""),
-            description="embedding the context",
-            show_progress=show_progress,
-        )
-        return encode_batches(batches, len(texts), self.first_stage_model, settings, self.device)
+        return _FirstStageEncoder(self, dtype).encode(texts, prompt_name="document", show_progress=show_progress)
 
     def in_context(
         self, embeddings: np.ndarray | Tensor | None, digest: str = "", *, dtype: str = "auto"
@@ -212,6 +198,29 @@ class ContextualTransformer(nn.Module):
         return model.to(pick_device(device))
 
 
+class _FirstStageEncoder(TextEncoder):
+    """The first stage as an encoder of context documents; its vectors are not normalised."""
+
+    label = "embedding the context"
+
+    def __init__(self, model: ContextualTransformer, dtype: str) -> None:
+        # A document cut into parts is cut along its padded length: alone, its parts depend on no other document.
+        budget = 1 if model.config.tokens_per_document > 1 else None
+        settings = EncodingSettings(model.config.max_length, model.config.prompts, dtype, False, budget)
+        super().__init__(model.tokenizer, settings, model.device, model.config.hidden_size)
+        self.model = model
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the model."""
+        return self.model.fingerprint
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids (b, t) to embeddings (b, h), or (b, n, h) where a document has n of them."""
+        output: Tensor = self.model.first_stage_model(input_ids, attention_mask)
+        return output
+
+
 class ContextualEncoder(TextEncoder):
     """The second stage in one context: an encoder like any other.
 
@@ -235,7 +244,7 @@ class ContextualEncoder(TextEncoder):
         self._null = context is None and model.config.null_token
         self._cache = None
         if model.config.attention == "cached":
-            with torch.inference_mode(), self.autocast():
+            with torch.inference_mode(), autocast(self.device, self.settings.dtype):
                 self._cache = model.second_stage_model.context_cache(self._context, self._null)
 
     @property

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ModelError
 from ..files import sha256_file
-from ..runtime import check_texts, pick_device
+from ..runtime import autocast, check_texts, pick_device
 from .directory import SAFE, opened
 from .encoder import EncodingSettings, check_finite, computing
 from .fingerprint import FingerprintedEncoder
@@ -122,7 +122,7 @@ class DenseEncoder(FingerprintedEncoder):
         # Static, routed and multimodal models, and poolings that leave out the prompt, batch in their own way.
         encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(prompt_name)
         texts, prompt = check_texts(texts), self.prompt(prompt_name)
-        with self.autocast(), computing("the model"):
+        with autocast(self.device, self.settings.dtype), computing("the model"):
             vectors = (encode or self.model.encode)(
                 texts,
                 prompt=prompt,

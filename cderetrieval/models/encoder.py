@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,6 @@ from ..runtime import autocast, check_texts, length_batches, progress, token_bud
 
 logger = logging.getLogger(__name__)
 
-Forward = Callable[[Tensor, Tensor], Tensor]
 # Positions of the texts, their token ids (b, t) and their mask (b, t), on the device.
 Batch = tuple[list[int], Tensor, Tensor]
 
@@ -69,86 +68,6 @@ def computing(part: str) -> Iterator[None]:
         ) from error
 
 
-def tokenize(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
-    """Token ids of each text, cut at `max_length`; the log says how many were cut."""
-    if not texts:
-        return []
-    if tokenizer is None:
-        raise ModelError("this model has no tokenizer, so it takes tensors and no texts: save it again with one.")
-    with computing("its tokenizer"):
-        encoded = tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
-    ids: list[list[int]] = encoded["input_ids"]
-    full = [row for row, tokens in enumerate(ids) if len(tokens) >= max_length]
-    cut = sum(1 for row in full if encoded.encodings is None or encoded.encodings[row].overflowing)
-    if cut:
-        logger.info("%d of %d texts were cut at %d tokens.", cut, len(ids), max_length)
-    return ids
-
-
-def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, both (b, t) int64.
-
-    >>> pad([[5, 6], [7]], pad_id=0)[1]
-    tensor([[1, 1],
-            [1, 0]])
-    """
-    width = max(map(len, rows))
-    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, tokens in enumerate(rows):
-        ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)
-
-
-def token_batches(
-    texts: Sequence[str],
-    tokenizer: Any,
-    settings: EncodingSettings,
-    device: torch.device,
-    *,
-    prompt: str = "",
-    description: str = "encoding",
-    show_progress: bool = False,
-) -> Iterator[Batch]:
-    """Tokenize texts and cut them into batches of similar length."""
-    rows = tokenize([prompt + text for text in check_texts(texts)], tokenizer, settings.max_length)
-    budget = settings.token_budget or token_budget_for(device)
-    pad_id = tokenizer.pad_token_id or 0
-    with progress(range(len(rows)), description, show=show_progress) as bar:
-        for batch in length_batches([len(row) for row in rows], budget):
-            ids, mask = pad([rows[i] for i in batch], pad_id)
-            yield batch, ids.to(device), mask.to(device)
-            bar.update(len(batch))
-
-
-def encode_batches(
-    batches: Iterable[Batch], count: int, forward: Forward, settings: EncodingSettings, device: torch.device
-) -> np.ndarray:
-    """Vectors of `count` texts in order, float32; `forward` maps ids and mask, both (b, t), to vectors (b, ...)."""
-    vectors: np.ndarray | None = None
-    for batch, ids, mask in batches:
-        with torch.inference_mode():
-            with autocast(device, settings.dtype), computing("the model"):
-                output = forward(ids, mask).float()
-            if settings.normalize:
-                output = torch.nn.functional.normalize(output, dim=-1)
-        if vectors is None:
-            vectors = np.empty((count, *output.shape[1:]), dtype=np.float32)
-        vectors[batch] = output.cpu().numpy()
-    if vectors is None:
-        return np.empty((0, 0), dtype=np.float32)
-    check_finite(vectors)
-    return vectors
-
-
 def check_finite(vectors: np.ndarray) -> None:
     """Refuse vectors with NaN or infinity; the message names the first text that has one."""
     finite = np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
@@ -184,6 +103,8 @@ class TextEncoder(ABC):
     """Base of the encoders: prompts, batches and order here, the mathematics in :meth:`embed`."""
 
     kind = "dense"
+    # Text of the progress bar; empty: that of the prompt.
+    label = ""
 
     def __init__(self, tokenizer: Any, settings: EncodingSettings, device: torch.device, dimension: int) -> None:
         self.tokenizer = tokenizer
@@ -203,10 +124,6 @@ class TextEncoder(ABC):
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (b, t) to vectors (b, dimension)."""
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Compute in this encoder's number format."""
-        return autocast(self.device, self.settings.dtype)
-
     def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of queries, shape (n, dimension), float32."""
         return self.encode(texts, prompt_name="query", show_progress=show_progress)
@@ -223,19 +140,57 @@ class TextEncoder(ABC):
         return prompts[name]
 
     def batches(self, texts: Sequence[str], prompt_name: str, show_progress: bool) -> Iterator[Batch]:
-        """Texts under a prompt, tokenized, in batches of similar length."""
-        return token_batches(
-            texts,
-            self.tokenizer,
-            self.settings,
-            self.device,
-            prompt=self.prompt(prompt_name),
-            description=f"encoding {prompt_name}s" if prompt_name in ("query", "document") else "encoding",
-            show_progress=show_progress,
-        )
+        """Texts under a prompt as padded token ids, in batches of similar length; the log says how many were cut."""
+        prompt, most = self.prompt(prompt_name), self.settings.max_length
+        texts = [prompt + text for text in check_texts(texts)]
+        if not texts:
+            return
+        if self.tokenizer is None:
+            raise ModelError("this model has no tokenizer, so it takes tensors and no texts: save it again with one.")
+        with computing("its tokenizer"):
+            encoded = self.tokenizer(
+                texts,
+                truncation=True,
+                max_length=most,
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+        rows = encoded["input_ids"]
+        lengths = list(map(len, rows))
+        cut = [
+            row
+            for row, length in enumerate(lengths)
+            if length >= most and (encoded.encodings is None or encoded.encodings[row].overflowing)
+        ]
+        if cut:
+            logger.info("%d of %d texts were cut at %d tokens.", len(cut), len(rows), most)
+        budget = self.settings.token_budget or token_budget_for(self.device)
+        pad_id = self.tokenizer.pad_token_id or 0
+        label = self.label or (f"encoding {prompt_name}s" if prompt_name in ("query", "document") else "encoding")
+        with progress(range(len(rows)), label, show=show_progress) as bar:
+            for batch in length_batches(lengths, budget):
+                shape = (len(batch), lengths[batch[0]])  # the longest text is the first
+                ids, mask = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+                for line, row in enumerate(batch):
+                    ids[line, : lengths[row]] = rows[row]
+                    mask[line, : lengths[row]] = 1
+                yield batch, torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+                bar.update(len(batch))
 
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
-        """Vectors of texts under a prompt of the model, shape (n, dimension), float32."""
-        batches = self.batches(texts, prompt_name, show_progress)
-        vectors = encode_batches(batches, len(texts), self.embed, self.settings, self.device)
-        return vectors if len(vectors) else np.empty((0, self.dimension), dtype=np.float32)
+        """Vectors of texts under a prompt of the model, shape (n, dimension), float32, in the order of the texts."""
+        vectors: np.ndarray | None = None
+        for batch, ids, mask in self.batches(texts, prompt_name, show_progress):
+            with torch.inference_mode():
+                with autocast(self.device, self.settings.dtype), computing("the model"):
+                    output = self.embed(ids, mask).float()
+                if self.settings.normalize:
+                    output = torch.nn.functional.normalize(output, dim=-1)
+            if vectors is None:
+                vectors = np.empty((len(texts), *output.shape[1:]), dtype=np.float32)
+            vectors[batch] = output.cpu().numpy()
+        if vectors is None:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        check_finite(vectors)
+        return vectors

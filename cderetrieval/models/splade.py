@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, InputError, ModelError
 from ..files import as_path
-from ..runtime import check_texts
+from ..runtime import autocast, check_texts
 from .encoder import EncodingSettings, computing
 from .fingerprint import FingerprintedEncoder
 from .loading import length_limit, prompts_of, quiet
@@ -210,7 +210,7 @@ class Splade(FingerprintedEncoder):
             positions: list[int] = []
             parts: list[Any] = []
             for batch, ids, mask in self.batches(texts, prompt_name, show_progress):
-                with torch.inference_mode(), self.autocast(), computing("the model"):
+                with torch.inference_mode(), autocast(self.device, self.settings.dtype), computing("the model"):
                     parts.append(self._rows(ids, mask, limit))
                 positions += batch
             vectors = self._joined(parts, np.argsort(np.array(positions, dtype=np.int64)))

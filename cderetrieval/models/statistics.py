@@ -331,43 +331,33 @@ class StatisticsEncoder(_NamedAfter):
         Texts of any prompt but ``"query"`` and ``"document"`` are taken for documents that are to be compared with each
         other: as documents, without the rest.
         """
+        config = self.model.config
         vectors = self._encoder.encode(texts, prompt_name=prompt_name, show_progress=show_progress)
         if self._means:
+            mean = self._means[prompt_name == "query"]
             for start in range(0, len(vectors), _CHUNK):
                 part = vectors[start : start + _CHUNK]
-                vectors[start : start + _CHUNK] = self._adapt(part, self._means[prompt_name == "query"])
-        if not self.model.config.term_dimensions:
+                adapted = part - config.centre * mean
+                if config.contrast:
+                    nearness = config.contrast_scale * part @ self._documents.T
+                    nearness = np.exp(nearness - nearness.max(axis=1, keepdims=True))
+                    nearness /= nearness.sum(axis=1, keepdims=True)
+                    adapted -= config.contrast * (nearness @ self._documents)
+                part[:] = _unit(adapted)
+        if not config.term_dimensions:
             return vectors
         if self._idf is None:  # where no term is known to be rare, terms are left out
-            return np.pad(vectors, ((0, 0), (0, self.model.config.term_dimensions)))
-        joined = np.hstack([vectors, self._terms(texts, self._idf)])
-        return self._filled(joined) if prompt_name == "document" else _unit(joined)
-
-    def _adapt(self, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """Take out the mean, and the soft mean of the nearest context documents."""
-        config = self.model.config
-        adapted = vectors - config.centre * mean
-        if config.contrast:
-            nearness = config.contrast_scale * vectors @ self._documents.T
-            nearness = np.exp(nearness - nearness.max(axis=1, keepdims=True))
-            nearness /= nearness.sum(axis=1, keepdims=True)
-            adapted -= config.contrast * (nearness @ self._documents)
-        return _unit(adapted)
-
-    def _terms(self, texts: Sequence[str], idf: np.ndarray) -> np.ndarray:
-        """Sketches of the texts, and a zero."""
-        config = self.model.config
-        counts = term_counts(texts, self._encoder.tokenizer, self.settings.max_length)
-        return np.pad(config.term_weight * sketch(counts, idf, config.term_dimensions - 1), ((0, 0), (0, 1)))
-
-    def _filled(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors of length 1 with the same inner products with any query, but for one factor for all.
-
-        Every index and every metric takes vectors of length 1; not all take those whose length differs.
-        """
-        filled = vectors / np.float32(np.hypot(1, self.model.config.term_weight * LONGEST))
-        filled[:, -1] = np.sqrt(np.maximum(0, 1 - (filled**2).sum(axis=1)))
-        return filled
+            return np.pad(vectors, ((0, 0), (0, config.term_dimensions)))
+        counts = term_counts(texts, self._encoder.tokenizer, self._encoder.settings.max_length)
+        terms = config.term_weight * sketch(counts, self._idf, config.term_dimensions - 1)
+        joined = np.hstack([vectors, terms, np.zeros((len(vectors), 1), dtype=np.float32)])
+        if prompt_name != "document":
+            return _unit(joined)
+        # Length 1 again, by the rest: one factor for all documents keeps the order of their inner products with a
+        # query, and not every index and metric takes vectors of different lengths.
+        joined /= np.float32(np.hypot(1, config.term_weight * LONGEST))
+        joined[:, -1] = np.sqrt(np.maximum(0, 1 - (joined**2).sum(axis=1)))
+        return joined
 
 
 def _digest(embeddings: np.ndarray | None, terms: np.ndarray | None) -> str:

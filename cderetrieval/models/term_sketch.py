@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def term_counts(texts: Sequence[str], tokenizer: Any, max_length: int) -> sparse
         return_token_type_ids=False,
     )["input_ids"]
     ends = np.cumsum([0, *map(len, rows)])
-    columns = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(ends[-1]))
+    columns = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(ends[-1]))
     counts = sparse.csr_array((np.ones(len(columns), dtype=np.float32), columns, ends), shape=shape)
     counts.sum_duplicates()
     return counts

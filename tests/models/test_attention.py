@@ -7,7 +7,6 @@ from transformers import AutoConfig, AutoModel
 
 from cderetrieval.models.attention import _folded
 from cderetrieval.models.backbone import embed_prefix, embed_text
-from cderetrieval.models.encoder import pad
 from cderetrieval.models.pooling import mean_pool
 from cderetrieval.testing import BACKBONES, tiny_model
 
@@ -17,7 +16,8 @@ CONTEXT = ["on birds of prey", "on insects", "on trees", "on the weather of moun
 
 
 def batch(model, texts=TEXTS):
-    return pad(model.tokenizer(texts)["input_ids"], 0)
+    encoded = model.tokenizer(texts, padding=True, return_tensors="pt")
+    return encoded["input_ids"], encoded["attention_mask"]
 
 
 def first_stage(model, texts=CONTEXT):
