@@ -55,13 +55,11 @@ class ShardBuilder:
         shards: Sequence[Sequence[Ready]],
         starts: Sequence[int],
         queries: np.ndarray,
-        metric: str,
         factor: float,
         directory: Path,
     ) -> None:
         self._trained, self._shards, self._starts = trained, shards, starts
-        self._queries, self._metric, self._directory = queries, metric, directory
-        self._factor = factor
+        self._queries, self._factor, self._directory = queries, factor, directory
         self._folders: dict[Path, VectorFolder] = {}
 
     def __call__(self, number: int) -> Result:
@@ -71,9 +69,7 @@ class ShardBuilder:
         from ..index.build import pour
 
         index = faiss.deserialize_index(self._trained)
-        filled = pour(
-            index, self._chunks(number, index.d), self._queries, metric=self._metric, first=self._starts[number]
-        )
+        filled = pour(index, self._chunks(number, index.d), self._queries, first=self._starts[number])
         with atomic_write(shard_file(self._directory, number)) as temporary:
             faiss.write_index(index, str(temporary))
         found = np.stack([filled.scores.astype(np.float64).view(np.int64), filled.near.astype(np.int64)])
@@ -120,8 +116,6 @@ def _fill(
     seqs: np.ndarray,
     vectors: Scaled,
     *,
-    metric: str,
-    recall_target: float,
     seed: int,
     engine: Engine,
     blocks: Sequence[Ready],
@@ -134,7 +128,7 @@ def _fill(
 
     if index.is_trained or not can_merge(index):
         logger.info("This kind of index is built in one process.")
-        return fill(index, seqs, vectors, metric=metric, recall_target=recall_target, seed=seed)
+        return fill(index, seqs, vectors, seed=seed)
     if sum(block.documents for block in blocks) != len(seqs):
         raise StoreError(f"{len(seqs)} documents are stored, the folders of vectors hold others. Build the index anew.")
     own, queries = train(index, seqs, vectors, seed)
@@ -145,7 +139,6 @@ def _fill(
         "shards": shards,
         "starts": [0, *ends[:-1]],
         "queries": queries,
-        "metric": metric,
         "factor": vectors.factor,
         "directory": folder,
     }
@@ -156,4 +149,4 @@ def _fill(
         file.unlink()
         pair = np.frombuffer(result["found"], dtype=np.int64).reshape(2, len(queries), -1)
         found.append(Filled(pair[0].view(np.float64), pair[1], result["longest"]))
-    return settle(index, own, queries, Filled.merged(found), recall_target)
+    return settle(index, own, queries, Filled.merged(found))

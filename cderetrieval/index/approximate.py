@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import faiss
 import numpy as np
 
 from .exact import best_first
@@ -28,10 +27,9 @@ def approximate_search(
     factor: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores, float64, and positions, int64, both of shape (q, k), best first; short rows end in -inf and -1."""
-    ip = index.metric_type == faiss.METRIC_INNER_PRODUCT
-    long = near_one(lengths(queries)) if ip else np.full(len(queries), 1 / factor)
+    long = near_one(lengths(queries))
     probes = (queries / long[:, None]).astype(np.float32)
-    back = long / factor if ip else long**2
+    back = long / factor
     width, limit = breadth.width, widest(index) or 0
     rows = np.arange(len(queries))
     scores = np.full((len(queries), k), -np.inf)
@@ -39,7 +37,7 @@ def approximate_search(
     while len(rows):
         parameters = search_parameters(index, replace(breadth, width=width), selector, k)
         raw, positions = engine.search(probes[rows], k, params=parameters)
-        similar = (raw if ip else -raw).astype(np.float64) * back[rows, None]
+        similar = raw.astype(np.float64) * back[rows, None]
         scores[rows], found[rows] = np.where(positions < 0, -np.inf, settled(similar)), positions
         # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.
         rows = rows[found[rows, k - 1] < 0] if width < limit else rows[:0]

@@ -24,26 +24,22 @@ def add(index: Any, matrix: np.ndarray) -> None:
     if centres is None:
         index.add(matrix)
         return
-    lists = nearest(centres, matrix, inner.metric_type == faiss.METRIC_INNER_PRODUCT)
+    lists = nearest(centres, matrix)
     inner.add_core(len(matrix), faiss.swig_ptr(matrix), None, faiss.swig_ptr(lists))
     if inner is not outer:
         outer.refine_index.add(matrix)
         outer.ntotal = inner.ntotal
 
 
-def nearest(centres: np.ndarray, matrix: np.ndarray, inner_product: bool) -> np.ndarray:
-    """Number of the nearest centre of each vector, shape (n,), int64.
+def nearest(centres: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Number of the centre with the largest inner product with each vector, shape (n,), int64.
 
-    >>> nearest(np.eye(3, dtype=np.float32), np.array([[0, 1, 0], [0.1, 0, 3]], dtype=np.float32), True)
+    >>> nearest(np.eye(3, dtype=np.float32), np.array([[0, 1, 0], [0.1, 0, 3]], dtype=np.float32))
     array([1, 2])
     """
-    offsets = None if inner_product else np.einsum("cd,cd->c", centres, centres) / 2
     found = np.empty(len(matrix), dtype=np.int64)
     for start in range(0, len(matrix), ROWS):
-        scores = matrix[start : start + ROWS] @ centres.T
-        if offsets is not None:
-            scores -= offsets
-        found[start : start + ROWS] = scores.argmax(axis=1)
+        found[start : start + ROWS] = (matrix[start : start + ROWS] @ centres.T).argmax(axis=1)
     return found
 
 
@@ -52,7 +48,7 @@ def _centres(index: Any) -> np.ndarray | None:
     if not isinstance(index, faiss.IndexIVF):
         return None
     quantizer = faiss.downcast_index(index.quantizer)
-    if not isinstance(quantizer, faiss.IndexFlat) or quantizer.metric_type != index.metric_type:
+    if not isinstance(quantizer, faiss.IndexFlat) or quantizer.metric_type != faiss.METRIC_INNER_PRODUCT:
         return None
     centres: np.ndarray = faiss.rev_swig_ptr(quantizer.get_xb(), quantizer.ntotal * index.d)
     return centres.reshape(quantizer.ntotal, index.d)

@@ -36,6 +36,8 @@ TRAIN_CODES = 16_384
 # at for the recall that three gave.
 TWO_LEVELS = 4_096
 ITERATIONS = 10
+# Recall@10 that an approximate index is tuned for.
+RECALL_TARGET = 0.95
 # Lengths of vectors whose squares, and those of their parts, float32 holds.
 SHORT, LONG = 1e-14, 1e17
 
@@ -56,14 +58,12 @@ def fill(
     seqs: np.ndarray,
     vectors: Callable[[], Chunks],
     *,
-    metric: str,
-    recall_target: float,
     seed: int,
 ) -> Built:
     """Train `index` where it needs that, add the vectors of `seqs` in order, and tune it."""
     own, queries = train(index, seqs, vectors, seed)
-    filled = pour(index, select(vectors(), seqs, _check(index)), queries, metric=metric)
-    return settle(index, own, queries, filled, recall_target)
+    filled = pour(index, select(vectors(), seqs, _check(index)), queries)
+    return settle(index, own, queries, filled)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _place_lists(index: Any, training: np.ndarray, seed: int) -> None:
     inverted = faiss.try_extract_index_ivf(index)
     if inverted is None or inverted.nlist < TWO_LEVELS or isinstance(index, faiss.IndexPreTransform):
         return
-    settings = {"spherical": inverted.metric_type == faiss.METRIC_INNER_PRODUCT, "seed": seed + 1}
+    settings = {"spherical": True, "seed": seed + 1}
     coarse = math.isqrt(inverted.nlist)
     try:
         centres, _ = two_level_clustering(training, coarse, inverted.nlist, clustering_niter=ITERATIONS, **settings)
@@ -121,7 +121,7 @@ def _place_lists(index: Any, training: np.ndarray, seed: int) -> None:
     inverted.quantizer.add(centres)
 
 
-def pour(index: Any, chunks: Chunks, queries: np.ndarray, *, metric: str, first: int = 0) -> Filled:
+def pour(index: Any, chunks: Chunks, queries: np.ndarray, *, first: int = 0) -> Filled:
     """Add vectors to a trained index; the first of them has position `first` in the whole."""
     longest_seen = 0.0
 
@@ -138,17 +138,17 @@ def pour(index: Any, chunks: Chunks, queries: np.ndarray, *, metric: str, first:
             pass
         none = np.empty((0, 0))
         return Filled(none, none, longest_seen)
-    scores, near = exact_stream(pouring(), queries, DEPTH + 1, metric=metric, dtype=np.float32)
+    scores, near = exact_stream(pouring(), queries, DEPTH + 1, dtype=np.float32)
     return Filled(scores, near, longest_seen)
 
 
-def settle(index: Any, own: np.ndarray, queries: np.ndarray, filled: Filled, recall_target: float) -> Built:
+def settle(index: Any, own: np.ndarray, queries: np.ndarray, filled: Filled) -> Built:
     """Tune a filled index."""
     if not len(queries):
         return Built(Breadth(), 1.0, filled.largest_norm)
     _check_lengths(filled.largest_norm)
     truth = np.array([row[row != position][:DEPTH] for row, position in zip(filled.near, own, strict=True)])
-    breadth, recall = tune(index, queries, own, truth, recall_target)
+    breadth, recall = tune(index, queries, own, truth, RECALL_TARGET)
     return Built(breadth, recall, filled.largest_norm)
 
 

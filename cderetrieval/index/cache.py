@@ -43,8 +43,6 @@ def load(
     fingerprint: str,
     digest: str | None,
     factory: str = "auto",
-    metric: str = "ip",
-    recall_target: float = 0.95,
     device: str = "auto",
 ) -> FaissIndex | None:
     """Open a saved index, or say in the log why it has to be built again and return `None`.
@@ -58,8 +56,6 @@ def load(
         "fingerprint": fingerprint,
         "dimension": dimension,
         "requested": factory,
-        "metric": metric,
-        "recall_target": recall_target,
     }
 
     def read() -> FaissIndex:

@@ -1,9 +1,9 @@
 """Exact nearest neighbours with numpy: the oracle that every index is tested and tuned against.
 
 The corpus is walked in chunks and a running top k is merged, so a stream of any length needs the memory of one chunk.
-A score is larger for a nearer vector: the inner product, or minus the squared Euclidean distance. Scores are settled
-(:mod:`.scores`) and equal ones stand in order of number, which is order of insertion: float noise then never decides a
-ranking. In float64, its own noise (1e-16) is far below what settling takes off.
+A score is the inner product. Scores are settled (:mod:`.scores`) and equal ones come in order of number, which is order
+of insertion: float noise then never decides a ranking. In float64, its own noise (1e-16) is far below what settling
+takes off.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError, InputError
-from .scores import lengths, narrow, scale_of, settled
+from ..errors import InputError
+from .scores import lengths, narrow, settled
 
 CHUNK = 8_192
-METRICS = ("ip", "l2")
 
 
 def exact_search(
-    matrix: np.ndarray, queries: np.ndarray, k: int, live: np.ndarray | None = None, *, metric: str = "ip"
+    matrix: np.ndarray, queries: np.ndarray, k: int, live: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nearest rows of a matrix.
 
@@ -30,7 +29,7 @@ def exact_search(
     """
     rows = np.arange(len(matrix)) if live is None else np.flatnonzero(live)
     chunks = ((part, matrix[part]) for part in _parts(rows))
-    return exact_stream(chunks, queries, k, metric=metric)
+    return exact_stream(chunks, queries, k)
 
 
 def exact_stream(
@@ -38,20 +37,18 @@ def exact_stream(
     queries: np.ndarray,
     k: int,
     *,
-    metric: str = "ip",
     dtype: npt.DTypeLike = np.float64,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nearest vectors of a stream of (seqs, matrix), as :func:`exact_search`; float32 is twice as fast."""
     if k <= 0:
         raise InputError(f"k={k} must be 1 or more.")
-    check_metric(metric)
     wanted = np.asarray(queries, dtype=dtype)
     long = lengths(wanted)[:, None]
     best_scores = np.empty((len(wanted), 0), dtype=np.float64)
     best_seqs = np.empty((len(wanted), 0), dtype=np.int64)
     for seqs, matrix in chunks:
         rows = np.asarray(matrix, dtype=dtype)
-        scores = settled(similarities(wanted, rows, metric), scale_of(long, lengths(rows), metric))
+        scores = settled(wanted @ rows.T, long * lengths(rows))
         seqs = np.asarray(seqs, dtype=np.int64)
         if best_scores.shape[1] == k:
             # Only columns that reach some query's top k: after a few chunks about one in forty, and the sort is free.
@@ -62,20 +59,6 @@ def exact_stream(
             np.concatenate([best_scores, scores], axis=1), np.concatenate([best_seqs, numbers], axis=1), k
         )
     return narrow(best_scores), best_seqs
-
-
-def check_metric(metric: str) -> None:
-    """Refuse what is neither inner product nor squared distance."""
-    if metric not in METRICS:
-        raise ConfigError(f"metric={metric!r} is unknown; use 'ip' or 'l2'.")
-
-
-def similarities(queries: np.ndarray, matrix: np.ndarray, metric: str) -> np.ndarray:
-    """Scores, shape (q, n): inner product, or minus the squared distance."""
-    product: np.ndarray = queries @ matrix.T
-    if metric == "ip":
-        return product
-    return np.asarray(2 * product - (queries**2).sum(axis=1)[:, None] - (matrix**2).sum(axis=1))
 
 
 def best_first(scores: np.ndarray, seqs: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

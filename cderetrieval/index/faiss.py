@@ -4,15 +4,15 @@ An index knows no documents, only numbers (``seq``, which grow with insertion). 
 added, so a number is found by bisection and no id map is needed. Removal is one mechanism for every FAISS type:
 tombstones, kept out of the answers by an IDSelector, and a rebuild from the store once more than a fifth is dead.
 
-A score is larger for a nearer vector: the inner product, or minus the squared distance. Scores are settled
-(:mod:`.scores`), equal ones stand in order of insertion; a flat index guarantees this whatever the float noise
-(:mod:`.flat`), an approximate one among the candidates that it finds. Many threads may search; only one may change it.
+A score is the inner product. Scores are settled (:mod:`.scores`), equal ones come in order of insertion; a flat index
+guarantees this whatever the float noise (:mod:`.flat`), an approximate one among the candidates that it finds. Many
+threads may search; only one may change it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -25,12 +25,11 @@ from .approximate import approximate_search
 from .assign import add
 from .build import LONG, Built, fill, longest, training_needed
 from .choice import choose_factory
-from .exact import check_metric
 from .flat import flat_search
 from .gpu import LARGEST_K, to_gpu, use_gpu
 from .kinds import make
 from .scores import narrow
-from .stream import Chunks, Scaled, rising, select
+from .stream import Chunks, Scaled, select
 from .tune import Breadth
 
 logger = logging.getLogger(__name__)
@@ -45,34 +44,20 @@ class FaissIndex:
 
     >>> import numpy as np
     >>> index = FaissIndex(3)
-    >>> index.add([1, 2, 5], np.eye(3, dtype=np.float32))
-    >>> index.remove([2])
-    1
+    >>> index.sync(np.array([1, 2, 5]), lambda after: iter([(np.array([1, 2, 5]), np.eye(3, dtype=np.float32))]))
     >>> index.search(np.array([[0.6, 0.7, 0.1]]), k=10)
-    (array([[0.6, 0.1]], dtype=float32), array([[1, 5]]))
+    (array([[0.7, 0.6, 0.1]], dtype=float32), array([[2, 1, 5]]))
     """
 
-    def __init__(
-        self,
-        dimension: int,
-        factory: str = "auto",
-        metric: str = "ip",
-        recall_target: float = 0.95,
-        *,
-        vectors: Callable[[], Chunks] | None = None,
-        device: str = "auto",
-        seed: int = 0,
-    ) -> None:
-        check_metric(metric)
-        if dimension < 1 or not 0 < recall_target <= 1:
-            raise ConfigError(f"dimension={dimension} must be positive and recall_target={recall_target} in (0, 1].")
-        self.dimension, self.requested, self.metric = dimension, factory, metric
-        self.recall_target, self.seed = recall_target, seed
-        # Unfit are vectors that no approximate index can hold.
-        self._vectors, self._unfit = vectors, False
+    def __init__(self, dimension: int, factory: str = "auto", *, device: str = "auto", seed: int = 0) -> None:
+        if dimension < 1:
+            raise ConfigError(f"dimension={dimension} must be 1 or more.")
+        self.dimension, self.requested, self.seed = dimension, factory, seed
+        # The vectors are such that no approximate index can hold them.
+        self._unfit = False
         self._gpu = use_gpu(device)
-        self._needed = 0 if factory == "auto" else training_needed(make(dimension, factory, metric))
-        self._install(make(dimension, "Flat", metric), "Flat", np.empty(0, dtype=np.int64), None, Breadth(), 1.0)
+        self._needed = 0 if factory == "auto" else training_needed(make(dimension, factory))
+        self._install(make(dimension, "Flat"), "Flat", np.empty(0, dtype=np.int64), None, Breadth(), 1.0)
 
     @classmethod
     def from_state(
@@ -86,14 +71,7 @@ class FaissIndex:
         device: str = "auto",
     ) -> Self:
         """An index as :meth:`state` described it; `index` may lie in a mapped file."""
-        new = cls(
-            settings["dimension"],
-            settings["requested"],
-            settings["metric"],
-            settings["recall_target"],
-            device=device,
-            seed=settings["seed"],
-        )
+        new = cls(settings["dimension"], settings["requested"], device=device, seed=settings["seed"])
         kept = {name: settings[name] for name in ("recall", "built", "largest_norm")}
         kept["scale"] = settings.get("scale", 1.0)  # indexes of earlier versions say nothing of it
         new._install(index, settings["factory"], seqs, dead, breadth, mapped=True, **kept)
@@ -107,8 +85,6 @@ class FaissIndex:
             "dead": self._seqs[~self._alive],
             "dimension": self.dimension,
             "requested": self.requested,
-            "metric": self.metric,
-            "recall_target": self.recall_target,
             "seed": self.seed,
             "factory": self._factory,
             "breadth": self._breadth.to_dict(),
@@ -139,43 +115,9 @@ class FaissIndex:
         return self._breadth
 
     @property
-    def nbytes(self) -> int:
-        """Size of the FAISS index, in memory as on disk."""
-        sizes: list[int] = []
-        writer = faiss.PyCallbackIOWriter(lambda block: sizes.append(len(block)))
-        faiss.write_index(self._index, writer)
-        return sum(sizes)
-
-    @property
     def seqs(self) -> np.ndarray:
         """Numbers of the vectors that can be found, ascending, shape (count,), int64."""
         return self._seqs[self._alive]
-
-    def add(self, seqs: Sequence[int] | np.ndarray, vectors: np.ndarray) -> None:
-        """Append vectors; the first ones decide the type of the index."""
-        matrix = dense_rows(vectors, self.dimension, "document")
-        numbers = rising(seqs, len(matrix), int(self._seqs[-1]) if len(self._seqs) else -1)
-        if not len(self._seqs):
-            self.build(numbers, lambda: iter([(numbers, matrix)]))
-        elif len(numbers) and not self._append(numbers, matrix):
-            raise InputError(f"a vector is too long to be held in {self._factory}; use 'Flat'.")
-
-    def remove(self, seqs: Sequence[int] | np.ndarray) -> int:
-        """Hide vectors from all further searches; numbers that are not there are ignored."""
-        numbers = np.unique(np.asarray(seqs, dtype=np.int64))
-        before = self.count
-        self._bury(np.isin(self._seqs, numbers, assume_unique=True))
-        removed = before - self.count
-        if self._vectors is not None and self._dead > MOST_DEAD * len(self._seqs):
-            self.rebuild()
-        return removed
-
-    def rebuild(self, vectors: Callable[[], Chunks] | None = None) -> None:
-        """Build again from the vectors: drops the dead, chooses the type anew, trains and tunes."""
-        source = vectors or self._vectors
-        if source is None:
-            raise ConfigError("rebuild() needs the vectors; give `vectors` here or at construction.")
-        self.build(self.seqs, source)
 
     def build(
         self, seqs: np.ndarray, vectors: Callable[[], Chunks], filler: Callable[..., Built] | None = None
@@ -194,26 +136,24 @@ class FaissIndex:
         logger.info("Built %s of %d vectors: recall %.3f with %s.", factory, len(seqs), built.recall, built.breadth)
 
     def _filled(self, factory: str, seqs: np.ndarray, vectors: Any, filler: Any) -> tuple[Any, Built, float]:
-        index = make(self.dimension, factory, self.metric)
+        index = make(self.dimension, factory)
         scaled = Scaled(vectors, 1.0 if factory == "Flat" else Scaled.factor_for(vectors))
-        target, seed = self.recall_target, self.seed
-        return index, filler(index, seqs, scaled, metric=self.metric, recall_target=target, seed=seed), scaled.factor
+        return index, filler(index, seqs, scaled, seed=self.seed), scaled.factor
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible."""
         live = np.asarray(live_seqs, dtype=np.int64)
-        self._vectors = lambda: vectors_after(-1)
         if self._must_rebuild(live):
-            self.build(live, self._vectors)
+            self.build(live, lambda: vectors_after(-1))
             return
         last = int(self._seqs[-1])
-        self._bury(~np.isin(self._seqs, live, assume_unique=True))
+        self._hide(~np.isin(self._seqs, live, assume_unique=True))
         fresh = live[live > last]
         check = partial(dense_rows, dimension=self.dimension, what="document")
         for numbers, matrix in select(vectors_after(last), fresh, check) if len(fresh) else ():
             if not self._append(numbers, matrix):
                 self._unfit = True
-                return self.build(live, self._vectors)
+                return self.build(live, lambda: vectors_after(-1))
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Nearest vectors of each query."""
@@ -303,7 +243,7 @@ class FaissIndex:
         self._cached_selector = self._copy = None
         return True
 
-    def _bury(self, gone: np.ndarray) -> None:
+    def _hide(self, gone: np.ndarray) -> None:
         self._alive = self._alive & ~gone
         self._dead = int(len(self._alive) - self._alive.sum())
         self._cached_selector = None

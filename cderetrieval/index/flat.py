@@ -17,9 +17,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from .build import LONG, SHORT
 from .exact import CHUNK, best_first, exact_stream
-from .scores import grid, lengths, probes_of, scale_of, settled
+from .scores import grid, lengths, probes_of, settled
 
 EXTRA = 4
 WIDER = 8
@@ -42,11 +41,10 @@ def flat_search(
     searcher: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores, float64, and positions, int64, of the k nearest rows, both of shape (q, k)."""
-    metric = "ip" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2"
     vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    scale = scale_of(lengths(queries), largest_norm, metric)
+    scale = lengths(queries) * largest_norm
     margin = NOISE * scale + grid(scale)
-    probes, powers = probes_of(queries, largest_norm) if metric == "ip" else (queries, np.zeros(len(queries), int))
+    probes, powers = probes_of(queries, largest_norm)
     scores = np.empty((len(queries), k))
     found = np.empty((len(queries), k), dtype=np.int64)
     rows = np.arange(len(queries))
@@ -55,26 +53,24 @@ def flat_search(
         (searcher or index, k + EXTRA + (k // 4 if dead else 0), None if batch else selector),
         (index, WIDER * (k + EXTRA), selector),
     ]
-    if metric == "l2" and not all(SHORT < long < LONG for long in (largest_norm, float(np.sqrt(scale.max())))):
-        attempts = []  # squares would leave float32
     for engine, wanted, chosen in attempts:
         fetch = min(wanted, index.ntotal if chosen is None else index.ntotal - dead)
         parameters = None if chosen is None else faiss.SearchParameters(sel=chosen)
         raw, candidates = engine.search(probes[rows], fetch, params=parameters)
-        last = np.ldexp((raw if metric == "ip" else -raw)[:, -1].astype(np.float64), powers[rows])
-        best, positions = _exact_order(vectors, queries[rows], candidates, alive if dead else None, k, metric)
+        last = np.ldexp(raw[:, -1].astype(np.float64), powers[rows])
+        best, positions = _exact_order(vectors, queries[rows], candidates, alive if dead else None, k)
         everything = fetch == (index.ntotal if chosen is None else index.ntotal - dead)
         done = np.isfinite(best[:, k - 1]) & (everything | (best[:, k - 1] > last + margin[rows]))
         scores[rows[done]], found[rows[done]] = best[done], positions[done]
         rows = rows[~done]
         if not len(rows):
             return scores, found
-    scores[rows], found[rows] = exact_stream(_live_chunks(vectors, alive), queries[rows], k, metric=metric)
+    scores[rows], found[rows] = exact_stream(_live_chunks(vectors, alive), queries[rows], k)
     return scores, found
 
 
 def _exact_order(
-    vectors: np.ndarray, queries: np.ndarray, candidates: np.ndarray, alive: np.ndarray | None, k: int, metric: str
+    vectors: np.ndarray, queries: np.ndarray, candidates: np.ndarray, alive: np.ndarray | None, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best candidates by float64 score, then position; a score of -inf where there are fewer."""
     scores = np.empty(candidates.shape, dtype=np.float64)
@@ -90,9 +86,7 @@ def _exact_order(
         near = np.take(stored, candidates[block].ravel(), axis=0).view(np.float32).astype(np.float64).reshape(shape)
         product = np.matmul(near, wanted)[:, :, 0]
         squares, own = np.einsum("qkd,qkd->qk", near, near), (wanted**2).sum(axis=1)
-        if metric == "l2":
-            product = 2 * product - squares - own
-        scores[block] = settled(product, scale_of(np.sqrt(own), np.sqrt(squares), metric))
+        scores[block] = settled(product, np.sqrt(own) * np.sqrt(squares))
     hidden = candidates < 0 if alive is None else (candidates < 0) | ~alive[candidates]
     scores[hidden] = -np.inf
     return best_first(scores, candidates, k)

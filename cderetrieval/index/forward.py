@@ -41,11 +41,6 @@ class Forward:
             weights.indptr.astype(np.int64), weights.indices.astype(np.int32), vectors.embeddings.astype(np.float16)
         )
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return self.starts.nbytes + self.terms.nbytes + self.embeddings.nbytes
-
     @classmethod
     def merge(cls, parts: Sequence[Forward], alive: Sequence[np.ndarray]) -> Forward:
         """What is alive of several, one after the other."""

@@ -26,7 +26,7 @@ from ..errors import ConfigError, InputError
 from ..vectors import SPARSE, SPARSE_EMBED, Layout, checked, join, take, weights_of
 from .candidates import first_stage, padded, rescored, visible
 from .segment import Segment, merge
-from .stream import Chunks, rising, select
+from .stream import Chunks, select
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,8 @@ class InvertedIndex:
 
     >>> from scipy.sparse import csr_array
     >>> index = InvertedIndex(4)
-    >>> index.add([1, 2, 5], csr_array([[1.0, 0, 0, 2], [0, 3, 0, 0], [1, 1, 0, 0]]))
-    >>> index.remove([2])
-    1
+    >>> vectors = csr_array([[1.0, 0, 0, 2], [1, 1, 0, 0]])
+    >>> index.sync(np.array([1, 5]), lambda after: iter([(np.array([1, 5]), vectors)]))
     >>> index.search(csr_array([[2.0, 1, 0, 0], [0, 0, 1, 0]]), k=10)
     (array([[  3.,   2.],
            [-inf, -inf]]), array([[ 5,  1],
@@ -85,36 +84,8 @@ class InvertedIndex:
         return np.concatenate([none, *(segment.seqs[segment.alive] for segment in self._segments)])
 
     @property
-    def nbytes(self) -> int:
-        """Size of the index, in memory as on disk."""
-        return sum(segment.nbytes for segment in self._segments)
-
-    @property
     def _last(self) -> int:
         return int(self._segments[-1].seqs[-1]) if self._segments else -1
-
-    def add(self, seqs: Sequence[int] | np.ndarray, vectors: Any) -> None:
-        """Append vectors."""
-        found = checked(vectors, self.layout, "document")
-        numbers = rising(seqs, found.shape[0], self._last)
-        self._extend(numbers, found)
-
-    def remove(self, seqs: Sequence[int] | np.ndarray) -> int:
-        """Hide documents from all further searches; numbers that are not there are ignored."""
-        before = self.count
-        gone = np.unique(np.asarray(seqs, dtype=np.int64))
-        self._bury(lambda numbers: np.isin(numbers, gone, assume_unique=True))
-        return before - self.count
-
-    def compact(self) -> None:
-        """Write all segments anew, as few as can be, without what was removed."""
-        groups: list[list[Segment]] = [[]]
-        for segment in self._segments:
-            if groups[-1] and sum(s.count for s in groups[-1]) + segment.count > LARGEST:
-                groups.append([])
-            groups[-1].append(segment)
-        merged = [merge(group) for group in groups if group]
-        self._segments = tuple(segment for segment in merged if segment.size)
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible."""
@@ -122,7 +93,7 @@ class InvertedIndex:
         if not np.isin(live[live <= self._last], self.seqs, assume_unique=True).all():
             logger.warning("The index lacks vectors that the store has had for longer; it is built again.")
             self._segments = ()
-        self._bury(lambda numbers: np.isin(numbers, live, assume_unique=True, invert=True))
+        self._hide(lambda numbers: np.isin(numbers, live, assume_unique=True, invert=True))
         fresh = live[live > self._last]
         if len(fresh):
             check = partial(checked, layout=self.layout, what="document")
@@ -165,7 +136,7 @@ class InvertedIndex:
         together = segments[first:]
         self._segments = (*segments[:first], merge(together) if len(together) > 1 else segment)
 
-    def _bury(self, gone: Callable[[np.ndarray], np.ndarray]) -> None:
+    def _hide(self, gone: Callable[[np.ndarray], np.ndarray]) -> None:
         """Mark documents as removed; write a segment anew, or drop it, where too many are."""
         segments = []
         for segment in self._segments:

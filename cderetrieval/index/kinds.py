@@ -41,13 +41,11 @@ def check_factory(factory: Any) -> None:
         raise _refused(factory, f"{large[0][:20]} is above {LARGEST}")
 
 
-def make(dimension: int, factory: str, metric: str) -> Any:
+def make(dimension: int, factory: str) -> Any:
     """An empty FAISS index of a kind that works here."""
     check_factory(factory)
     try:
-        index = faiss.index_factory(
-            dimension, factory, faiss.METRIC_INNER_PRODUCT if metric == "ip" else faiss.METRIC_L2
-        )
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
         reason = _unfit(index)
     except (RuntimeError, MemoryError, TypeError) as error:
         raise ConfigError(

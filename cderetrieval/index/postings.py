@@ -65,11 +65,6 @@ class Postings:
         rows = lists.indices.astype(np.int32, copy=False)
         return cls(lists.indptr.astype(np.int64), rows, lists.data, lists.shape[0])
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return self.starts.nbytes + self.rows.nbytes + self.weights.nbytes
-
     def scores(self, terms: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Score of each document for one query, shape (size,), float64."""
         if self.guard is not None:

@@ -76,11 +76,6 @@ def lengths(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64)))
 
 
-def scale_of(queries: np.ndarray, rows: np.ndarray | float, metric: str) -> np.ndarray:
-    """Scale of products, or of squared distances, from lengths of queries and of rows, which are broadcast."""
-    return queries * rows if metric == "ip" else (queries + rows) ** 2
-
-
 def probes_of(queries: np.ndarray, largest_norm: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Queries whose products with the vectors stay within float32, and the power of two that each was divided by.
 

@@ -48,12 +48,6 @@ class Segment:
         """Documents that can be found."""
         return int(np.count_nonzero(self.alive))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        held = 0 if self.forward is None else self.forward.nbytes
-        return self.seqs.nbytes + self.alive.nbytes + self.postings.nbytes + held
-
     def without(self, gone: np.ndarray) -> Segment:
         """The same segment with more tombstones; `gone` holds one boolean for each document."""
         return replace(self, alive=self.alive & ~gone)

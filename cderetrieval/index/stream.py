@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, StoreError
+from ..errors import StoreError
 from ..vectors import take
 from .scores import lengths, near_one
 
@@ -77,17 +77,6 @@ def select(chunks: Chunks, seqs: np.ndarray, check: Callable[[Any], Any]) -> Chu
             yield numbers, found
     if seen != len(seqs):
         raise _missing(seqs[seen:])
-
-
-def rising(seqs: Any, count: int, last: int) -> np.ndarray:
-    """Numbers of `count` new vectors as int64; they must grow, from above `last` on."""
-    numbers = np.asarray(seqs, dtype=np.int64)
-    if numbers.shape != (count,):
-        raise InputError(f"{count} vectors were given with numbers of shape {numbers.shape}.")
-    falling = np.flatnonzero(np.diff(numbers, prepend=last) <= 0)
-    if len(falling):
-        raise InputError(f"row {falling[0]}: number {numbers[falling[0]]} is not above the one before it.")
-    return numbers
 
 
 def _missing(numbers: np.ndarray) -> StoreError:

@@ -10,10 +10,11 @@ from cderetrieval.index import build
 from cderetrieval.index.exact import exact_search
 from cderetrieval.index.faiss import FaissIndex
 
+from .stored import Stored
+
 
 @pytest.mark.parametrize("kind", ["IVF16,Flat", "IVF25,SQ8", "IVF16,RaBitQ,Refine(SQ8)"])
-@pytest.mark.parametrize("metric", ["ip", "l2"])
-def test_lists_that_are_placed_twice(clustered, kind, metric, monkeypatch):
+def test_lists_that_are_placed_twice(clustered, kind, monkeypatch):
     matrix, queries = clustered
     monkeypatch.setattr(build, "TWO_LEVELS", 9)
     called = []
@@ -21,14 +22,14 @@ def test_lists_that_are_placed_twice(clustered, kind, metric, monkeypatch):
     monkeypatch.setattr(
         build, "two_level_clustering", lambda *a, **k: called.append((a[1:], k["spherical"])) or clustering(*a, **k)
     )
-    index, again = FaissIndex(32, kind, metric), FaissIndex(32, kind, metric)
+    index, again = Stored(FaissIndex(32, kind)), Stored(FaissIndex(32, kind))
     for one in (index, again):
         one.add(np.arange(len(matrix)), matrix)
     lists = int(kind[3:5])
-    assert called == [((int(lists**0.5), lists), metric == "ip")] * 2
+    assert called == [((int(lists**0.5), lists), True)] * 2
     assert build.lists(index.state()["index"]) == lists
     assert index.recall >= 0.95
-    _, truth = exact_search(matrix, queries, 10, metric=metric)
+    _, truth = exact_search(matrix, queries, 10)
     _, found = index.search(queries, 10)
     assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)]) >= 9.3
     np.testing.assert_array_equal(
@@ -41,7 +42,7 @@ def test_others_are_trained_in_one_go(clustered, kind, monkeypatch):
     matrix, _ = clustered
     monkeypatch.setattr(build, "TWO_LEVELS", 9)
     monkeypatch.setattr(build, "two_level_clustering", None)
-    index = FaissIndex(32, kind)
+    index = Stored(FaissIndex(32, kind))
     index.add(np.arange(len(matrix)), matrix)
     assert index.factory == kind
 
@@ -53,7 +54,7 @@ def test_skewed_vectors_are_trained_anyway(clustered, monkeypatch, caplog):
     skewed += 1e-4 * np.random.default_rng(0).standard_normal(skewed.shape).astype(np.float32)
     monkeypatch.setattr(build, "TWO_LEVELS", 9)
     with caplog.at_level(logging.WARNING):
-        index = FaissIndex(32, "IVF16,Flat")
+        index = Stored(FaissIndex(32, "IVF16,Flat"))
         index.add(np.arange(2_000), skewed)
     assert index.factory == "IVF16,Flat"
     assert index.search(matrix[:5], 3)[1].shape == (5, 3)
@@ -72,7 +73,7 @@ def test_merged_parts_are_the_whole(clustered, kind):
     queries, found = matrix[:20], []
     for copy, (start, end) in zip(copies[1:], [(0, 700), (700, 701), (701, 2_000)], strict=True):
         chunks = iter([(np.arange(start, end), matrix[start:end])])
-        found.append(build.pour(copy, chunks, queries, metric="ip", first=start))
+        found.append(build.pour(copy, chunks, queries, first=start))
     for copy in copies[1:]:
         build.merge(empty, faiss.deserialize_index(faiss.serialize_index(copy)))
     np.testing.assert_array_equal(faiss.serialize_index(empty), faiss.serialize_index(copies[0]))

@@ -7,11 +7,13 @@ import pytest
 from cderetrieval.index import cache
 from cderetrieval.index.faiss import FaissIndex
 
+from .stored import Stored
+
 OWNER = {"epoch": 2, "fingerprint": "model-a"}
 
 
 def make(clustered, factory="Flat", n=1_000):
-    index = FaissIndex(32, factory)
+    index = Stored(FaissIndex(32, factory))
     index.add(np.arange(1, n + 1), clustered[0][:n])
     index.remove([5, 9])
     return index
@@ -46,6 +48,7 @@ def test_round_trip_then_add_remove_and_sync(clustered, tmp_path, factory):
     for a, b in zip(index.search(queries, 10), back.search(queries, 10), strict=True):
         np.testing.assert_array_equal(a, b)
     # Adding to what lies in a mapped file would end the process.
+    back = Stored(back)
     back.remove([11])
     back.add([1_001], matrix[1_000:1_001])
     assert back.search(matrix[1_000:1_001], 1)[1].tolist() == [[1_001]]
@@ -72,8 +75,6 @@ def test_the_manifest_says_what_the_index_is(saved):
         ({"factory": "auto"}, "requested is 'Flat', not 'auto'"),
         ({"digest": "0" * 64}, "the store does not know it"),
         ({"digest": None}, "the store does not know it"),
-        ({"metric": "l2"}, "metric is 'ip'"),
-        ({"recall_target": 0.99}, "recall_target is 0.95"),
     ],
 )
 def test_an_index_of_something_else_is_not_used(saved, caplog, change, reason):

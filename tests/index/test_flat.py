@@ -7,13 +7,15 @@ import numpy as np
 from cderetrieval.index import cache
 from cderetrieval.index.faiss import FaissIndex
 
+from .stored import Stored
+
 OWNER = {"epoch": 0, "fingerprint": "model-a"}
 
 
 def test_a_search_of_a_mapped_index_copies_no_vectors(tmp_path):
     """Floats of a mapped file are not aligned, and numpy would copy all of them to take ten."""
     matrix = np.random.default_rng(0).standard_normal((4_000, 64), dtype=np.float32)
-    index = FaissIndex(64)
+    index = Stored(FaissIndex(64))
     index.add(np.arange(4_000), matrix)
     digest = cache.save(index, tmp_path, generation=1, **OWNER)
     mapped = cache.load(tmp_path, dimension=64, digest=digest, **OWNER)

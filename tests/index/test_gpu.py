@@ -9,6 +9,8 @@ from cderetrieval.index import cache
 from cderetrieval.index.exact import exact_search
 from cderetrieval.index.faiss import FaissIndex
 
+from .stored import Stored
+
 
 class FakeGpu:
     """Searches like a GPU index: no selectors, at most 1,024 answers."""
@@ -42,7 +44,7 @@ def copies(monkeypatch):
 @pytest.mark.parametrize("kind", ["Flat", "IVF16,Flat"])
 def test_the_copy_searches_and_is_renewed_after_a_change(clustered, copies, kind, tmp_path):
     matrix, queries = clustered
-    index = FaissIndex(32, kind)
+    index = Stored(FaissIndex(32, kind))
     index.add(np.arange(1_500), matrix[:1_500])
     index.search(queries, 10)
     index.search(queries, 10)
@@ -60,7 +62,7 @@ def test_the_copy_searches_and_is_renewed_after_a_change(clustered, copies, kind
 
 def test_a_kind_without_a_gpu_form_stays_on_the_cpu(clustered, copies, caplog):
     matrix, queries = clustered
-    index = FaissIndex(32, "HNSW16,Flat")
+    index = Stored(FaissIndex(32, "HNSW16,Flat"))
     index.add(np.arange(2_000), matrix)
     assert index.search(queries, 10)[1].shape == (100, 10)
     assert "stays on the CPU" in caplog.text

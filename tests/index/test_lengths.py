@@ -11,6 +11,8 @@ from cderetrieval import Retriever
 from cderetrieval.index.exact import exact_search
 from cderetrieval.index.faiss import FaissIndex
 
+from .stored import Stored
+
 KINDS = ["SQfp16", "SQ8", "HNSW16,Flat", "HNSW16,SQ8", "IVF16,Flat", "IVF16,SQ8"]
 
 
@@ -48,7 +50,7 @@ def recall(found, truth):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_recall_that_was_measured_holds_for_queries(drawn, kind):
     documents, queries = drawn
-    index = FaissIndex(64, kind)
+    index = Stored(FaissIndex(64, kind))
     index.add(np.arange(len(documents)), documents)
     scores, found = index.search(queries, 10)
     _, truth = exact_search(documents, queries, 10)
@@ -60,7 +62,7 @@ def test_the_recall_that_was_measured_holds_for_queries(drawn, kind):
 
 def test_one_bit_a_dimension_is_measured_too(drawn, caplog):
     documents, queries = drawn
-    index = FaissIndex(64, "IVF16,RaBitQ,Refine(SQ8)")
+    index = Stored(FaissIndex(64, "IVF16,RaBitQ,Refine(SQ8)"))
     index.add(np.arange(len(documents)), documents)
     _, truth = exact_search(documents, queries, 10)
     assert recall(index.search(queries, 10)[1], truth) == pytest.approx(index.recall, abs=0.03)
@@ -69,7 +71,7 @@ def test_one_bit_a_dimension_is_measured_too(drawn, caplog):
 
 def test_flat_is_exact(drawn):
     documents, queries = drawn
-    index = FaissIndex(64, "Flat")
+    index = Stored(FaissIndex(64, "Flat"))
     index.add(np.arange(len(documents)), documents)
     for count in (1, len(queries)):
         scores, truth = exact_search(documents, queries[:count], 10)
