@@ -101,7 +101,7 @@ def test_save_load_and_an_index_that_is_older(encoder, tmp_path, retriever):
     retriever.save(tmp_path / "i")
     opened = Retriever.load(tmp_path / "i", model=encoder)
     assert list(opened(queries)) == list(retriever(queries))
-    assert opened.collection.index().segments[0].postings.guard is not None, "from the cache"
+    assert opened.collection.index().segments[0].postings.checksum is not None, "from the cache"
     opened.remove("owls").add([{"id": "eels", "text": "about eels"}])
     opened.collection.close()  # as a kill would: the cache is older than the store
     retriever.remove("owls").add([{"id": "eels", "text": "about eels"}])

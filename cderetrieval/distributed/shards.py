@@ -66,10 +66,10 @@ class ShardBuilder:
         """Build one shard; the neighbours that it found as bytes."""
         import faiss
 
-        from ..index.build import pour
+        from ..index.build import add_chunks
 
         index = faiss.deserialize_index(self._trained)
-        filled = pour(index, self._chunks(number, index.d), self._queries, first=self._starts[number])
+        filled = add_chunks(index, self._chunks(number, index.d), self._queries, first=self._starts[number])
         with atomic_write(shard_file(self._directory, number)) as temporary:
             faiss.write_index(index, str(temporary))
         found = np.stack([filled.scores.astype(np.float64).view(np.int64), filled.near.astype(np.int64)])
@@ -124,7 +124,7 @@ def _fill(
     """Train, fill on the engine, merge, tune: in place of :func:`~cderetrieval.index.build.fill`."""
     import faiss
 
-    from ..index.build import Filled, can_merge, fill, merge, settle, train
+    from ..index.build import Filled, can_merge, fill, merge, train, tune_filled
 
     if index.is_trained or not can_merge(index):
         logger.info("This kind of index is built in one process.")
@@ -149,4 +149,4 @@ def _fill(
         file.unlink()
         pair = np.frombuffer(result["found"], dtype=np.int64).reshape(2, len(queries), -1)
         found.append(Filled(pair[0].view(np.float64), pair[1], result["longest"]))
-    return settle(index, own, queries, Filled.merged(found))
+    return tune_filled(index, own, queries, Filled.merged(found))

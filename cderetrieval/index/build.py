@@ -62,8 +62,8 @@ def fill(
 ) -> Built:
     """Train `index` where it needs that, add the vectors of `seqs` in order, and tune it."""
     own, queries = train(index, seqs, vectors, seed)
-    filled = pour(index, select(vectors(), seqs, _check(index)), queries)
-    return settle(index, own, queries, filled)
+    filled = add_chunks(index, select(vectors(), seqs, _check(index)), queries)
+    return tune_filled(index, own, queries, filled)
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ def _place_lists(index: Any, training: np.ndarray, seed: int) -> None:
     inverted.quantizer.add(centres)
 
 
-def pour(index: Any, chunks: Chunks, queries: np.ndarray, *, first: int = 0) -> Filled:
+def add_chunks(index: Any, chunks: Chunks, queries: np.ndarray, *, first: int = 0) -> Filled:
     """Add vectors to a trained index; the first of them has position `first` in the whole."""
     longest_seen = 0.0
 
-    def pouring() -> Chunks:
+    def adding() -> Chunks:
         nonlocal longest_seen
         for _, matrix in chunks:
             start = first + index.ntotal
@@ -134,16 +134,16 @@ def pour(index: Any, chunks: Chunks, queries: np.ndarray, *, first: int = 0) -> 
             yield np.arange(start, start + len(matrix)), matrix
 
     if not len(queries):
-        for _ in pouring():
+        for _ in adding():
             pass
         none = np.empty((0, 0))
         return Filled(none, none, longest_seen)
-    scores, near = exact_stream(pouring(), queries, DEPTH + 1, dtype=np.float32)
+    scores, near = exact_stream(adding(), queries, DEPTH + 1, dtype=np.float32)
     return Filled(scores, near, longest_seen)
 
 
-def settle(index: Any, own: np.ndarray, queries: np.ndarray, filled: Filled) -> Built:
-    """Tune a filled index."""
+def tune_filled(index: Any, own: np.ndarray, queries: np.ndarray, filled: Filled) -> Built:
+    """Tune an index that was filled with vectors; what the build measured."""
     if not len(queries):
         return Built(Breadth(), 1.0, filled.largest_norm)
     _check_lengths(filled.largest_norm)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..errors import InputError
-from .best import best, sort
 from .scores import settled
 from .segment import Segment
+from .top_k import sort, top_k
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def first_stage(parts: Sequence[Part], terms: np.ndarray, factors: np.ndarray, k
         scores = part.segment.postings.scores(terms, factors)
         if part.hidden is not None:
             scores[part.hidden] = 0
-        top, rows = best(scores, k)
+        top, rows = top_k(scores, k)
         found.append(Candidates(top, part.segment.seqs[rows], np.full(len(rows), number), rows))
     if len(found) == 1:
         return found[0]

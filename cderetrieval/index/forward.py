@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..vectors import TermEmbeddings, spans
-from .guard import Guard
+from .checksum import Checksum
 
 # Every float16 as float64, by its bits: four times as fast as numpy's conversion, which has no instruction for it.
 with np.errstate(invalid="ignore"):
@@ -31,7 +31,7 @@ class Forward:
     # Embedding of each of them, shape (nnz, D), float16.
     embeddings: np.ndarray
     # Of the file that both lie in; None where they lie in memory.
-    guard: Guard | None = None
+    checksum: Checksum | None = None
 
     @classmethod
     def of(cls, vectors: TermEmbeddings) -> Forward:
@@ -45,8 +45,8 @@ class Forward:
     def merge(cls, parts: Sequence[Forward], alive: Sequence[np.ndarray]) -> Forward:
         """What is alive of several, one after the other."""
         for part in parts:
-            if part.guard is not None:
-                part.guard.check()
+            if part.checksum is not None:
+                part.checksum.check()
         lengths = [np.diff(part.starts)[keep] for part, keep in zip(parts, alive, strict=True)]
         begins = [part.starts[:-1][keep] for part, keep in zip(parts, alive, strict=True)]
         chosen = [spans(begin, length) for begin, length in zip(begins, lengths, strict=True)]
@@ -58,8 +58,8 @@ class Forward:
 
     def similarities(self, rows: np.ndarray, place: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
         """Similarity of some documents to one query."""
-        if self.guard is not None:
-            self.guard.check(rows)
+        if self.checksum is not None:
+            self.checksum.check(rows)
         counts = self.starts[rows + 1] - self.starts[rows]
         entries = spans(self.starts[rows], counts)
         places = place.take(self.terms[entries], mode="clip")

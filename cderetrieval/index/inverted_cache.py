@@ -4,7 +4,7 @@ Each segment's lists lie in a file of their own that never changes, ``postings-<
 term embeddings the terms and embeddings of each document, little-endian, one array after the other. What says where
 they begin and what they must look like is small and lies in ``index.safetensors``: numbers, tombstones, where lists
 start, and the checksum of each. So to save again writes only what is new, and opening maps the files without reading
-them: a list is compared with its checksum when a query first needs it (:mod:`.guard`).
+them: a list is compared with its checksum when a query first needs it (:mod:`.checksum`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from ..errors import StoreError
 from ..files import atomic_write, read_tensors, sweep, write_tensors
 from ..vectors import Layout
+from .checksum import Checksum, checksums
 from .forward import Forward
-from .guard import Guard, checksums
 from .inverted import InvertedIndex
 from .manifest import cache_mode, opened, read_manifest, write_manifest
 from .postings import Postings
@@ -81,15 +81,15 @@ def _save_segment(segment: Segment, folder: Path) -> tuple[str, dict[str, np.nda
     postings, forward = segment.postings, segment.forward
     large = [postings.rows.astype("<i4", copy=False), postings.weights.astype("<f4", copy=False)]
     small = {"seqs": segment.seqs, "alive": segment.alive, "starts": postings.starts}
-    small["checksums"] = _known(postings.guard, postings.starts, large)
+    small["checksums"] = _known(postings.checksum, postings.starts, large)
     if forward is not None:
         more = [forward.terms.astype("<i4", copy=False), forward.embeddings.astype("<f2", copy=False)]
         small["document_starts"] = forward.starts
-        small["document_checksums"] = _known(forward.guard, forward.starts, more)
+        small["document_checksums"] = _known(forward.checksum, forward.starts, more)
         large += more
     content = hashlib.sha256(b"".join(small[key].tobytes() for key in sorted(small) if key != "alive"))
     path = folder / f"postings-{content.hexdigest()[:16]}.bin"
-    if postings.guard is None or postings.guard.path != path:
+    if postings.checksum is None or postings.checksum.path != path:
         # A file of this name that stands there already may be damaged: it is written anew all the same.
         with atomic_write(path, mode=cache_mode(folder)) as temporary, open(temporary, "wb") as file:
             for array in large:
@@ -97,8 +97,8 @@ def _save_segment(segment: Segment, folder: Path) -> tuple[str, dict[str, np.nda
     return path.name, small
 
 
-def _known(guard: Guard | None, starts: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
-    return checksums(starts, arrays) if guard is None else guard.expected
+def _known(checksum: Checksum | None, starts: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
+    return checksums(starts, arrays) if checksum is None else checksum.expected
 
 
 def _open_segment(path: Path, small: Mapping[str, np.ndarray], layout: Layout) -> Segment:
@@ -109,12 +109,12 @@ def _open_segment(path: Path, small: Mapping[str, np.ndarray], layout: Layout) -
         count = int(small["document_starts"][-1])
         arrays += [("<i4", (count,)), ("<f2", (count, layout.embedding_size))]
     large = _mapped(path, arrays)
-    guard = Guard(path, starts, large[:2], small["checksums"])
-    postings = Postings(starts, large[0], large[1], len(small["seqs"]), guard)
+    checksum = Checksum(path, starts, large[:2], small["checksums"])
+    postings = Postings(starts, large[0], large[1], len(small["seqs"]), checksum)
     if not layout.embedding_size:
         return Segment(small["seqs"], small["alive"], postings)
     starts = small["document_starts"]
-    forward = Forward(starts, large[2], large[3], Guard(path, starts, large[2:], small["document_checksums"]))
+    forward = Forward(starts, large[2], large[3], Checksum(path, starts, large[2:], small["document_checksums"]))
     return Segment(small["seqs"], small["alive"], postings, forward)
 
 

@@ -17,7 +17,7 @@ from unicodedata import name
 import numpy as np
 
 from ..errors import InputError, StoreError
-from .best import best
+from .top_k import top_k
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class LexicalIndex:
             known = [word for word in words if word in self._vocabulary]
             if known and weights is not None:
                 found = weights.get_scores(known).astype(np.float64)
-                values, places = best(found if mask is None else np.where(mask, found, 0.0), k)
+                values, places = top_k(found if mask is None else np.where(mask, found, 0.0), k)
                 scores[row, : len(values)], seqs[row, : len(values)] = values, self._seqs[places]
         return scores, seqs
 

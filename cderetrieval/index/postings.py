@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from .guard import Guard
+from .checksum import Checksum
 from .kernel import kernel_for
 
 
@@ -35,7 +35,7 @@ class Postings:
     # Number of documents.
     size: int
     # Of the file that the lists lie in; None where they lie in memory.
-    guard: Guard | None = None
+    checksum: Checksum | None = None
 
     @classmethod
     def of(cls, matrix: Any) -> Postings:
@@ -50,8 +50,8 @@ class Postings:
         before, merged = size, cast("Any", None)
         # From the last, which is the smallest, so that no large part is copied for each small one.
         for part, keep, count in zip(reversed(parts), reversed(alive), reversed(counts), strict=True):
-            if part.guard is not None:
-                part.guard.check()
+            if part.checksum is not None:
+                part.checksum.check()
             before -= count
             lists = part._lists.T if count == part.size else part._lists.T[:, np.flatnonzero(keep)]
             moved = type(lists)((lists.data, lists.indices + before, lists.indptr), shape=(lists.shape[0], size))
@@ -67,8 +67,8 @@ class Postings:
 
     def scores(self, terms: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Score of each document for one query, shape (size,), float64."""
-        if self.guard is not None:
-            self.guard.check(terms)
+        if self.checksum is not None:
+            self.checksum.check(terms)
         factors = weights.astype(np.float64)
         starts, ends = self.starts[terms], self.starts[terms + 1]
         accumulate = kernel_for(int((ends - starts).sum()))

@@ -73,7 +73,7 @@ def test_merged_parts_are_the_whole(clustered, kind):
     queries, found = matrix[:20], []
     for copy, (start, end) in zip(copies[1:], [(0, 700), (700, 701), (701, 2_000)], strict=True):
         chunks = iter([(np.arange(start, end), matrix[start:end])])
-        found.append(build.pour(copy, chunks, queries, first=start))
+        found.append(build.add_chunks(copy, chunks, queries, first=start))
     for copy in copies[1:]:
         build.merge(empty, faiss.deserialize_index(faiss.serialize_index(copy)))
     np.testing.assert_array_equal(faiss.serialize_index(empty), faiss.serialize_index(copies[0]))

@@ -13,9 +13,9 @@ from scipy.sparse import csr_array, random_array
 from cderetrieval.errors import ConfigError, InputError, MismatchError, StoreError
 from cderetrieval.index import inverted
 from cderetrieval.index import kernel as kernel_module
-from cderetrieval.index.best import best
 from cderetrieval.index.inverted import InvertedIndex
 from cderetrieval.index.scores import settled
+from cderetrieval.index.top_k import top_k
 from cderetrieval.types import TermEmbeddings
 from cderetrieval.vectors import join, take, weights_of
 
@@ -165,7 +165,7 @@ def test_the_best_of_many_scores(scores, k):
     values = np.array(scores, dtype=np.float64)
     clean = settled(values)
     expected = [i for i in sorted(range(len(values)), key=lambda i: (-clean[i], i)) if clean[i] > 0][:k]
-    top, positions = best(values, k)
+    top, positions = top_k(values, k)
     assert positions.tolist() == expected
     assert top.tolist() == clean[expected].tolist()
 
@@ -442,7 +442,7 @@ def test_a_large_add_makes_several_segments(monkeypatch):
 def test_very_large_scores_are_ranked_too():
     values = np.full(1_000, 3e11)
     values[::7] += 0.001
-    top, positions = best(values, 200)
+    top, positions = top_k(values, 200)
     expected = sorted(range(1_000), key=lambda i: (-np.round(values[i], 6), i))[:200]
     assert positions.tolist() == expected
     assert top[0] == np.round(values[0], 6)

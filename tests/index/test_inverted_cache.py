@@ -181,12 +181,12 @@ def test_files_of_two_saves_do_not_mix(saved, kind):
 def test_opening_reads_no_list(saved, kind):
     index = load(saved, kind)
     segment = index.segments[0]
-    assert segment.postings.guard._unseen.sum() == (np.diff(segment.postings.starts) > 0).sum()
+    assert segment.postings.checksum._unseen.sum() == (np.diff(segment.postings.starts) > 0).sum()
     assert not segment.postings.rows.flags.writeable
     assert np.shares_memory(segment.postings._lists.indices, segment.postings.rows), "scipy has no copy of its own"
     query = take(MAKERS[kind](1, seed=3), [0])
     index.search(query, 5)
-    seen = np.flatnonzero(~segment.postings.guard._unseen & (np.diff(segment.postings.starts) > 0))
+    seen = np.flatnonzero(~segment.postings.checksum._unseen & (np.diff(segment.postings.starts) > 0))
     assert set(seen) <= set(weights_of(query).indices.tolist())
 
 

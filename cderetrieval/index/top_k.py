@@ -18,10 +18,10 @@ MARGIN = 4e-6
 LEAST = 5e-324
 
 
-def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best scores above zero.
 
-    >>> best(np.array([0.5, 0.0, 2.0, 0.5]), k=2)
+    >>> top_k(np.array([0.5, 0.0, 2.0, 0.5]), k=2)
     (array([2. , 0.5]), array([2, 0]))
     """
     positions = _candidates(scores, k)

@@ -1,4 +1,4 @@
-"""Parts of a mapped file that are compared with their checksums when they are first used.
+"""Checksums of parts of a mapped file, compared when a part is first used.
 
 To read 95 MB of posting lists only to see that they are whole would cost 0.07 s at every opening, and term embeddings
 are gigabytes. A part (a posting list, a document's terms) is checked once, by its crc32, before it first has a say in
@@ -28,7 +28,7 @@ def _checksum(part: int, starts: np.ndarray, arrays: Sequence[np.ndarray]) -> in
     return value
 
 
-class Guard:
+class Checksum:
     """Checks parts of arrays that lie in a file."""
 
     def __init__(self, path: Path, starts: np.ndarray, arrays: Sequence[np.ndarray], expected: np.ndarray) -> None:
