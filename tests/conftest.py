@@ -29,7 +29,19 @@ def no_network(monkeypatch):
 
 # What `make fast` leaves out, beside tests that are marked by themselves: directories and files.
 SLOW = {"crash", "distributed", "evaluation", "milvus", "notebooks", "training"}
-SLOW |= {"test_campaign", "test_damaged_files", "test_examples", "test_pages", "test_tune", "test_typing"}
+SLOW |= {
+    "test_benchmarks",
+    "test_campaign",
+    "test_cli",
+    "test_crash",
+    "test_damaged_files",
+    "test_examples",
+    "test_golden_indexes",
+    "test_interrupts",
+    "test_log",
+    "test_pages",
+}
+SLOW |= {"test_retriever_disk", "test_tune", "test_typing"}
 
 
 def pytest_collection_modifyitems(items):
