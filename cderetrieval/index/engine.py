@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ from ..vectors import DENSE, Layout
 from .stream import Chunks
 
 logger = logging.getLogger(__name__)
+
+# Where each kind of index is saved and opened.
+CACHES = {"dense": ".cache", "sparse": ".inverted_cache", "words": ".lexical_cache"}
 
 
 class Index(Protocol):
@@ -54,45 +58,30 @@ def usable(layout: Layout, factory: str) -> str:
     return factory
 
 
-def load_index(
-    directory: Path, layout: Layout, factory: str, *, epoch: int, fingerprint: str, digest: str | None
-) -> Index | None:
+def load_index(directory: Path, layout: Layout, factory: str, **owner: Any) -> Index | None:
     """The index that :func:`save_index` left, where it fits the store; else `None`, and the reason in the log."""
-    owner: dict[str, Any] = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
     if layout.kind == DENSE:
-        from . import cache
-
-        return cache.load(directory, dimension=layout.dimension, factory=factory, **owner)
-    from . import inverted_cache
-
-    return inverted_cache.load(directory, layout, **owner)
+        found: Index | None = _cache(layout).load(directory, dimension=layout.dimension, factory=factory, **owner)
+    else:
+        found = _cache(layout).load(directory, layout, **owner)
+    return found
 
 
-def open_lexical(
-    directory: Path | None, model: Any, *, epoch: int, fingerprint: str | None, digest: str | None
-) -> Index:
+def open_lexical(directory: Path | None, model: Any, **owner: Any) -> Index:
     """The index of words that :func:`save_index` left, where it fits the store; else an empty one."""
-    from . import lexical_cache
     from .lexical import LexicalIndex
 
-    owner: dict[str, Any] = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
-    cached = None if directory is None else lexical_cache.load(directory, model, **owner)
+    cached: Index | None = None if directory is None else _cache(None).load(directory, model, **owner)
     return LexicalIndex(model) if cached is None else cached
 
 
-def save_index(
-    index: Any, directory: Path, layout: Layout | None, *, epoch: int, generation: int, fingerprint: str
-) -> str | None:
+def save_index(index: Any, directory: Path, layout: Layout | None, **owner: Any) -> str | None:
     """Write an index beside its store; the digest is for the store to keep. An index of words has no layout."""
-    owner: dict[str, Any] = {"epoch": epoch, "generation": generation, "fingerprint": fingerprint}
-    if layout is None:
-        from . import lexical_cache
+    digest: str | None = _cache(layout).save(index, directory, **owner)
+    return digest
 
-        return lexical_cache.save(index, directory, **owner)
-    if layout.kind == DENSE:
-        from . import cache
 
-        return cache.save(index, directory, **owner)
-    from . import inverted_cache
-
-    return inverted_cache.save(index, directory, **owner)
+def _cache(layout: Layout | None) -> Any:
+    """The module that saves and opens an index of this kind of vectors; imported on first use, as faiss is large."""
+    kind = "words" if layout is None else "dense" if layout.kind == DENSE else "sparse"
+    return import_module(CACHES[kind], __package__)
