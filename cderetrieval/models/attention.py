@@ -16,7 +16,6 @@ Letters: b batch, h heads, t text tokens, c context vectors, d width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +36,6 @@ class ContextCache:
     # One tensor of shape (h, c, d) for each layer.
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-
-    def append(self, key: Tensor, value: Tensor) -> None:
-        """Add the next layer; `key` and `value` have shape (h, c, d)."""
-        self.keys.append(key)
-        self.values.append(value)
 
     @property
     def nbytes(self) -> int:
@@ -74,7 +68,8 @@ def context_attention(
 ) -> tuple[Tensor, None]:
     """Attend to the text, and to the context where there is one. Returns (b, t, h, d)."""
     if context is not None and context.recording:
-        context.cache.append(key[0], value[0])
+        context.cache.keys.append(key[0])
+        context.cache.values.append(value[0])
     if context is None or context.recording:
         plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False, **kwargs
@@ -125,12 +120,6 @@ def _one_softmax(
     from_context = of_context.transpose(0, 1).reshape(h, b * t, -1) @ context_values
     attended: Tensor = of_text @ value + from_context.reshape(h, b, t, d).transpose(0, 1)
     return attended
-
-
-def number_layers(layers: nn.ModuleList, attention_of: Callable[[nn.Module], nn.Module]) -> None:
-    """Tell each attention module its layer, which NomicBERT's do not know."""
-    for index, layer in enumerate(layers):
-        attention_of(layer).layer_idx = index  # type: ignore[assignment]
 
 
 AttentionInterface.register(ATTENTION, context_attention)

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from .attention import ATTENTION, number_layers
+from .attention import ATTENTION
 from .trusted import model_config
 
 
@@ -29,13 +29,9 @@ class Family:
 
 
 _FAMILIES = {
-    "bert": Family(
-        layers=lambda model: model.encoder.layer,
-        attention=lambda layer: layer.attention.self,
-        extra={"add_pooling_layer": False},
-    ),
-    "nomic_bert": Family(layers=lambda model: model.layers, attention=lambda layer: layer.self_attn, extra={}),
-    "modernbert": Family(layers=lambda model: model.layers, attention=lambda layer: layer.attn, extra={}),
+    "bert": Family(lambda model: model.encoder.layer, lambda layer: layer.attention.self, {"add_pooling_layer": False}),
+    "nomic_bert": Family(lambda model: model.layers, lambda layer: layer.self_attn, {}),
+    "modernbert": Family(lambda model: model.layers, lambda layer: layer.attn, {}),
 }
 
 
@@ -47,7 +43,8 @@ def build_backbone(settings: Mapping[str, Any], layers: int | None, disable_drop
     model = AutoModel.from_config(config, attn_implementation=ATTENTION, trust_remote_code=False, **family.extra)
     if layers is not None:
         del family.layers(model)[layers:]
-    number_layers(family.layers(model), family.attention)
+    for index, layer in enumerate(family.layers(model)):  # NomicBERT's attention does not know its layer
+        family.attention(layer).layer_idx = index  # type: ignore[assignment]
     if disable_dropout:
         for module in model.modules():
             if isinstance(module, nn.Dropout):

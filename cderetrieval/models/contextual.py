@@ -184,9 +184,9 @@ class ContextualTransformer(nn.Module):
         with reading(directory, error=ModelError, remedy=AGAIN):
             values = config_of(directory) if path.is_file() else {}
             if is_published(values):
-                config, tokenizer, tensors = read_published(directory)
+                config, tokenizer, tensors = read_published(directory, values)
             elif values.get("model_type") == "cderetrieval":
-                config, tokenizer, tensors = persistence.read(directory)
+                config, tokenizer, tensors = persistence.read(directory, values)
             else:
                 raise ModelError(
                     f"{directory} holds no contextual model: its config.json has neither model_type 'cderetrieval' nor "

@@ -150,9 +150,9 @@ def _write_module(directory: Path, path: Any, view: Path, name: str, taken: set[
         _write_router(directory, path, view, taken, depth)
         return
     filters = {**FILTERS, "config.json": CONFIGS.get(name, unchanged)}
-    settings = _copy(folder, target, filters, (*VOCABULARIES, *_weights(folder)))
+    settings = _copy(folder, target, filters, (*VOCABULARIES, *weight_files(folder)))
     if name in WEIGHTED:
-        weights = _weights(target)
+        weights = weight_files(target)
         if not weights:
             raise no_weights(folder)
         _check_fit(folder, settings, weights, name)
@@ -210,9 +210,9 @@ def _inside(directory: Path, path: Any) -> Path:
     return folder
 
 
-def _weights(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
     """Names of a folder's weights: the whole, or its shards."""
-    if (folder / "model.safetensors").exists():
+    if is_regular(folder / "model.safetensors"):
         return ["model.safetensors"]
     return sorted(path.name for path in folder.glob("model-*.safetensors") if SHARD.fullmatch(path.name))
 

@@ -15,8 +15,6 @@ from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
-from torch import nn
-
 from .encoder import TextEncoder, tensors_digest
 from .weights import unique_tensors
 
@@ -58,7 +56,17 @@ class FingerprintedEncoder(TextEncoder):
 
     @cached_property
     def _is_drawn(self) -> bool:
-        return bool(self._unread) and were_drawn(self.model, self._unread)
+        """Whether the pooler was drawn when the model was loaded; transformers marks all that it found in a file.
+
+        A copy of a model has lost the marks. Then a bias of zeros, where every pooler starts, tells one that was drawn.
+        """
+        if not self._unread:
+            return False
+        tensors = self.model.state_dict(keep_vars=True)
+        found = {name for name, tensor in tensors.items() if getattr(tensor, "_is_hf_initialized", False)}
+        if found:
+            return not found >= self._unread
+        return not any(tensors[name].any() for name in self._unread if name.endswith("bias"))
 
     @cached_property
     def _unusual(self) -> str:
@@ -68,18 +76,14 @@ class FingerprintedEncoder(TextEncoder):
 
     @cached_property
     def _unread(self) -> frozenset[str]:
-        return unread_tensors(self.model)
+        """Names of the pooler's tensors, where the states of tokens are read and not what the pooler makes of them."""
+        if any("pooler_output" in str(getattr(module, "modality_config", "")) for module in self.model.modules()):
+            return frozenset()
+        return frozenset(name for name in self.model.state_dict() if _POOLER.fullmatch(name))
 
     def _digest(self, without: Collection[str], more: str = "") -> str:
         tensors = {name: tensor for name, tensor in unique_tensors(self.model).items() if name not in without}
         return tensors_digest(tensors, self._identity() + more, self.tokenizer)
-
-
-def unread_tensors(model: nn.Module) -> frozenset[str]:
-    """Names of the pooler's tensors, where the states of tokens are read and not what the pooler makes of them."""
-    if any("pooler_output" in str(getattr(module, "modality_config", "")) for module in model.modules()):
-        return frozenset()
-    return frozenset(name for name in model.state_dict() if _POOLER.fullmatch(name))
 
 
 def unusual_settings(config: Any) -> list[tuple[str, Any]]:
@@ -92,21 +96,7 @@ def unusual_settings(config: Any) -> list[tuple[str, Any]]:
     usual = _USUAL.get(getattr(config, "model_type", ""))
     if usual is None:
         return []
-    found = [(name, getattr(config, name, values[0])) for name, values in usual.items()]
     width = config.hidden_size
-    heads = [("num_attention_heads", config.num_attention_heads)]
-    expected = _HEADS.get(width, width // 64)
-    unusual = heads if heads[0][1] != expected else []
-    return [(name, value) for name, value in found if value not in usual[name]] + unusual
-
-
-def were_drawn(model: nn.Module, names: Collection[str]) -> bool:
-    """Whether any of these tensors was drawn when a model was loaded; transformers marks all that it found in a file.
-
-    A copy of a model has lost the marks. Then a bias of zeros, where every pooler starts, tells one that was drawn.
-    """
-    tensors = model.state_dict(keep_vars=True)
-    found = {name for name, tensor in tensors.items() if getattr(tensor, "_is_hf_initialized", False)}
-    if found:
-        return not found >= set(names)
-    return not any(tensors[name].any() for name in names if name.endswith("bias"))
+    usual = {**usual, "num_attention_heads": (_HEADS.get(width, width // 64),)}
+    found = [(name, getattr(config, name, values[0])) for name, values in usual.items()]
+    return [(name, value) for name, value in found if value not in usual[name]]

@@ -10,7 +10,7 @@ A name is looked up in this order, and no later place is asked once an earlier o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -169,7 +169,8 @@ def is_contextual(directory: Path) -> bool:
     return config.get("model_type") == "cderetrieval" or is_published(config)
 
 
-def _is_splade(directory: Path) -> bool:
+def is_splade(directory: Path) -> bool:
+    """Whether the settings or the modules of a directory say that it holds a SPLADE model."""
     settings, modules = directory / "config_sentence_transformers.json", directory / "modules.json"
     if settings.is_file() and read_object(settings).get("model_type") == "SparseEncoder":
         return True
@@ -178,20 +179,15 @@ def _is_splade(directory: Path) -> bool:
     return any(isinstance(entry, dict) and str(entry.get("type")).endswith("SpladePooling") for entry in listed)
 
 
-# Family to what tells its directories, in the order of the questions; every other directory is a dense model's.
-_RECOGNISED: Mapping[str, Callable[[Path], bool]] = {
-    "contextual": is_contextual,
-    "centre": lambda directory: (directory / STATISTICS_FILE).is_file(),
-    "sparse-embed": lambda directory: any(
-        (directory / name).exists() for name in (POOLING_FOLDER, CONVERTED_POOLING, PICKLED_POOLING)
-    ),
-    "splade": _is_splade,
-}
-
-
 def family_of(directory: Path) -> str:
     """What a directory holds: ``"contextual"``, ``"centre"``, ``"sparse-embed"``, ``"splade"`` or ``"dense"``."""
-    return next((family for family, recognised in _RECOGNISED.items() if recognised(directory)), "dense")
+    if is_contextual(directory):
+        return "contextual"
+    if (directory / STATISTICS_FILE).is_file():
+        return "centre"
+    if any((directory / name).exists() for name in (POOLING_FOLDER, CONVERTED_POOLING, PICKLED_POOLING)):
+        return "sparse-embed"
+    return "splade" if is_splade(directory) else "dense"
 
 
 def is_masked_lm(directory: Path) -> bool:

@@ -20,7 +20,7 @@ from ..errors import ConfigError, StoreError
 from ..files import as_path, atomic_write, write_json
 from .card import model_card
 from .config import ContextualConfig
-from .directory import config_of, is_regular, load_tokenizer
+from .directory import is_regular, load_tokenizer
 from .fits import check_counts
 from .weights import read_checkpoint
 
@@ -50,9 +50,8 @@ def write(
         temporary.write_text(model_card(config, **card), encoding="utf-8")
 
 
-def read(directory: Path) -> tuple[ContextualConfig, Any, dict[str, Tensor]]:
+def read(directory: Path, config: Mapping[str, Any]) -> tuple[ContextualConfig, Any, dict[str, Tensor]]:
     """Settings, tokenizer (None without one) and tensors of a directory that :func:`write` wrote."""
-    config = config_of(directory)
     if config.get("format", 0) > FORMAT:
         raise StoreError(f"{directory} has format {config['format']}, this version reads up to {FORMAT}: upgrade it.")
     if "settings" not in config:

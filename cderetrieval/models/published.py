@@ -124,9 +124,8 @@ def native_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return native
 
 
-def read_published(directory: Path) -> tuple[ContextualConfig, Any, dict[str, Tensor]]:
+def read_published(directory: Path, config: Mapping[str, Any]) -> tuple[ContextualConfig, Any, dict[str, Tensor]]:
     """Settings, tokenizer and tensors of a directory with the layout of jxm/cde-small-v1 or -v2."""
-    config = config_of(directory)
     local = not from_hub(directory)
     first = backbone_settings(config["embedder"], local=local)
     second = backbone_settings(config.get("dataset_backbone") or config["embedder"], local=local)

@@ -128,12 +128,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class _NamedAfter:
-    """Fingerprints that are made of those of another encoder."""
+    """Fingerprints that are made of those of another encoder, `named_after`."""
 
-    @property
-    def named_after(self) -> Any:
-        """The other encoder."""
-        raise NotImplementedError
+    named_after: Any
 
     def _named(self, other: str) -> str:
         raise NotImplementedError
@@ -182,7 +179,7 @@ class StatisticsModel(_NamedAfter):
     exact_context_size = False
 
     def __init__(self, encoder: DenseEncoder, config: StatisticsConfig | None = None) -> None:
-        self.encoder = encoder
+        self.encoder = self.named_after = encoder
         self.config = config or StatisticsConfig()
         if not encoder.settings.normalize:
             raise ConfigError(
@@ -216,11 +213,6 @@ class StatisticsModel(_NamedAfter):
     def context_size(self) -> int:
         """Number of context documents."""
         return self.config.context_size
-
-    @property
-    def named_after(self) -> DenseEncoder:
-        """The encoder."""
-        return self.encoder
 
     def _named(self, other: str) -> str:
         settings = json.dumps(asdict(self.config), sort_keys=True)
@@ -270,7 +262,7 @@ class StatisticsEncoder(_NamedAfter):
     def __init__(
         self, model: StatisticsModel, embeddings: np.ndarray | None, digest: str, terms: np.ndarray | None, dtype: str
     ) -> None:
-        self.model = model
+        self.model = self.named_after = model
         self.context_digest = digest or _digest(embeddings, terms)
         self._encoder = copy.copy(model.encoder)
         if dtype != "auto":
@@ -302,11 +294,6 @@ class StatisticsEncoder(_NamedAfter):
     def dimension(self) -> int:
         """Length of a vector."""
         return int(self.model.encoder.dimension) + self.model.config.term_dimensions
-
-    @property
-    def named_after(self) -> StatisticsModel:
-        """The model."""
-        return self.model
 
     def _named(self, other: str) -> str:
         return hashlib.sha256(f"{other}:{self.context_digest}".encode()).hexdigest()

@@ -161,18 +161,15 @@ def _of_a_model(values: Values, where: str) -> Values:
         if key in _NOT_OF_A_MODEL or key in _REFUSED or str(key).startswith("trust_"):
             continue
         _check_value(key, value, where)
-        kept[key] = _of_a_model(_sub_config(values, key, where), where) if isinstance(value, Mapping) else value
-    return {**kept, **_attention(values)}
-
-
-def _sub_config(values: Values, key: str, where: str) -> Values:
-    """A dictionary inside of a configuration; a model type in it is the outer one's or a part of it."""
-    inner: Values = values[key]
-    kind = inner.get("model_type")
-    outer = values.get("model_type")
-    if kind is not None and not is_known_type(kind) and not (outer and str(kind).startswith(f"{outer}_")):
-        raise refuse(where, f"model_type={kind!r} in {key}")
-    return inner
+        if isinstance(value, Mapping):  # a part of the model, of a known type or of one that extends the outer one's
+            kind, outer = value.get("model_type"), values.get("model_type")
+            if kind is not None and not is_known_type(kind) and not (outer and str(kind).startswith(f"{outer}_")):
+                raise refuse(where, f"model_type={kind!r} in {key}")
+            value = _of_a_model(dict(value), where)
+        kept[key] = value
+    # Attention that needs nothing but torch may be asked for.
+    asked = values.get("attn_implementation") or values.get("_attn_implementation")
+    return {**kept, "_attn_implementation": asked} if asked in ("eager", "sdpa") else kept
 
 
 def _check_value(key: str, value: Any, where: str) -> None:
@@ -186,12 +183,6 @@ def _check_class(key: str, value: Any, where: str) -> None:
     if value is None or (isinstance(value, str) and (_CLASS_NAME.fullmatch(value) or value in _BACKENDS)):
         return
     raise refuse(where, f"{key}={value!r}")
-
-
-def _attention(values: Values) -> Values:
-    """Which attention is to be used, where that is one that needs nothing but torch."""
-    asked = values.get("attn_implementation") or values.get("_attn_implementation")
-    return {"_attn_implementation": asked} if asked in ("eager", "sdpa") else {}
 
 
 def sentence_config(values: Values, where: str) -> Values:

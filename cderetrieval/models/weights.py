@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, WeightsError
+from ..errors import WeightsError
 from ..files import read_tensors
+from .directory import is_regular, no_weights, weight_files
 
 # Name of the scales of the rows of a matrix, after the name of the matrix.
 SCALE = ".row_scale"
@@ -20,16 +21,13 @@ def read_checkpoint(directory: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    whole = directory / "model.safetensors"
-    files = [whole] if whole.is_file() else sorted(directory.glob("model-*-of-*.safetensors"))
+    files = [directory / name for name in weight_files(directory)]
     if not files:
-        raise ModelError(
-            f"{directory} holds no model.safetensors. Pickled weights (pytorch_model.bin) are not read, because they "
-            "can run code: convert them with safetensors first."
-        )
+        raise no_weights(directory)
     tensors: dict[str, Tensor] = {}
     for file in files:
         try:
+            is_regular(file)
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{file} is damaged ({error}). Fetch it again.") from error
