@@ -63,12 +63,12 @@ BREADTHS = tuple(
 @contextmanager
 def computing(engine: str) -> Iterator[None]:
     """Sum with numba, or without it."""
-    before = kernel.EARNED
-    kernel.EARNED = 0 if engine == "numba" else 2**62
+    before = kernel.MANY
+    kernel.MANY = 0 if engine == "numba" else 2**62
     try:
         yield
     finally:
-        kernel.EARNED = before
+        kernel.MANY = before
 
 
 def ours(index: InvertedIndex, engine: str, queries: csr_array) -> Callable[[], Any]:

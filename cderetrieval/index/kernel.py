@@ -9,8 +9,8 @@ list by list 0.75, one product of all lists joined 0.70, `numpy.bincount` 1.0, t
 `csc_matvec` list by list 0.44, numba 0.25. To skip lists whose largest weights cannot decide (MaxScore) saves half of
 the postings, but leaves 500 documents to be looked up in the other half, one search a list: nothing is gained.
 
-Loading it takes 0.8 s, and 3 to 5 s more to compile the first time: too long for a few queries. So
-it is loaded once scipy has worked for as long as loading takes: at worst everything together took twice the least.
+Loading it takes 0.8 s, and 3 to 5 s more to compile the first time: too long for a small index, where scipy takes a
+tenth of a millisecond. So the size of the index alone decides, and the same query always takes the same path.
 """
 
 from __future__ import annotations
@@ -24,20 +24,15 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-# Postings that scipy sums in 0.8 s.
-EARNED = 250_000_000
-_summed = 0
+# Postings of a segment from which on numba computes: 10,000 documents of 100 terms.
+MANY = 1_000_000
 
 Accumulate = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
 
 
-def kernel_for(count: int) -> Accumulate | None:
-    """The compiled :func:`accumulate` to sum `count` more postings with; `None` while, or where, scipy is to do it."""
-    global _summed
-    if _summed < EARNED:
-        _summed += count
-        return None
-    return compiled()
+def kernel_for(postings: int) -> Accumulate | None:
+    """The compiled :func:`accumulate` for a segment of so many postings; `None` where scipy is to do it."""
+    return compiled() if postings >= MANY else None
 
 
 @lru_cache(maxsize=1)

@@ -71,7 +71,7 @@ class Postings:
             self.checksum.check(terms)
         factors = weights.astype(np.float64)
         starts, ends = self.starts[terms], self.starts[terms + 1]
-        accumulate = kernel_for(int((ends - starts).sum()))
+        accumulate = kernel_for(len(self.rows))
         if accumulate is None:
             return np.asarray(self._lists[:, terms] @ factors)
         scores = np.zeros(self.size)
