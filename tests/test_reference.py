@@ -1,5 +1,6 @@
 """The API reference names everything public, and what it names says how it is used."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -51,3 +52,31 @@ def test_every_public_method_is_documented(name):
     if inspect.isclass(found):
         own = [key for key in vars(found) if not key.startswith("_") and callable(getattr(found, key))]
         assert [key for key in own if not inspect.getdoc(getattr(found, key))] == []
+
+
+def shown():
+    """Full names of what the reference shows."""
+    for path in NAMED:
+        found = resolve(path)
+        yield path if inspect.ismodule(found) else f"{found.__module__}.{found.__qualname__}"
+
+
+def sections(tree, name):
+    """Full names of classes and functions whose docstrings have NumPy sections."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            own = f"{name}.{node.name}"
+            if re.search(r"^(Parameters|Returns|Raises)\n-+$", ast.get_docstring(node) or "", re.M):
+                yield own
+            if isinstance(node, ast.ClassDef):
+                yield from sections(node, own)
+
+
+def test_sections_are_for_what_the_reference_shows():
+    root, names = Path(cderetrieval.__file__).parent, tuple(shown())
+    offences = []
+    for path in root.rglob("*.py"):
+        module = ".".join(["cderetrieval", *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
+        found = sections(ast.parse(path.read_text(encoding="utf-8")), module)
+        offences += [name for name in found if not any(f"{name}.".startswith(f"{one}.") for one in names)]
+    assert offences == []
