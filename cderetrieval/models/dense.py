@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-def _load(name: str, device: torch.device) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
-
-    with opened(find(name)) as view:
-        return SentenceTransformer(str(view), device=str(device), **SAFE)
-
-
 def _exported_digests(model: SentenceTransformer) -> list[str]:
     """Digests of the weights of an ONNX or OpenVINO backend, which holds no tensors, only what it can write."""
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +71,11 @@ class DenseEncoder(FingerprintedEncoder):
         prompts: Mapping[str, str] | None = None,
     ) -> None:
         if isinstance(model, str | Path):
-            model = _load(str(model), pick_device(device))
+            from sentence_transformers import SentenceTransformer
+
+            place = str(pick_device(device))
+            with opened(find(str(model))) as view:
+                model = SentenceTransformer(str(view), device=place, **SAFE)
         elif device is not None:
             model = model.to(pick_device(device))
         if model.similarity_fn_name not in ("cosine", "dot"):

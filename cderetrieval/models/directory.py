@@ -78,8 +78,14 @@ def load_tokenizer(directory: Path, *, by_config: bool = False, **settings: Any)
     with _place(directory) as view:
         with reading(directory, error=ModelError, remedy=AGAIN):
             _copy(directory, view, _TOKENIZER_FILTERS, VOCABULARIES)
-            config = _tokenizer_hints(directory) if by_config else {}
-            (view / "config.json").write_text(json.dumps(config), encoding="utf-8")
+            config: dict[str, Any] = {}
+            if by_config and is_regular(path := directory / "config.json"):
+                # What the class of a tokenizer depends on.
+                values = read_object(path)
+                config = tokenizer_config({k: v for k, v in values.items() if k == "tokenizer_class"}, str(path))
+                if is_known_type(values.get("model_type")):
+                    config["model_type"] = values["model_type"]
+            _write(view / "config.json", config)
         with loading(str(directory), view):
             if "model_type" not in config:
                 # transformers would otherwise look for the model's type among its own.
@@ -95,14 +101,6 @@ def config_of(directory: Path) -> dict[str, Any]:
 def read_config(directory: Path) -> dict[str, Any]:
     """config.json of a transformer, as far as it describes the model."""
     return model_config(config_of(directory), str(directory / "config.json"))
-
-
-def _tokenizer_hints(directory: Path) -> dict[str, Any]:
-    """What of config.json the class of a tokenizer depends on."""
-    path = directory / "config.json"
-    values = read_object(path) if is_regular(path) else {}
-    hints = tokenizer_config({k: v for k, v in values.items() if k == "tokenizer_class"}, str(path))
-    return {**hints, **({"model_type": values["model_type"]} if is_known_type(values.get("model_type")) else {})}
 
 
 @contextlib.contextmanager

@@ -64,12 +64,10 @@ def check_numbers(values: Any, where: str, most: Callable[[str], float], key: st
     elif not isinstance(values, str | None):
         beyond = not math.isfinite(values) if isinstance(values, float) else abs(values) > most(key)
         if beyond:
-            raise _out_of_range(where, key, values)
-
-
-def _out_of_range(where: str, key: str, value: float) -> ModelError:
-    shown = str(value) if isinstance(value, float) or abs(value) < 10**30 else "a number of many digits"
-    return ModelError(f"{where}: {key}={shown} is out of range for these weights. Fetch or save the model again.")
+            shown = values if isinstance(values, float) or abs(values) < 10**30 else "a number of many digits"
+            raise ModelError(
+                f"{where}: {key}={shown} is out of range for these weights. Fetch or save the model again."
+            )
 
 
 def check_counts(config: Mapping[str, Any], tensors: int, where: str) -> None:

@@ -200,19 +200,16 @@ class SecondStage(nn.Module):
             return cache
         embeds = embed_prefix(self.backbone, prefix).to(self.backbone.get_input_embeddings().weight.dtype)
         positions = torch.zeros(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+        # No mask in any layer: a context has no order, so ModernBERT's local windows would cut it at random.
+        modern = self.config.family == "modernbert"
+        mask = {"full_attention": None, "sliding_attention": None} if modern else None
         self.backbone(
             inputs_embeds=embeds,
-            attention_mask=self._everywhere(),
+            attention_mask=mask,
             position_ids=positions,
             context=ContextPass(cache, recording=True),
         )
         return cache
-
-    def _everywhere(self) -> dict[str, None] | None:
-        """No mask in any layer: a context has no order, so ModernBERT's local windows would cut it at random."""
-        if self.config.family == "modernbert":
-            return {"full_attention": None, "sliding_attention": None}
-        return None
 
     def _cached(self, input_ids: Tensor, attention_mask: Tensor, cache: ContextCache) -> tuple[Tensor, Tensor]:
         """Run texts that read the cache; with an empty cache this is the plain encoder."""

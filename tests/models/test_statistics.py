@@ -1,6 +1,8 @@
 """The statistics of a corpus as the context of a dense encoder."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+import cderetrieval
 from cderetrieval import Context, Retriever, load
 from cderetrieval.errors import ConfigError, ContextError, InputError, MismatchError
 from cderetrieval.models.dense import DenseEncoder
@@ -212,6 +215,25 @@ def test_another_number_format_leaves_the_model_as_it_was():
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         StatisticsConfig(**changes)
+
+
+def test_a_short_query_passes_few_functions(encoder):
+    model = StatisticsModel(encoder, FULL)
+    in_context = Context.from_texts(model, CORPUS[:8]).encoder(model)
+    in_context.encode_query(["owls at night"])
+    package, passed, before = str(Path(cderetrieval.__file__).parent), set(), sys.getprofile()
+
+    def note(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(package):
+            passed.add((code.co_filename, code.co_name))
+
+    sys.setprofile(note)
+    try:
+        in_context.encode_query(["owls at night"])
+    finally:
+        sys.setprofile(before)
+    assert len(passed) <= 22, sorted(passed)
 
 
 def test_what_cannot_have_statistics_is_refused(encoder):
