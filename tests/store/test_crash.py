@@ -1,5 +1,6 @@
 """Kill a writer with SIGKILL at random moments; everything acknowledged must be there, and nothing by halves."""
 
+import os
 import random
 import runpy
 import signal
@@ -12,7 +13,8 @@ import pytest
 
 from cderetrieval.store import Store
 
-ROUNDS = 25
+# `make campaign` kills by thousands.
+ROUNDS = int(os.environ.get("CDE_KILLS", "8"))
 
 # Batch n is a function of n alone, so the parent can compute the state after any batch.
 WRITER = """
