@@ -169,7 +169,7 @@ def is_contextual(directory: Path) -> bool:
     return config.get("model_type") == "cderetrieval" or is_published(config)
 
 
-def is_splade(directory: Path) -> bool:
+def _is_splade(directory: Path) -> bool:
     """Whether the settings or the modules of a directory say that it holds a SPLADE model."""
     settings, modules = directory / "config_sentence_transformers.json", directory / "modules.json"
     if settings.is_file() and read_object(settings).get("model_type") == "SparseEncoder":
@@ -187,7 +187,7 @@ def family_of(directory: Path) -> str:
         return "centre"
     if any((directory / name).exists() for name in (POOLING_FOLDER, CONVERTED_POOLING, PICKLED_POOLING)):
         return "sparse-embed"
-    return "splade" if is_splade(directory) else "dense"
+    return "splade" if _is_splade(directory) else "dense"
 
 
 def is_masked_lm(directory: Path) -> bool:
