@@ -16,10 +16,11 @@ from ..errors import InputError
 from ..files import as_path
 from ..terminal import printable, say
 from . import progress
-from .cluster import OnRay
 from .embed import ENGINES, FEW_DOCUMENTS, embed_corpus
 from .folder import VectorFolder
 from .index import index_vectors
+
+logger = logging.getLogger(__name__)
 
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,8 +108,8 @@ def run_index(arguments: argparse.Namespace) -> None:
     if arguments.documents is not None and len(arguments.vectors) > 1:
         raise InputError("DOCUMENTS says where one corpus has moved, and there are several folders of vectors.")
     corpus = None if arguments.documents is None else [arguments.documents]
-    distributed = arguments.workers is not None or arguments.address is not None
-    engine = OnRay(arguments.workers, threads=arguments.threads, address=arguments.address) if distributed else None
+    if (arguments.workers, arguments.threads, arguments.address) != (None, 1, None):
+        logger.warning("--workers, --threads and --address are ignored: an index is built in this process.")
     with index_vectors(
         [VectorFolder(path, corpus) for path in arguments.vectors],
         arguments.out,
@@ -116,7 +117,6 @@ def run_index(arguments: argparse.Namespace) -> None:
         model=arguments.model,
         device=arguments.device,
         dtype=arguments.dtype,
-        engine=engine,
     ) as retriever:
         place = arguments.index if arguments.out is None else arguments.out
         say(printable(f"{len(retriever):,} documents indexed from vectors, written to {place}"))

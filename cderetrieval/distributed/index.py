@@ -1,55 +1,30 @@
 """An index from ready vectors, without embedding anything again.
 
-The documents come from the corpus, block by block, each compared with what was embedded; the vectors from the folder.
-The index grows in a folder of its own beside its place (``NAME.building``), one transaction a block, and moves there
-when it is whole: a run that was killed goes on, and nobody opens half an index.
+Each block's documents come from the corpus, and are compared with what was embedded; its vectors come from the folder.
+A block is one `Retriever.add`, and one that is there already is passed over, so a run that was killed goes on. An index
+on this machine grows in a folder beside its place (``NAME.building``) and moves there when it is whole.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import CDEError, ConfigError, ContextError, InputError, MismatchError, StoreError
 from ..files import as_path, read_json, write_json
-from ..index.manifest import STORE_FILE
 from ..milvus.location import is_location
 from ..retrieval.embedder import Model
 from ..retrieval.retriever import Retriever
-from ..store import Store
 from ..types import is_contextual
 from .folder import VectorFolder
 from .progress import Progress
 from .scan import check_unique, id_hashes
-from .shards import Ready, build_on
-from .work import Engine
 
 SOURCE = "source.json"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A block of a folder."""
-
-    folder: VectorFolder
-    number: int
-
-    @property
-    def documents(self) -> int:
-        """How many it holds."""
-        return self.folder.plan.scan.blocks[self.number].documents
-
-    def read(self) -> tuple[list[Mapping[str, Any]], Any]:
-        """Documents and their vectors."""
-        rows = self.folder.rows(self.number)
-        ids, vectors = self.folder.read(self.number)
-        if ids != [document_id for document_id, *_ in rows]:
-            raise StoreError(f"{self.folder.file(self.number)} holds other ids than the corpus. Embed it anew.")
-        return [payload for *_, payload in rows], vectors
 
 
 def index_vectors(
@@ -60,7 +35,7 @@ def index_vectors(
     model: str | Path | Model | None = None,
     device: str | None = None,
     dtype: str = "auto",
-    engine: Engine | None = None,
+    engine: Any = None,
     show_progress: bool = True,
 ) -> Retriever:
     """Build an index from folders of vectors; after a crash, the same call goes on.
@@ -78,8 +53,7 @@ def index_vectors(
     device, dtype
         Where and in which number format the model will embed queries.
     engine
-        Builds a FAISS index that has to be trained in shards, on the workers of
-        :class:`~cderetrieval.distributed.cluster.OnRay` for example, and merges them. None: in this process.
+        Deprecated and ignored: an index is built in this process, on all its cores.
     show_progress
         Show progress.
 
@@ -108,76 +82,36 @@ def index_vectors(
     >>> index_vectors(vectors, folder / "index", model=HashEncoder())(["owls hunt"])[0][0]["id"]
     'o'
     """
+    if engine is not None:
+        warnings.warn("engine= is ignored: an index is built in this process.", DeprecationWarning, stacklevel=2)
     folders = _folders(vectors)
-    first = folders[0].plan
+    used = folders[0].plan.model if model is None else model
+    if used is None:
+        raise MismatchError("the model of these vectors was given as an object: pass it with model=.")
+    building = None
     if is_location(index):
-        if out is not None or engine is not None:
-            raise ConfigError("a server keeps and builds its index itself: leave out `out` and `engine`.")
-        return _on_server(folders, index, model, device, dtype, show_progress)
-    if out is None:
-        raise ConfigError("name the directory of the index, or a collection on a server (index=).")
-    target = as_path(out).absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise StoreError(f"{target} is there already. Choose another directory, or remove it first.")
-    building = target.with_name(f"{target.name}.building")
-    used = _used(first.model, model)
-    retriever = _open(building, folders, used, index, device, dtype)
-    with retriever:
-        _begin(retriever, folders[0], building)
-        parts = [Part(folder, number) for folder in folders for number in folder.blocks]
-        _fill(retriever, parts, show_progress)
-        if engine is not None:
-            ready = [Ready(part.folder.path, part.number, part.documents) for part in parts]
-            with engine:
-                build_on(engine, retriever, ready, building)
+        if out is not None:
+            raise ConfigError("a server keeps its index itself: leave out `out`.")
+        retriever = _on_server(index, folders[0], used, device, dtype)
+    else:
+        target = _free(out)
+        building = target.with_name(f"{target.name}.building")
+        retriever = _in_directory(building, index, folders, used, device, dtype)
+    try:
+        _check_model(retriever, folders[0], index if building is None else str(building))
+        _add(retriever, folders, show_progress)
+    except BaseException as error:
+        empty = building is not None and isinstance(error, CDEError) and not len(retriever)
+        retriever.close()
+        if building is not None and empty:
+            shutil.rmtree(building)
+        raise
+    if building is None:
+        return retriever
+    retriever.close()
     (building / SOURCE).unlink()
     os.replace(building, target)
     return Retriever.load(target, model=model, device=device, dtype=dtype)
-
-
-def _used(recorded: str | None, model: Any) -> Any:
-    """The model: the one that is given, or the one that made the vectors, by name."""
-    if model is None and recorded is None:
-        raise MismatchError("the model of these vectors was given as an object: pass it with model=.")
-    return recorded if model is None else model
-
-
-def _on_server(
-    folders: Sequence[VectorFolder], index: str, model: Any, device: str | None, dtype: str, show_progress: bool
-) -> Retriever:
-    """Fill a collection on a server; blocks that are there already are passed over."""
-    used = _used(folders[0].plan.model, model)
-    try:
-        retriever = Retriever(used, index=index, device=device, dtype=dtype, **_settings(folders[0]))
-    except ContextError as error:
-        raise MismatchError(
-            f"{index} stands in another context than the vectors of {folders[0].path}. Choose another collection, or "
-            "embed the corpus in that context (embed --context FILE)."
-        ) from error
-    try:
-        made, context = retriever.model, folders[0].context
-        try:
-            encoder = context.encoder(made, dtype=dtype) if context is not None and is_contextual(made) else made
-        except ContextError as error:
-            raise MismatchError(f"Use the model that made the vectors of {folders[0].path}: {error}") from error
-        _check_encoder(encoder.fingerprint, folders[0])
-        held = retriever.collection.get_setting("fingerprint")
-        if held not in (None, encoder.fingerprint):
-            raise MismatchError(
-                f"{index} was built by an encoder with fingerprint {held[:12]}, the vectors of {folders[0].path} by "
-                f"one with {encoder.fingerprint[:12]}: another model. Choose another collection."
-            )
-        parts = [Part(folder, number) for folder in folders for number in folder.blocks]
-        with Progress("storing", sum(part.documents for part in parts), 0, show=show_progress) as bar:
-            for part in parts:
-                if retriever.collection.missing(part.folder.ids(part.number)):
-                    documents, vectors = part.read()
-                    retriever.add(documents, vectors=vectors, show_progress=False)
-                bar.add(part.documents)
-    except BaseException:
-        retriever.close()
-        raise
-    return retriever
 
 
 def _folders(vectors: Any) -> list[VectorFolder]:
@@ -186,48 +120,65 @@ def _folders(vectors: Any) -> list[VectorFolder]:
     if not given:
         raise InputError("no folder of vectors was given.")
     folders = [folder if isinstance(folder, VectorFolder) else VectorFolder(folder) for folder in given]
-    first = folders[0]
+    first, plan = folders[0], folders[0].plan
     for folder in folders:
         folder.check_whole()
-        if folder.plan.layout != first.plan.layout:
+        if folder.plan.layout != plan.layout:
             raise MismatchError(
-                f"{folder.path} holds {folder.plan.layout}, {first.path} {first.plan.layout}. Vectors of one index "
-                "come from one model."
+                f"{folder.path} holds {folder.plan.layout}, {first.path} {plan.layout}. Vectors of one index come from "
+                "one model."
             )
-        if folder.plan.fingerprint != first.plan.fingerprint:
-            context = " in the same context (embed --context)" if first.plan.context else ""
+        if folder.plan.fingerprint != plan.fingerprint:
+            context = " in the same context (embed --context)" if plan.context else ""
             raise MismatchError(
                 f"{folder.path} and {first.path} were made by different encoders: {folder.plan.fingerprint[:12]} and "
-                f"{first.plan.fingerprint[:12]}. Vectors of one index come from one model{context}."
+                f"{plan.fingerprint[:12]}. Vectors of one index come from one model{context}."
             )
-        if (folder.plan.fields.key, folder.plan.fields.on) != (first.plan.fields.key, first.plan.fields.on):
+        if (folder.plan.fields.key, folder.plan.fields.on) != (plan.fields.key, plan.fields.on):
             raise MismatchError(f"{folder.path} was embedded from other fields than {first.path}.")
     if len(folders) > 1:
         names = [str(folder.path) for folder in folders]
-        check_unique([_hashes(folder) for folder in folders], lambda i: _ids(folders[i]), names)
+        check_unique([id_hashes(_ids(folder)) for folder in folders], lambda place: _ids(folders[place]), names)
     return folders
 
 
-def _ids(folder: VectorFolder) -> Iterable[Any]:
+def _ids(folder: VectorFolder) -> Iterator[Any]:
     return (document_id for number in folder.blocks for document_id in folder.ids(number))
 
 
-def _hashes(folder: VectorFolder) -> Any:
-    return id_hashes(_ids(folder))
+def _free(out: str | Path | None) -> Path:
+    """Where the index will be; nothing is there yet."""
+    if out is None:
+        raise ConfigError("name the directory of the index, or a collection on a server (index=).")
+    target = as_path(out).absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise StoreError(f"{target} is there already. Choose another directory, or remove it first.")
+    return target
 
 
-def _open(
-    building: Path, folders: Sequence[VectorFolder], model: Any, index: str, device: str | None, dtype: str
+def _in_directory(
+    building: Path, index: str, folders: Sequence[VectorFolder], model: Any, device: str | None, dtype: str
 ) -> Retriever:
-    """The index as far as it was built, or a new one."""
+    """The index as far as an earlier call has built it, or a new one."""
     source = {"index": index, "folders": [folder.digest for folder in folders]}
-    if building.exists():
-        if not (building / SOURCE).is_file() or read_json(building / SOURCE) != source:
-            raise StoreError(f"{building} is not the first half of this index. Remove it, then run this again.")
-        if _begun(building):
-            return Retriever.load(building, model=model, device=device, dtype=dtype)
+    if building.exists() and (not (building / SOURCE).is_file() or read_json(building / SOURCE) != source):
+        raise StoreError(f"{building} is not the first half of this index. Remove it, then run this again.")
     write_json(building / SOURCE, source)
-    return Retriever(model, index=index, path=building, device=device, dtype=dtype, **_settings(folders[0]))
+    options: dict[str, Any] = {"device": device, "dtype": dtype}
+    try:
+        return Retriever(model, index=index, path=building, **_settings(folders[0]), **options)
+    except StoreError:  # an earlier call has stored the first block
+        return Retriever.load(building, model=model, **options)
+
+
+def _on_server(index: str, folder: VectorFolder, model: Any, device: str | None, dtype: str) -> Retriever:
+    try:
+        return Retriever(model, index=index, device=device, dtype=dtype, **_settings(folder))
+    except ContextError as error:
+        raise MismatchError(
+            f"{index} is in another context than the vectors of {folder.path}. Choose another collection, or embed the "
+            "corpus in that context (embed --context FILE)."
+        ) from error
 
 
 def _settings(folder: VectorFolder) -> dict[str, Any]:
@@ -242,49 +193,36 @@ def _settings(folder: VectorFolder) -> dict[str, Any]:
     }
 
 
-def _begin(retriever: Retriever, folder: VectorFolder, building: Path) -> None:
-    """Store the context, and refuse another model than the one that made the vectors; then nothing is left behind."""
+def _check_model(retriever: Retriever, folder: VectorFolder, place: str) -> None:
+    """Refuse another model than the one that made the vectors, and an index that another one built."""
+    context, expected = folder.context, folder.plan.fingerprint
+    model = retriever.model
     try:
-        made, context = retriever.model, folder.context
-        encoder = context.encoder(made) if context is not None and is_contextual(made) else made
-        _check_encoder(encoder.fingerprint, folder)
-    except CDEError as error:
-        if not len(retriever):
-            retriever.collection.close()
-            shutil.rmtree(building)
-        if isinstance(error, ContextError):
-            raise MismatchError(f"Use the model that made the vectors of {folder.path}: {error}") from error
-        raise
-
-
-def _check_encoder(fingerprint: str, folder: VectorFolder) -> None:
-    """Refuse another encoder than the one that made the vectors."""
-    expected = folder.plan.fingerprint
-    if fingerprint != expected:
+        encoder = context.encoder(model) if context is not None and is_contextual(model) else model
+    except ContextError as error:
+        raise MismatchError(f"Use the model that made the vectors of {folder.path}: {error}") from error
+    if encoder.fingerprint != expected:
         raise MismatchError(
             f"{folder.path} was embedded by an encoder with fingerprint {expected[:12]}, and this model is "
-            f"{fingerprint[:12]}. Use the model that made the vectors."
+            f"{encoder.fingerprint[:12]}. Use the model that made the vectors."
+        )
+    held = retriever.collection.get_setting("fingerprint")
+    if held not in (None, expected):
+        raise MismatchError(
+            f"{place} was built by an encoder with fingerprint {held[:12]}, the vectors of {folder.path} by one with "
+            f"{expected[:12]}: another model. Choose another collection."
         )
 
 
-def _begun(building: Path) -> bool:
-    """Whether the first block was stored."""
-    if not (building / STORE_FILE).is_file():
-        return False
-    with Store(building / STORE_FILE) as store:
-        return store.get_setting("retriever") is not None
-
-
-def _fill(retriever: Retriever, parts: Sequence[Part], show_progress: bool) -> None:
-    """Add the documents of all parts but those that are there; each part is one transaction."""
-    total, there = sum(part.documents for part in parts), len(retriever)
-    with Progress("storing", total, there, show=show_progress) as bar:
-        for part in parts:
-            if there:
-                there -= part.documents
-                if there < 0:
-                    raise StoreError("the half-built index does not end with a block. Remove it, then run this again.")
-                continue
-            documents, vectors = part.read()
-            retriever.add(documents, vectors=vectors, show_progress=False)
-            bar.add(part.documents)
+def _add(retriever: Retriever, folders: Sequence[VectorFolder], show_progress: bool) -> None:
+    """Add each block whose documents are not there yet; a block is one transaction."""
+    with Progress("storing", sum(map(len, folders)), show=show_progress) as bar:
+        for folder in folders:
+            for number in folder.blocks:
+                if retriever.collection.missing(folder.ids(number)):
+                    rows = folder.rows(number)
+                    ids, vectors = folder.read(number)
+                    if ids != [document_id for document_id, *_ in rows]:
+                        raise StoreError(f"{folder.file(number)} holds other ids than the corpus. Embed it anew.")
+                    retriever.add([payload for *_, payload in rows], vectors=vectors, show_progress=False)
+                bar.add(folder.plan.scan.blocks[number].documents)

@@ -1,15 +1,14 @@
 """Train, fill and tune a FAISS index from a stream of vectors that may be too large for memory.
 
 Two walks through the vectors: one for the training sample and the rows to tune on, one to fill; the exact answers to
-tune against are found while filling. Samples depend on the seed alone. The steps are functions of their own, so that
-copies of a trained index can be filled with parts of the vectors, elsewhere, and merged (:func:`merge`).
+tune against are found while filling. Samples depend on the seed alone.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,11 +19,11 @@ from faiss.contrib.clustering import two_level_clustering
 
 from ..vectors import dense_rows
 from .assign import add
-from .exact import best_first, exact_stream
+from .exact import exact_stream
 from .kinds import centres, widths
 from .scores import lengths
 from .stream import Chunks, select
-from .tune import DEPTH, SAMPLE, Breadth, parts, tune
+from .tune import DEPTH, SAMPLE, Breadth, tune
 
 # k-means wants at least 39 vectors for each list (FAISS warns below); 64 are used where there are as many.
 LEAST_PER_LIST = 39
@@ -53,37 +52,31 @@ class Built:
     largest_norm: float
 
 
-def fill(
-    index: Any,
-    seqs: np.ndarray,
-    vectors: Callable[[], Chunks],
-    *,
-    seed: int,
-) -> Built:
+def fill(index: Any, seqs: np.ndarray, vectors: Callable[[], Chunks], *, seed: int) -> Built:
     """Train `index` where it needs that, add the vectors of `seqs` in order, and tune it."""
-    own, queries = train(index, seqs, vectors, seed)
-    filled = add_chunks(index, select(vectors(), seqs, _check(index)), queries)
-    return tune_filled(index, own, queries, filled)
+    own, queries = _train(index, seqs, vectors, seed)
+    longest_seen = 0.0
+
+    def adding() -> Chunks:
+        nonlocal longest_seen
+        for _, matrix in select(vectors(), seqs, _check(index)):
+            start = index.ntotal
+            add(index, matrix)
+            longest_seen = max(longest_seen, longest(matrix))
+            yield np.arange(start, start + len(matrix)), matrix
+
+    if not len(queries):
+        for _ in adding():
+            pass
+        return Built(Breadth(), 1.0, longest_seen)
+    _, near = exact_stream(adding(), queries, DEPTH + 1, dtype=np.float32)
+    _check_lengths(longest_seen)
+    truth = np.array([row[row != position][:DEPTH] for row, position in zip(near, own, strict=True)])
+    breadth, recall = tune(index, queries, own, truth, RECALL_TARGET)
+    return Built(breadth, recall, longest_seen)
 
 
-@dataclass(frozen=True)
-class Filled:
-    """What was seen of the vectors while they were added."""
-
-    # Of each query the scores and positions of its nearest vectors, both of shape (q, at most DEPTH + 1).
-    scores: np.ndarray
-    near: np.ndarray
-    # Length of the longest vector.
-    largest_norm: float
-
-    @classmethod
-    def merged(cls, shards: Sequence[Filled]) -> Filled:
-        """What was seen of all shards."""
-        scores, near = (np.concatenate([getattr(s, name) for s in shards], axis=1) for name in ("scores", "near"))
-        return cls(*best_first(scores, near, DEPTH + 1), max(shard.largest_norm for shard in shards))
-
-
-def train(index: Any, seqs: np.ndarray, vectors: Callable[[], Chunks], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _train(index: Any, seqs: np.ndarray, vectors: Callable[[], Chunks], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Train `index` where it needs that; positions of the rows to tune on, shape (q,), and the rows.
 
     A flat index is neither trained nor tuned: then there are none.
@@ -119,54 +112,6 @@ def _place_lists(index: Any, training: np.ndarray, seed: int) -> None:
         logger.warning("The lists are placed by one k-means, which takes longer: %s", error)
         return
     inverted.quantizer.add(centres)
-
-
-def add_chunks(index: Any, chunks: Chunks, queries: np.ndarray, *, first: int = 0) -> Filled:
-    """Add vectors to a trained index; the first of them has position `first` in the whole."""
-    longest_seen = 0.0
-
-    def adding() -> Chunks:
-        nonlocal longest_seen
-        for _, matrix in chunks:
-            start = first + index.ntotal
-            add(index, matrix)
-            longest_seen = max(longest_seen, longest(matrix))
-            yield np.arange(start, start + len(matrix)), matrix
-
-    if not len(queries):
-        for _ in adding():
-            pass
-        none = np.empty((0, 0))
-        return Filled(none, none, longest_seen)
-    scores, near = exact_stream(adding(), queries, DEPTH + 1, dtype=np.float32)
-    return Filled(scores, near, longest_seen)
-
-
-def tune_filled(index: Any, own: np.ndarray, queries: np.ndarray, filled: Filled) -> Built:
-    """Tune an index that was filled with vectors; what the build measured."""
-    if not len(queries):
-        return Built(Breadth(), 1.0, filled.largest_norm)
-    _check_lengths(filled.largest_norm)
-    truth = np.array([row[row != position][:DEPTH] for row, position in zip(filled.near, own, strict=True)])
-    breadth, recall = tune(index, queries, own, truth, RECALL_TARGET)
-    return Built(breadth, recall, filled.largest_norm)
-
-
-def can_merge(index: Any) -> bool:
-    """Whether parts of such an index can be merged: all kinds of lists and flat codes, no graph of vectors (HNSW)."""
-    return all(isinstance(part, faiss.IndexIVF | faiss.IndexFlatCodes | faiss.IndexRefine) for part in parts(index))
-
-
-def merge(index: Any, shard: Any) -> None:
-    """Append the vectors of `shard`, a filled copy of the same trained index; it is empty afterwards."""
-    # FAISS's views of what they are do not keep the objects alive: the arguments do.
-    whole, part = faiss.downcast_index(index), faiss.downcast_index(shard)
-    if isinstance(whole, faiss.IndexRefine):
-        merge(whole.base_index, part.base_index)
-        merge(whole.refine_index, part.refine_index)
-        whole.ntotal = whole.base_index.ntotal
-    else:
-        whole.merge_from(part, whole.ntotal if isinstance(whole, faiss.IndexIVF) else 0)
 
 
 def training_needed(index: Any) -> int:

@@ -119,26 +119,24 @@ class FaissIndex:
         """Numbers of the vectors that can be found, ascending, shape (count,), int64."""
         return self._seqs[self._alive]
 
-    def build(
-        self, seqs: np.ndarray, vectors: Callable[[], Chunks], filler: Callable[..., Built] | None = None
-    ) -> None:
+    def build(self, seqs: np.ndarray, vectors: Callable[[], Chunks]) -> None:
         """Hold exactly these vectors."""
         factory = self._plan(len(seqs))
         try:
-            index, built, scale = self._filled(factory, seqs, vectors, filler or fill)
+            index, built, scale = self._filled(factory, seqs, vectors)
         except (RuntimeError, MemoryError) as error:
             if factory == "Flat" or isinstance(error, CDEError):
                 raise
             logger.warning("These vectors are searched exactly: FAISS cannot hold them in %s (%s).", factory, error)
             self._unfit, factory = True, "Flat"
-            index, built, scale = self._filled(factory, seqs, vectors, fill)
+            index, built, scale = self._filled(factory, seqs, vectors)
         self._install(index, factory, seqs, None, built.breadth, built.recall, scale, largest_norm=built.largest_norm)
         logger.info("Built %s of %d vectors: recall %.3f with %s.", factory, len(seqs), built.recall, built.breadth)
 
-    def _filled(self, factory: str, seqs: np.ndarray, vectors: Any, filler: Any) -> tuple[Any, Built, float]:
+    def _filled(self, factory: str, seqs: np.ndarray, vectors: Any) -> tuple[Any, Built, float]:
         index = make(self.dimension, factory)
         scaled = Scaled(vectors, 1.0 if factory == "Flat" else Scaled.factor_for(vectors))
-        return index, filler(index, seqs, scaled, seed=self.seed), scaled.factor
+        return index, fill(index, seqs, scaled, seed=self.seed), scaled.factor
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible."""

@@ -228,10 +228,6 @@ class LocalCollection(Store, Collection):
         self._synced[part] = Synced(index, generation, epoch)
         return index
 
-    def adopt(self, index: Index, part: int = 0) -> None:
-        """Take an index that was built elsewhere from these vectors; the next search compares the numbers."""
-        self._synced[part] = Synced(index, -1, self.epoch_of(part))
-
     def _follow_ids(self, generation: int) -> None:
         """Read the documents of this generation: the new ones alone, where none was removed."""
         held = self._ids

@@ -12,8 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from cderetrieval.distributed import embed_corpus, index_vectors
-from cderetrieval.distributed.cluster import OnRay
+from cderetrieval.distributed import embed_corpus
 from cderetrieval.testing import HashEncoder
 
 BLOCK = 5
@@ -78,7 +77,6 @@ def main(kind, folder, models):
             embed_corpus(corpus, out, Fated(folder), **engine)
         elif kind == "worker":
             embed_corpus(corpus, out, Fated(folder, deaths=1), **engine)
-            index_vectors(out, folder / "index", model=HashEncoder(), index="IVF4,SQ8", engine=OnRay(2)).close()
         elif kind == "always":
             embed_corpus(corpus, out, Fated(folder, deaths=99, pause=0.0), **engine)
         elif kind == "driver":

@@ -1,7 +1,6 @@
 """An index from ready vectors answers as one that embedded its documents itself."""
 
 import contextlib
-import filecmp
 import hashlib
 import json
 import random
@@ -12,9 +11,8 @@ import pytest
 from cderetrieval import Retriever
 from cderetrieval.cli import main
 from cderetrieval.distributed import VectorFolder, embed_corpus, index_vectors
-from cderetrieval.distributed.work import OneProcess
 from cderetrieval.errors import ConfigError, InputError, MismatchError, ModelError, StoreError
-from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory
+from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory, tiny_splade_directory
 
 pytest.importorskip("pyarrow")
 
@@ -175,32 +173,18 @@ def test_it_goes_on_where_it_was_killed(vectors, tmp_path, monkeypatch):
         index(vectors, tmp_path / "index")
 
 
-@pytest.mark.parametrize("factory", ["IVF4,SQ8", "IVF4,RaBitQ,Refine(SQ8)", "HNSW8,SQ8", "SQ8", "auto"])
-def test_shards_make_the_same_index(tmp_path, write_corpus, factory, monkeypatch):
-    from cderetrieval.distributed import shards
-
-    monkeypatch.setattr(shards, "SHARD", 3)
-    rng = random.Random(0)
-    rows = [{"id": i, "text": f"{rng.random()}"} for i in range(600)]
-    vectors = embed_corpus(write_corpus(tmp_path / "c.jsonl", rows), tmp_path / "v", HashEncoder(), block=50)
-    one = index(vectors, tmp_path / "one", index=factory)
-    other = index(vectors, tmp_path / "other", index=factory, engine=OneProcess())
-    assert filecmp.cmp(tmp_path / "one" / "index.faiss", tmp_path / "other" / "index.faiss", shallow=False)
-    assert one.collection.index().breadth == other.collection.index().breadth
-    assert one(["0.5", "owl"], k=20) == other(["0.5", "owl"], k=20)
-    assert not (tmp_path / "other" / "shards").exists()
-    other.add([{"id": "new", "text": "more"}])
-    assert len(other("more")[0]) == 10
+def test_an_engine_is_ignored_and_said_to_be(vectors, tmp_path):
+    with pytest.warns(DeprecationWarning, match="engine= is ignored"):
+        built = index(vectors, tmp_path / "index", engine=object())
+    assert len(built) == 100
 
 
-def test_sparse_vectors_have_no_shards(corpus, tmp_path):
-    from cderetrieval.testing import tiny_splade_directory
-
+def test_sparse_vectors_and_an_index_of_faiss(corpus, tmp_path):
     vectors = embed_corpus(corpus, tmp_path / "v", tiny_splade_directory())
-    built = index_vectors(vectors, tmp_path / "index", engine=OneProcess())
-    assert len(built(QUERIES)[0]) > 0
     with pytest.raises(ConfigError, match="FAISS"):
         index_vectors(vectors, tmp_path / "other", index="IVF4,SQ8")
+    built = index_vectors(vectors, tmp_path / "index")
+    assert len(built(QUERIES)[0]) > 0
 
 
 def test_the_commands(corpus, tmp_path, capsys, caplog):
@@ -212,6 +196,8 @@ def test_the_commands(corpus, tmp_path, capsys, caplog):
     assert "100 of 100 documents were embedded by an earlier run" in caplog.text
     assert main(["index", "--vectors", out, "--out", str(tmp_path / "index")]) == 0
     assert "100 documents indexed from vectors" in capsys.readouterr().out
+    assert main(["index", "--vectors", out, "--out", str(tmp_path / "again"), "--workers", "2"]) == 0
+    assert "--workers, --threads and --address are ignored" in caplog.text
     assert main(["search", str(tmp_path / "index"), "owl 7"]) == 0
     assert main(["index", "--vectors", out, "--out", str(tmp_path / "index")]) == 2
     assert "is there already" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Steps of building: lists placed by clustering twice, shards that are merged."""
+"""Steps of building: lists placed by clustering twice, or by one k-means."""
 
 import logging
 
@@ -58,24 +58,3 @@ def test_skewed_vectors_are_trained_anyway(clustered, monkeypatch, caplog):
         index.add(np.arange(2_000), skewed)
     assert index.factory == "IVF16,Flat"
     assert index.search(matrix[:5], 3)[1].shape == (5, 3)
-
-
-@pytest.mark.parametrize("kind", ["IVF16,RaBitQ,Refine(SQ8)", "IVF16,Flat", "SQ8", "HNSW8,SQ8", "PCA24,IVF16,Flat"])
-def test_merged_parts_are_the_whole(clustered, kind):
-    matrix, _ = clustered
-    empty = faiss.index_factory(32, kind, faiss.METRIC_INNER_PRODUCT)
-    assert build.can_merge(empty) == (kind.split(",")[0] not in ("HNSW8", "PCA24"))
-    if not build.can_merge(empty):
-        return
-    empty.train(matrix)
-    copies = [faiss.deserialize_index(faiss.serialize_index(empty)) for _ in range(4)]
-    copies[0].add(matrix)
-    queries, found = matrix[:20], []
-    for copy, (start, end) in zip(copies[1:], [(0, 700), (700, 701), (701, 2_000)], strict=True):
-        chunks = iter([(np.arange(start, end), matrix[start:end])])
-        found.append(build.add_chunks(copy, chunks, queries, first=start))
-    for copy in copies[1:]:
-        build.merge(empty, faiss.deserialize_index(faiss.serialize_index(copy)))
-    np.testing.assert_array_equal(faiss.serialize_index(empty), faiss.serialize_index(copies[0]))
-    _, near = exact_search(matrix, queries, build.DEPTH + 1)
-    np.testing.assert_array_equal(build.Filled.merged(found).near, near)
