@@ -98,7 +98,7 @@ class Hybrid(Retriever):
         dtype: str = "auto",
     ) -> Self:
         """Open an index of several models; ``models=`` is another name of ``model=``."""
-        hybrid = super().load(path, model=model or models, device=device, dtype=dtype)
+        hybrid = super().load(path, model=models if model is None else model, device=device, dtype=dtype)
         if hybrid.fusion is None:
             hybrid.close()
             raise InputError(f"{path} is an index of one model: open it with Retriever.load.")

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CACHE_SETTING = "index_cache"
+# Set where several stores were merged, and a model may lack vectors of some documents.
+INCOMPLETE = "incomplete"
 # Payloads that a filter looks through at a time.
 PAYLOADS = 4_096
 
@@ -72,8 +74,6 @@ class LocalCollection(Store, Collection):
     def __init__(self, settings: Settings, directory: Path | None) -> None:
         super().__init__(None if directory is None else directory / STORE_FILE)
         self.settings, self.directory = settings, directory
-        # Made of several stores, so that a model may lack vectors of some documents.
-        self.is_merged = False
         self._ids = Ids()
         # Part to its index. An entry is missing before the first search, and while the index changes.
         self._synced: dict[int, Synced] = {}
@@ -309,7 +309,8 @@ class LocalCollection(Store, Collection):
     def close(self) -> None:
         """Write the index caches, where this lives in a directory and was changed, and close the store."""
         try:
-            if self.directory is not None and self.is_writer and not self._closed:
+            whole = self.is_writer and not self._closed and not self.get_setting(INCOMPLETE)
+            if self.directory is not None and whole:
                 self._save_indexes(self.directory, self)
         finally:
             super().close()

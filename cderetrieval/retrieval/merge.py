@@ -23,7 +23,7 @@ from ..index.manifest import STORE_FILE
 from ..store import Store
 from ..store.database import of_part
 from ..vectors import take
-from .local import LocalCollection
+from .local import INCOMPLETE, LocalCollection
 from .names import MANIFEST, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -52,9 +52,7 @@ def open_parts(directory: Path) -> LocalCollection:
         _remove(place)
     (directory / MANIFEST).unlink(missing_ok=True)
     logger.info("%s was kept in %d parts and is one index now; older versions cannot open it.", directory, len(places))
-    collection = LocalCollection(settings, directory)
-    collection.is_merged = True
-    return collection
+    return LocalCollection(settings, directory)
 
 
 def merge(stores: Sequence[Store], merged: LocalCollection) -> None:
@@ -70,7 +68,7 @@ def merge(stores: Sequence[Store], merged: LocalCollection) -> None:
             _copy(store, merged, part, {seq: numbers[there] for seq, there in same.items()})
         merged.set_setting("next_id", stores[leader].get_setting("next_id", 0))
         merged.set_setting("retriever", merged.settings.to_dict())
-    merged.is_merged = True
+        merged.set_setting(INCOMPLETE, True)  # until `Retriever` has looked for documents without vectors
 
 
 def _leader(stores: Sequence[Store], stamps: Sequence[Any]) -> int:

@@ -26,7 +26,7 @@ from ..vectors import Vectors
 from .collection import Collection, Settings, check_k
 from .embedder import Embedder, Model
 from .fusion import Fusion
-from .local import LocalCollection
+from .local import INCOMPLETE, LocalCollection
 from .models import Models, begin, moved_models
 from .open import create, reopen, save
 from .parts import Parts
@@ -145,7 +145,7 @@ class Retriever(Searcher):
             retriever._open(collection, [Embedder(one, ContextSpec(), **options) for one in given.values()])
             for part in retriever._parts.values() if model is not None else ():
                 _ = part.encoder  # a model that was given is checked now, not at the first query
-            if isinstance(collection, LocalCollection) and collection.is_merged:
+            if isinstance(collection, LocalCollection) and collection.get_setting(INCOMPLETE):
                 retriever._complete()
         except BaseException:
             collection.close()
@@ -170,8 +170,8 @@ class Retriever(Searcher):
             raise InputError("this retriever has one model, and no rankings to fuse.")
         fusion.vector(len(self._parts))
         settings = replace(self._collection.settings, fusion=fusion)
-        if self._collection.get_setting("retriever") is not None:
-            with self._collection.transaction():
+        with self._collection.transaction():
+            if self._collection.get_setting("retriever") is not None:  # before the first add nothing is kept
                 self._collection.set_setting("retriever", settings.to_dict())
         self._collection.settings = settings
 
@@ -307,3 +307,4 @@ class Retriever(Searcher):
     def _complete(self) -> None:
         with self._changing():
             self._parts.complete()
+            self._collection.set_setting(INCOMPLETE, None)

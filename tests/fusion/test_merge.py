@@ -67,6 +67,27 @@ def test_parts_become_one_index(tmp_path, stamps):
     assert not (tmp_path / "hybrid.json").exists()
 
 
+@pytest.mark.parametrize("step", ["_remove", "complete"])
+def test_a_merge_that_is_cut_off_is_completed_by_the_next(tmp_path, monkeypatch, step):
+    write_hybrid(tmp_path, FIRST, SECOND)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    target = (
+        "cderetrieval.retrieval.merge._remove" if step == "_remove" else "cderetrieval.retrieval.parts.Parts.complete"
+    )
+    monkeypatch.setattr(target, stop)
+    with pytest.raises(KeyboardInterrupt):
+        Hybrid.load(tmp_path, models=MODELS)
+    monkeypatch.undo()
+    with Hybrid.load(tmp_path, models=MODELS) as hybrid:
+        assert list(hybrid("bees honey", k=5)) == list(expected(NEW)("bees honey", k=5))
+        hybrid.collection.check()
+    with Hybrid.load(tmp_path, models=MODELS) as hybrid:
+        assert len(hybrid.add([{"id": "e", "text": "eels"}])) == 4
+
+
 def test_parts_that_do_not_belong_together_are_refused_and_left_alone(tmp_path):
     write_hybrid(tmp_path, FIRST, {"change": "x", "previous": "y", "first": 4})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.sqlite")}
