@@ -72,10 +72,10 @@ def test_searches_do_not_wait_for_an_add(tmp_path, on_disk):
     encoder = Slow()
     retriever = Retriever(encoder, on="text", path=tmp_path / "index" if on_disk else None).add(DOCUMENTS)
     retriever("about 3")
-    encoder.seconds = 2.0
+    encoder.seconds = 3.0
     more = [{"id": f"x{n}", "text": f"about {n}", "group": 0} for n in range(7)] + [{**DOCUMENTS[0], "group": 1}]
     longest, taken, sizes = searched_meanwhile(retriever, lambda: retriever.add(more, show_progress=False))
-    assert taken > 2.0
+    assert taken > 3.0
     assert longest < taken / 2
     assert sizes == {20, 27}, "before or after, never half"
 
@@ -85,10 +85,10 @@ def test_searches_do_not_wait_for_a_refresh(tmp_path, on_disk):
     model = SlowModel(0.0)
     retriever = Retriever(model, on="text", path=tmp_path / "index" if on_disk else None).add(DOCUMENTS)
     retriever("about 3")
-    model.seconds = 2.0
+    model.seconds = 3.0
     before = retriever.context
     longest, taken, sizes = searched_meanwhile(retriever, lambda: retriever.refresh("random", show_progress=False))
-    assert taken > 2.0
+    assert taken > 3.0
     assert longest < taken / 2
     assert sizes == {20}
     assert retriever.context != before
