@@ -16,8 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cderetrieval import Hybrid, Retriever
-
 from .child import ANSWER, Report, in_child
 from .kills import KINDS, changes_of, holds
 
@@ -69,8 +67,8 @@ def run(interrupts: int, seed: int) -> Report:
 def _one_life(kind: str, on_disk: bool, seed: int, interrupts: int) -> tuple[dict[str, int], list[str]]:
     rng, report, timer = random.Random(seed), Report(), Timer()
     with tempfile.TemporaryDirectory() as folder:
-        retriever = _opened(kind, Path(folder) / "index" if on_disk else None)
         changes = changes_of(kind)
+        retriever = changes.new(Path(folder) / "index" if on_disk else None)
         changes.change(retriever, seed, 0)
         documents = changes.expected({}, seed, 0)
         number = 1
@@ -86,13 +84,6 @@ def _one_life(kind: str, on_disk: bool, seed: int, interrupts: int) -> tuple[dic
             documents = found
         retriever.close()
     return dict(report.counts), report.failures
-
-
-def _opened(kind: str, path: Path | None) -> Any:
-    changes = changes_of(kind)
-    if kind == "hybrid":
-        return Hybrid(changes.MODELS, path=path)
-    return Retriever(changes.Model(kind), path=path)
 
 
 def _next(

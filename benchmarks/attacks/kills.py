@@ -14,15 +14,15 @@ import signal
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from .child import ANSWER, TIMEOUT, Report, in_child
 
 HERE = Path(__file__).resolve().parent
-# What the processes do stands beside the tests that kill a few of them in each run.
-CHANGES = HERE.parent.parent / "tests" / "crash"
+# What the processes do is beside the tests that kill a few of them in each run.
+CHANGES = HERE.parent.parent / "tests"
 KINDS = ("dense", "sparse", "sparse-embed", "hybrid")
 # Longest time from the moment at which a child is let go to its end, in seconds: ten changes or so.
 DELAY = 0.08
@@ -70,8 +70,7 @@ def _killed(path: Path, kind: str, seed: int, first: int, rng: random.Random) ->
         try:
             os.close(read)
             sys.stdout = os.fdopen(write, "w")
-            words: tuple[Any, ...] = (path,) if kind == "hybrid" else (path, kind)
-            changes_of(kind).main(*words, seed, first)
+            changes_of(kind).run(path, seed, first)
         finally:
             os._exit(1)
     os.close(write)
@@ -97,9 +96,7 @@ def _killed(path: Path, kind: str, seed: int, first: int, rng: random.Random) ->
 
 def _verify(path: Path, kind: str, candidates: list[dict[int, str]]) -> int | None:
     """Which of the candidates the index holds, whole; None if neither."""
-    changes = changes_of(kind)
-    opened = changes.open_hybrid(path) if kind == "hybrid" else changes.open_index(path, kind)
-    with opened as retriever:
+    with changes_of(kind).open(path) as retriever:
         for number, documents in enumerate(candidates):
             if holds(retriever, documents, kind):
                 return number
@@ -123,11 +120,8 @@ def holds(retriever: Any, documents: dict[int, str], kind: str) -> bool:
     return True
 
 
-def changes_of(kind: str) -> ModuleType:
+def changes_of(kind: str) -> Any:
     """What the processes do to an index of this kind."""
     if str(CHANGES) not in sys.path:
         sys.path.insert(0, str(CHANGES))
-    import hybrid_changes
-    import retriever_changes
-
-    return hybrid_changes if kind == "hybrid" else retriever_changes
+    return import_module("changes").Changes(kind)

@@ -4,22 +4,20 @@ The next process finds the same documents for every model: those after the last 
 and the one change that had started.
 """
 
-import importlib.util
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).with_name("hybrid_changes.py")
-specification = importlib.util.spec_from_file_location("hybrid_changes", SCRIPT)
-changes = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(changes)
+from ..changes import MODELS, NAMES, Changes
+from ..changes import __file__ as SCRIPT
+
+changes = Changes("hybrid")
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
@@ -29,7 +27,7 @@ def run(path, seed, first, moment="", after=0, delay=None):
 
     Returns the numbers of the last change started and of the last one done.
     """
-    command = [sys.executable, SCRIPT, path, str(seed), str(first), moment]
+    command = [sys.executable, SCRIPT, "hybrid", path, str(seed), str(first), moment]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "open\n"
     last = {}
@@ -48,13 +46,13 @@ def run(path, seed, first, moment="", after=0, delay=None):
 
 def verify(path, candidates):
     """The hybrid holds one of the candidates, whole, with the vectors of every model; return it."""
-    with changes.open_hybrid(path) as hybrid:
+    with changes.open(path) as hybrid:
         found = {i: text for i, text, _ in hybrid.collection.rows()}
         assert list(found.items()) in [list(candidate.items()) for candidate in candidates]
         hybrid.collection.check()
-        for part, name in enumerate(changes.NAMES if found else ()):
+        for part, name in enumerate(NAMES if found else ()):
             stored = np.concatenate([matrix for _, matrix in hybrid.collection.iter_vectors(part=part)])
-            np.testing.assert_array_equal(stored, changes.MODELS[name].encode_document(list(found.values())))
+            np.testing.assert_array_equal(stored, MODELS[name].encode_document(list(found.values())))
         if found:
             wanted, text = next(iter(found.items()))
             assert hybrid(text, k=1)[0][0]["id"] == wanted
@@ -83,7 +81,7 @@ def test_killed_before_a_commit(tmp_path):
     for number in range(3):
         assert run(path, 0, number, "commit") == (number, number - 1)
         assert list(verify(path, [documents])) == list(documents), "nothing of the change is there"
-        with changes.open_hybrid(path) as hybrid:
+        with changes.open(path) as hybrid:
             changes.change(hybrid, 0, number)
         documents = changes.expected(documents, 0, number)
         assert list(verify(path, [documents])) == list(documents)

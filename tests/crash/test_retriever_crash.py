@@ -5,14 +5,12 @@ After the kill the index holds the state after the last "done", or that and the 
 between, in documents, vectors and context alike.
 """
 
-import importlib.util
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +19,8 @@ from cderetrieval.index.exact import exact_search
 from cderetrieval.testing import HashEncoder
 from cderetrieval.vectors import join, kind_of, weights_of
 
-SCRIPT = Path(__file__).with_name("retriever_changes.py")
-specification = importlib.util.spec_from_file_location("retriever_changes", SCRIPT)
-changes = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(changes)
+from ..changes import Changes
+from ..changes import __file__ as SCRIPT
 
 ROUNDS = 6
 INDEXES = [*(("dense", seed) for seed in range(4)), ("sparse", 4), ("sparse", 5), ("sparse-embed", 6)]
@@ -33,7 +29,7 @@ PROBES = [f"text {i} of probe {i}" for i in range(8)]
 
 def killed(path, kind, seed, first, delay):
     """Run changes in a child, kill it, and return the numbers of the last change started and the last one done."""
-    command = [sys.executable, SCRIPT, path, kind, str(seed), str(first)]
+    command = [sys.executable, SCRIPT, kind, path, str(seed), str(first)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "open\n"
     killer = threading.Timer(delay, os.kill, (child.pid, signal.SIGKILL))
@@ -82,7 +78,7 @@ def same_vectors(found, expected):
 
 def verify(path, candidates, kind):
     """The index holds one of the candidates, whole; return it."""
-    retriever = changes.open_index(path, kind)
+    retriever = Changes(kind).open(path)
     if not len(retriever):
         assert {} in candidates
         retriever.close()
@@ -109,7 +105,7 @@ def verify(path, candidates, kind):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize(("kind", "seed"), INDEXES)
 def test_nothing_acknowledged_is_lost_and_nothing_is_half_done(kind, seed, tmp_path):
-    rng = random.Random(seed)
+    rng, changes = random.Random(seed), Changes(kind)
     path, documents, first, acknowledged = tmp_path / "index", {}, 0, 0
     for _ in range(ROUNDS):
         started, done = killed(path, kind, seed, first, rng.uniform(0, 0.3))

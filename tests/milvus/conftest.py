@@ -152,11 +152,11 @@ def rows():
 
 @pytest.fixture
 def child():
-    """Start scripts beside the tests; what still runs in the end is killed."""
+    """Start processes of ``tests/changes.py``; what still runs in the end is killed."""
     started = []
 
-    def start(script, *values):
-        command = [sys.executable, Path(__file__).with_name(script), *map(str, values)]
+    def start(*words):
+        command = [sys.executable, Path(__file__).parent.with_name("changes.py"), *map(str, words)]
         started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return started[-1]
 

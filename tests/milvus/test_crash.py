@@ -4,24 +4,21 @@ A server has no transaction over many rows, so a change that was cut off may be 
 old one or the new one, whole, and all vectors are of one context.
 """
 
-import importlib.util
 import os
 import random
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("changes.py")
-specification = importlib.util.spec_from_file_location("server_changes", SCRIPT)
-changes = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(changes)
+from ..changes import Changes, Contextual
+
+changes = Changes("server")
 
 
 def killed(child, place, seed, first, wanted, delay):
     """Run changes in a child, kill it some time after so many are done; the last change started and the last done."""
-    process = child("changes.py", place, seed, first)
+    process = child("server", place, seed, first)
     started, done = first - 1, first - 1
     for line in process.stdout:
         word, number = line.split()
@@ -58,7 +55,7 @@ def kill_and_look(at, child, place, seed, rounds, longest):
         for number in range(first, done + 1):
             documents = changes.expected(documents, seed, number)
         after = changes.expected(documents, seed, started) if started > done else documents
-        retriever = at(place, changes.Contextual())
+        retriever = at(place, Contextual())
         documents = verify(retriever, documents, after)
         retriever.close()
         acknowledged += done - first + 1
@@ -70,7 +67,7 @@ def kill_and_look(at, child, place, seed, rounds, longest):
 @pytest.mark.parametrize("seed", range(2))
 def test_nothing_acknowledged_is_lost(place, at, child, seed):
     assert kill_and_look(at, child, place, seed, 6, 0.5) > 6, "children were killed before they did anything"
-    retriever = at(place, changes.Contextual()).refresh("random")
+    retriever = at(place, Contextual()).refresh("random")
     names = retriever.collection._connection.call("list_collections")
     assert sorted(names) == sorted([retriever.collection.current.collection.name, "animals_settings"]), "no leftovers"
 

@@ -1,17 +1,12 @@
 """Several readers and writers of one collection."""
 
-import importlib.util
 import threading
-from pathlib import Path
 
 import pytest
 
 from cderetrieval.testing import HashEncoder
 
-SCRIPT = Path(__file__).with_name("writer.py")
-specification = importlib.util.spec_from_file_location("server_writer", SCRIPT)
-writer = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(writer)
+from ..changes import Contextual
 
 
 def test_several_retrievers_of_one_process(place, at):
@@ -39,7 +34,7 @@ def test_several_retrievers_of_one_process(place, at):
 
 
 def test_a_reader_follows_a_refresh(place, at, rows):
-    model = writer.Contextual()
+    model = Contextual()
     one, reader = at(place, model).add(rows), at(place, model, load=True)
     before = reader("about owls", k=2)
     assert reader.context.source == "own"
@@ -54,7 +49,7 @@ def test_a_reader_follows_a_refresh(place, at, rows):
 
 
 def test_a_refresh_that_fails_leaves_everything_as_it_was(place, at, rows, monkeypatch):
-    model = writer.Contextual()
+    model = Contextual()
     one = at(place, model).add(rows)
     before = one.context, list(one(["about owls", "x"], k=9))
 
@@ -81,9 +76,9 @@ def ended(process):
 
 def test_processes_that_write_read_and_refresh(milvus_server, at, child):
     place = milvus_server.place()
-    main = at(place, writer.Contextual()).add([{"id": "anchor", "text": "the anchor"}])
-    reader = child("writer.py", "read", place)
-    writers = [child("writer.py", "write", place, name, 4) for name in ("a", "b")]
+    main = at(place, Contextual()).add([{"id": "anchor", "text": "the anchor"}])
+    reader = child("read", place)
+    writers = [child("write", place, name, 4) for name in ("a", "b")]
     for process in (reader, *writers):
         assert process.stdout.readline() == "open\n"
     main.refresh("random")

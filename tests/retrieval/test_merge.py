@@ -67,17 +67,14 @@ def test_parts_become_one_index(tmp_path, stamps):
     assert not (tmp_path / "hybrid.json").exists()
 
 
-@pytest.mark.parametrize("step", ["_remove", "complete"])
+@pytest.mark.parametrize("step", ["merge.remove_parts", "parts.Parts.complete"])
 def test_a_merge_that_is_cut_off_is_completed_by_the_next(tmp_path, monkeypatch, step):
     write_hybrid(tmp_path, FIRST, SECOND)
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    target = (
-        "cderetrieval.retrieval.merge._remove" if step == "_remove" else "cderetrieval.retrieval.parts.Parts.complete"
-    )
-    monkeypatch.setattr(target, stop)
+    monkeypatch.setattr(f"cderetrieval.retrieval.{step}", stop)
     with pytest.raises(KeyboardInterrupt):
         Hybrid.load(tmp_path, models=MODELS)
     monkeypatch.undo()
@@ -86,6 +83,8 @@ def test_a_merge_that_is_cut_off_is_completed_by_the_next(tmp_path, monkeypatch,
         hybrid.collection.check()
     with Hybrid.load(tmp_path, models=MODELS) as hybrid:
         assert len(hybrid.add([{"id": "e", "text": "eels"}])) == 4
+        hybrid.save(tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("part-", "hybrid"))], "no leftovers"
 
 
 def test_parts_that_do_not_belong_together_are_refused_and_left_alone(tmp_path):
