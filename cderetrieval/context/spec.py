@@ -97,11 +97,12 @@ class ContextSpec:
             return Context.random(model, seed=seed, size=size)
         if self.source == TEXTS:
             return Context.from_texts(model, self.texts, **options)
-        if self.path is not None and self.path.suffix != ".safetensors":
-            return Context.from_texts(model, read_texts(self.path), source="file", **options)
-        if self.path is not None or self.context is not None:
-            # A null context is empty, and so false.
-            context = Context.load(self.path or "") if self.context is None else self.context
+        context = self.context
+        if self.path is not None:
+            if self.path.suffix != ".safetensors":
+                return Context.from_texts(model, read_texts(self.path), source="file", **options)
+            context = Context.load(self.path)
+        if context is not None:  # a null context is empty, and so false
             context.check(model)
             return context
         if self.source == CENTRE:

@@ -126,8 +126,7 @@ def embed_corpus(
     lock.acquire()
     try:
         spec = ContextSpec.parse(context)
-        given = str(model) if isinstance(model, Path) else model
-        embedder = Embedder(given, spec, context_size=context_size, seed=seed, device=device, dtype=dtype)
+        embedder = Embedder(model, spec, context_size=context_size, seed=seed, device=device, dtype=dtype)
         blocks = [found for file in files for found in cut(file, block)]
         worked = _engine(engine, sum(found.rows for found in blocks), workers, threads, address, stalled)
         request = {

@@ -21,7 +21,7 @@ CACHES = {"dense": ".cache", "sparse": ".inverted_cache", "words": ".lexical_cac
 
 
 class Index(Protocol):
-    """What a view of a store asks of an index."""
+    """What a collection asks of an index."""
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -32,7 +33,7 @@ class Embedder:
 
     def __init__(
         self,
-        given: Model | str | None,
+        given: Model | str | Path | None,
         spec: ContextSpec,
         *,
         context_size: int | None = None,
@@ -40,6 +41,7 @@ class Embedder:
         device: str | None = None,
         dtype: str = "auto",
     ) -> None:
+        given = str(given) if isinstance(given, Path) else given
         self._given = with_statistics(given) if spec.source == CENTRE else given
         self._spec = ContextSpec() if spec.source == CENTRE else spec
         self._size, self._seed = context_size, seed

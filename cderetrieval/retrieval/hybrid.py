@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from ..context.spec import OWN, ContextLike, ContextSpec
 from ..errors import InputError
+from ..models.locate import HYBRID
 from ..store import Store
 from .embedder import Model
 from .fusion import Fusion
@@ -62,7 +63,7 @@ class Hybrid(Retriever):
         context: ContextLike | ContextSpec = OWN,
         **options: Any,
     ) -> None:
-        if not isinstance(parts, Sequence | Mapping) or (isinstance(parts, str) and not parts.startswith("hybrid:")):
+        if not isinstance(parts, Sequence | Mapping) or (isinstance(parts, str) and not parts.startswith(HYBRID)):
             raise InputError(f"parts is {type(parts).__name__}; pass a list of models or names.")
         if not isinstance(fusion, Fusion):
             fusion = Fusion(fusion, None if weights is None else tuple(weights), normalization, rrf_k, depth)

@@ -77,7 +77,7 @@ class LocalCollection(Store, Collection):
         self._ids = Ids()
         # Part to its index. An entry is missing before the first search, and while the index changes.
         self._synced: dict[int, Synced] = {}
-        # Parts whose index file was found damaged, or whose factory string cannot serve.
+        # Parts whose index file was found damaged.
         self._distrusted: set[int] = set()
         # The last filter, by its text (in Python 1 equals True, and such filters differ), and what it lets pass.
         self._passed: tuple[str, int, np.ndarray] = ("", -1, np.empty(0, dtype=np.int64))
@@ -251,8 +251,8 @@ class LocalCollection(Store, Collection):
     def _open(self, part: int, epoch: int) -> Index:
         """The cached index where it fits the store, else an empty one."""
         layout, directory = self.layout_of(part), None if part in self._distrusted else self._cache_directory(part)
-        owner: dict[str, Any] = {"epoch": epoch}
-        owner |= {name: self.get_setting(of_part(key, part)) for name, key in _OWNER.items()}
+        fingerprint, digest = (self.get_setting(of_part(key, part)) for key in ("fingerprint", CACHE_SETTING))
+        owner: dict[str, Any] = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
         if layout is None:
             model: Any = self.word_model(part)
             return open_lexical(directory, model, **owner)
@@ -309,11 +309,8 @@ class LocalCollection(Store, Collection):
     def close(self) -> None:
         """Write the index caches, where this lives in a directory and was changed, and close the store."""
         try:
-            whole = self.is_writer and not self._closed and not self.get_setting(INCOMPLETE)
-            if self.directory is not None and whole:
-                self._save_indexes(self.directory, self)
+            directory = self.directory if self.is_writer and not self._closed else None
+            if directory is not None and not self.get_setting(INCOMPLETE):
+                self._save_indexes(directory, self)
         finally:
             super().close()
-
-
-_OWNER = {"fingerprint": "fingerprint", "digest": CACHE_SETTING}

@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import StoreError
 from ..index.manifest import STORE_FILE
 from ..store import Store
 from ..store.database import of_part
 from ..vectors import take
+from .collection import Settings
 from .local import INCOMPLETE, LocalCollection
 from .names import MANIFEST, read_manifest
 
@@ -48,9 +47,7 @@ def open_parts(directory: Path) -> LocalCollection:
             return merged
         with merged:
             merged.backup(directory / STORE_FILE)
-    for place in places:
-        _remove(place)
-    (directory / MANIFEST).unlink(missing_ok=True)
+    remove_parts(directory, settings)
     logger.info("%s was kept in %d parts and is one index now; older versions cannot open it.", directory, len(places))
     return LocalCollection(settings, directory)
 
@@ -61,7 +58,8 @@ def merge(stores: Sequence[Store], merged: LocalCollection) -> None:
     leader = _leader(stores, stamps)
     with merged.transaction(), stores[leader].snapshot():
         merged.put_documents(stores[leader].rows())
-        numbers = dict(zip(*(side.tolist() for side in _numbers(stores[leader], merged)), strict=True))
+        # Both are in order of insertion.
+        numbers = dict(zip(stores[leader].live_seqs().tolist(), merged.live_seqs().tolist(), strict=True))
         for part, store in enumerate(stores):
             behind = stamps[part]["change"] != stamps[leader]["change"]
             same = _same(stores[leader], store, stamps[leader]["first"] if behind else None)
@@ -82,11 +80,6 @@ def _leader(stores: Sequence[Store], stamps: Sequence[Any]) -> int:
             "from a copy, or changed by itself? Put all of them back, or build the hybrid again."
         )
     return ahead[0]
-
-
-def _numbers(leader: Store, merged: Store) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the same documents there and here: both are in order of insertion."""
-    return leader.live_seqs(), merged.live_seqs()
 
 
 def _same(leader: Store, store: Store, below: int | None) -> dict[int, int]:
@@ -125,10 +118,14 @@ def _part_directory(directory: Path, number: int) -> Path:
     return part
 
 
-def _remove(place: Path) -> None:
-    """Remove what a part had written; what else lies there stays."""
-    with contextlib.suppress(OSError):
-        for file in place.iterdir():
-            if file.name.startswith((STORE_FILE, "writer.lock", "index.")):
-                file.unlink()
-        place.rmdir()
+def remove_parts(directory: Path, settings: Settings) -> None:
+    """Remove what the parts had written, once it is merged; what else lies there stays."""
+    for number in range(len(settings.models or {})):
+        place = _part_directory(directory, number)
+        with contextlib.suppress(OSError):
+            for file in place.iterdir():
+                if file.name.startswith((STORE_FILE, "writer.lock", "index.")):
+                    file.unlink()
+            place.rmdir()
+    with contextlib.suppress(OSError):  # a directory that can only be read
+        (directory / MANIFEST).unlink(missing_ok=True)

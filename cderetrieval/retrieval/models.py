@@ -41,8 +41,8 @@ def parse_models(model: Any, fusion: str | Fusion | None) -> tuple[dict[str, Any
     elif not isinstance(model, Sequence | Mapping) or isinstance(model, str):
         if fusion is not None:
             raise InputError("fusion= is for several models: pass a list of them, or 'hybrid:A+B'.")
-        return {"": str(model) if isinstance(model, Path) else model}, None
-    named = {name: str(one) if isinstance(one, Path) else one for name, one in named_models(model).items()}
+        return {"": model}, None
+    named = named_models(model)
     fusion = fusion if isinstance(fusion, Fusion) else Fusion(fusion or "rrf")
     fusion.vector(len(named))
     return named, fusion
@@ -65,13 +65,12 @@ def check_names(given: Iterable[str], names: Iterable[str], where: str) -> None:
 def moved_models(settings: Settings, model: Any) -> dict[str, Any]:
     """The models of an index, by name: those given now, else what the index says."""
     if settings.models is None:
-        given = str(model) if isinstance(model, Path) else model
-        return {"": given or settings.model}
+        return {"": model or settings.model}
     if isinstance(model, str) and "=" in model:  # as on the command line
         model = dict([model.split("=", 1)])
     if model is not None and not isinstance(model, Mapping):
         raise ConfigError(f"model {str(model)!r}: this is a hybrid; say which part's model has moved, as PART=MODEL.")
-    models = {name: str(one) if isinstance(one, Path) else one for name, one in (model or {}).items()}
+    models = dict(model or {})
     unknown = [name for name in models if name not in settings.models]
     if unknown:
         raise MismatchError(f"there is no part {unknown[0]!r}; there are {', '.join(map(repr, settings.models))}.")

@@ -20,14 +20,13 @@ from ..errors import InputError, MismatchError, StoreError
 from ..files import as_path, read_json
 from ..index.manifest import STORE_FILE
 from ..models.load import load
-from ..models.locate import names_of_parts, short_name
+from ..models.locate import HYBRID, names_of_parts, short_name
 from ..store import Store
 from ..types import is_contextual
 from .collection import Settings
 from .embedder import Model
 from .fusion import Fusion
 
-PREFIX = "hybrid:"
 MANIFEST, SEAL, FORMAT = "hybrid.json", "sha256", 1
 
 
@@ -108,7 +107,7 @@ def load_model(name: str | os.PathLike[str], *, device: str | None = None, dtype
 def is_hybrid(name: str | os.PathLike[str]) -> bool:
     """Whether a name is that of a hybrid: ``hybrid:A+B``, a saved hybrid's directory, or a JSON file."""
     text, path = os.fspath(name), as_path(name)
-    if text.startswith(PREFIX) or (path / MANIFEST).is_file() or (path.suffix == ".json" and path.is_file()):
+    if text.startswith(HYBRID) or (path / MANIFEST).is_file() or (path.suffix == ".json" and path.is_file()):
         return True
     return (path / STORE_FILE).is_file() and _saved(path).models is not None
 
@@ -120,7 +119,7 @@ def hybrid_parts(name: str | os.PathLike[str]) -> tuple[dict[str, str], Fusion]:
     {'cde-minilm': 'cde-minilm', 'bm25': 'bm25'}
     """
     text, path = os.fspath(name), as_path(name)
-    if text.startswith(PREFIX):
+    if text.startswith(HYBRID):
         return named_models(names_of_parts(text)), Fusion()
     settings = _saved(path) if (path / STORE_FILE).is_file() else read_manifest(path)
     models = settings.models or {}

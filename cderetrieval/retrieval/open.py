@@ -14,8 +14,8 @@ from ..index.manifest import STORE_FILE
 from ..milvus.location import is_location, parse_location
 from ..models.locate import refuse_index
 from .collection import SERVER_FILE, Collection, Settings
-from .local import LocalCollection
-from .merge import open_parts
+from .local import INCOMPLETE, LocalCollection
+from .merge import open_parts, remove_parts
 from .names import MANIFEST
 
 
@@ -80,6 +80,8 @@ def reopen(path: str | Path) -> Collection:
             raise StoreError(f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...).")
         with reading(file):
             collection.settings = Settings.from_dict(values)
+        if collection.get_setting(INCOMPLETE) and (directory / MANIFEST).is_file():  # a merge was cut off
+            remove_parts(directory, collection.settings)
     return collection
 
 
@@ -92,10 +94,8 @@ def _reopen_server(index: str) -> Collection:
 def save(collection: Collection, path: str | Path) -> None:
     """Write an index into a directory; of a collection on a server, where it is."""
     target = as_path(path)
-    if os.path.exists(target / SERVER_FILE) or os.path.exists(target / MANIFEST):
-        raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
     own = collection.directory is not None and target.resolve() == collection.directory.resolve()
-    if os.path.exists(target / STORE_FILE) and not own:
+    if not own and any(os.path.exists(target / name) for name in (STORE_FILE, SERVER_FILE, MANIFEST)):
         raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
     collection.save(target)
 

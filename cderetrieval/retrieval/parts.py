@@ -94,7 +94,7 @@ class Parts(dict[str, Part]):
     def ask(self, texts: Sequence[str], search: Callable[[list[Any]], T], show_progress: bool) -> T:
         """What `search` answers to the vectors of queries by all models."""
         parts = list(self.values())
-        if None in [part.known for part in parts]:
+        if any(part.known is None for part in parts):
             self._collection.check_filled()  # before a model is loaded
         while True:
             encoders = [part.known or part.encoder for part in parts]
@@ -102,7 +102,8 @@ class Parts(dict[str, Part]):
 
             def answer(encoders: list[Encoder] = encoders, vectors: list[Any] = vectors) -> T | None:
                 # Another thread or process may have refreshed a context since the queries were embedded.
-                return search(vectors) if [part.encoder for part in parts] == encoders else None
+                same = all(part.encoder is encoder for part, encoder in zip(parts, encoders, strict=True))
+                return search(vectors) if same else None
 
             found = self._collection.reading(answer)
             if found is not None:
