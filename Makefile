@@ -27,7 +27,7 @@ types: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# What a change most often breaks, in less than 90 seconds.
+# What a change most often breaks, in about 90 seconds on two cores.
 fast: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
