@@ -97,6 +97,12 @@ class Collection(ABC):
     # Gives the encoder of a part whose index is made from words.
     word_model: Callable[[int], Encoder]
 
+    @property
+    def fusion(self) -> Fusion | None:
+        """How rankings are fused, as the collection says now: another process may have set it. None for one model."""
+        stored = self.get_setting("retriever") if self.settings.fusion is not None else None
+        return self.settings.fusion if stored is None else Settings.from_dict(stored).fusion
+
     @abstractmethod
     def transaction(self) -> contextlib.AbstractContextManager[None]:
         """A change: all of it when the block ends, or, after an error in the block, none."""

@@ -71,12 +71,12 @@ class Fusion:
         if self.normalization not in NORMALIZATIONS:
             names = " or ".join(map(repr, NORMALIZATIONS))
             raise ConfigError(f"normalization={self.normalization!r} is unknown; use {names}.")
-        if self.rrf_k < 0 or self.depth < 1:
-            raise ConfigError(f"rrf_k={self.rrf_k} must be at least 0, and depth={self.depth} at least 1.")
+        if not isinstance(self.rrf_k, int | float) or not 0 <= self.rrf_k < math.inf:
+            raise ConfigError(f"rrf_k={self.rrf_k!r} must be a number of at least 0.")
+        if not isinstance(self.depth, int) or self.depth < 1:
+            raise ConfigError(f"depth={self.depth!r} must be a whole number of at least 1.")
         if self.weights is not None:
-            object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
-            if any(not math.isfinite(weight) or weight < 0 for weight in self.weights) or not any(self.weights):
-                raise ConfigError(f"weights={list(self.weights)} must be finite, none negative, and not all zero.")
+            object.__setattr__(self, "weights", _checked(self.weights))
 
     def vector(self, n_parts: int) -> np.ndarray:
         """Weights of all parts, shape (n_parts,).
@@ -91,6 +91,16 @@ class Fusion:
         if len(self.weights) != n_parts:
             raise ConfigError(f"{len(self.weights)} weights were given for {n_parts} parts; give one for each.")
         return np.array(self.weights)
+
+
+def _checked(weights: Sequence[float]) -> tuple[float, ...]:
+    try:
+        found = tuple(map(float, weights))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"weights={weights!r} are not a list of numbers, one for each part.") from error
+    if not all(0 <= weight < math.inf for weight in found) or not any(found):
+        raise ConfigError(f"weights={list(found)} must be finite, none negative, and not all zero.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ class Ranking:
         scores = np.where(found, self.scores[:, : fusion.depth].astype(np.float64), 0.0)
         last = np.take_along_axis(scores, np.maximum(counts - 1, 0)[:, None], axis=1)
         if self.unfound is not None:
-            last = np.where(counts[:, None] < found.shape[1], self.unfound, last)
+            last = np.where(counts[:, None] < fusion.depth, self.unfound, last)
         above = np.where(found, scores - last, 0.0)
         if fusion.normalization == "min-max":
             unit = above.max(axis=1, keepdims=True)

@@ -119,14 +119,16 @@ class LocalCollection(Store, Collection):
     def fused(
         self,
         queries: list[Any],
-        fusion: Fusion,
         k: int,
         *,
         filter: Mapping[str, Any] | None = None,
         documents: bool = False,
     ) -> list[list[dict[str, Any]]]:
         """The hits of each query by all models together; `queries` are those of each model."""
+        fusion = self.fusion or Fusion()
         found = fuse(self.rankings(queries, fusion, k, filter), fusion, k)
+        if not found:  # no queries
+            return []
         scores, seqs = (np.concatenate([one[side] for one in found]) for side in (0, 1))
         return self._hits(scores, seqs, np.array([len(rows) for _, rows in found]), documents)
 

@@ -162,12 +162,14 @@ class Retriever(Searcher):
     @property
     def fusion(self) -> Fusion | None:
         """How the rankings of several models are fused; may be set, and is then kept. None for one model."""
-        return self._collection.settings.fusion
+        return self._collection.fusion
 
     @fusion.setter
     def fusion(self, fusion: Fusion) -> None:
         if self.fusion is None:
             raise InputError("this retriever has one model, and no rankings to fuse.")
+        if not isinstance(fusion, Fusion):
+            raise InputError(f"fusion is {type(fusion).__name__}; pass a Fusion, Fusion('weighted') for example.")
         fusion.vector(len(self._parts))
         settings = replace(self._collection.settings, fusion=fusion)
         with self._collection.transaction():
@@ -256,7 +258,7 @@ class Retriever(Searcher):
         InputError
             If there is one model, nothing is judged, or no judged document is in the index.
         """
-        k, collection, fusion = check_k(k), self._collection, self._collection.settings.fusion
+        k, collection, fusion = check_k(k), self._collection, self.fusion
         if fusion is None or not isinstance(collection, LocalCollection):
             raise InputError("this retriever has one model, and no weights to tune.")
         asked, judged = judged_queries(queries, qrels)
@@ -299,10 +301,11 @@ class Retriever(Searcher):
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One transaction that ends with the settings."""
+        """One transaction; the first one ends with the settings."""
         with self._collection.transaction():
             yield
-            self._collection.set_setting("retriever", self._collection.settings.to_dict())
+            if self._collection.get_setting("retriever") is None:
+                self._collection.set_setting("retriever", self._collection.settings.to_dict())
 
     def _complete(self) -> None:
         with self._changing():

@@ -28,11 +28,11 @@ class Searcher(Here):
     @property
     def _fuses(self) -> bool:
         """Whether rankings of several models are fused."""
-        fusion = self._collection.settings.fusion
-        return fusion is not None and len(self._parts) == len(self._collection.settings.models or ())
+        models = self._collection.settings.models
+        return models is not None and len(self._parts) == len(models)
 
     def __repr__(self) -> str:
-        fusion = self._collection.settings.fusion
+        fusion = self._collection.fusion
         if fusion is None or not self._fuses:
             part = self._parts.first
             what = f"model={part.embedder.title!r}, index={self._collection.settings.factory(part.number)!r}"
@@ -131,9 +131,8 @@ class Searcher(Here):
     def _search(
         self, vectors: list[Any], *, k: int, filter: Mapping[str, Any] | None, documents: bool
     ) -> list[list[dict[str, Any]]]:
-        fusion = self._collection.settings.fusion
-        if self._fuses and fusion is not None and isinstance(self._collection, LocalCollection):
-            return self._collection.fused(vectors, fusion, k, filter=filter, documents=documents)
+        if self._fuses and isinstance(self._collection, LocalCollection):
+            return self._collection.fused(vectors, k, filter=filter, documents=documents)
         return self._collection.search(vectors[0], k, self._parts.first.number, filter=filter, documents=documents)
 
     def context_report(self, *, seed: int = 1) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from cderetrieval.retrieval.hybrid import Hybrid
 from cderetrieval.retrieval.names import load_model
 from cderetrieval.testing import (
     HashEncoder,
+    WordEncoder,
     tiny_model,
     tiny_model_directory,
     tiny_sparse_embed_directory,
@@ -82,6 +83,14 @@ def test_answers_are_the_fused_answers_of_the_parts(fusion):
     assert [[hit["id"] for hit in ranking] for ranking in hits] == expected
     assert hits[1][0]["id"] == "b"
     assert both({"q": QUERIES[1]}).query_ids == ["q"]
+
+
+@pytest.mark.parametrize("method", ["rrf", "weighted"])
+def test_answers_do_not_depend_on_what_else_is_asked(method):
+    models = {"hash": HashEncoder(), "sparse": WordEncoder(), "terms": WordEncoder("sparse-embed"), "words": "bm25"}
+    both = Retriever(models, fusion=method).add(DOCUMENTS)
+    assert list(both(QUERIES)) == [both(query)[0] for query in QUERIES]
+    assert both([]) == both({}) == []
 
 
 def test_add_remove_and_replace_reach_every_part():
@@ -217,6 +226,20 @@ def test_it_lives_in_a_directory(tmp_path):
         hybrid().add(DOCUMENTS).save(tmp_path / "index")
 
 
+def test_others_see_a_new_fusion_and_keep_it(tmp_path):
+    models = {"hash": HashEncoder()}
+    with hybrid(path=tmp_path / "index") as first:
+        first.add(DOCUMENTS)
+    with Retriever.load(tmp_path / "index", model=models) as second:
+        with Retriever.load(tmp_path / "index", model=models) as first:
+            first.fusion = Fusion("weighted", (0.2, 0.8))
+            assert second(QUERIES) == first(QUERIES)
+        second.add([{"id": "z", "text": "zebra"}])
+        assert second.fusion == Fusion("weighted", (0.2, 0.8))
+    with Retriever.load(tmp_path / "index", model=models) as again:
+        assert again.fusion == Fusion("weighted", (0.2, 0.8))
+
+
 @pytest.mark.parametrize("fusion", ["rrf", "weighted"])
 def test_every_family_can_be_a_part(fusion, tmp_path):
     names = [tiny_model_directory(), tiny_splade_directory(), tiny_sparse_embed_directory(), "bm25"]
@@ -329,6 +352,8 @@ def test_bad_arguments(tmp_path):
         both(["owl", " "])
     with pytest.raises(ConfigError, match="1 weights were given for 2 parts"):
         both.fusion = Fusion(weights=(1,))
+    with pytest.raises(InputError, match="fusion is str; pass a Fusion"):
+        both.fusion = "rrf"
     with pytest.raises(ContextError, match="takes no context; there is none to refresh"):
         both.refresh()
 

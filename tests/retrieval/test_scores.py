@@ -35,7 +35,8 @@ def test_scores_above_the_floor_in_units_of_the_spread():
     alone = fused([cut], Fusion("weighted", (1,), "z-score"))
     assert alone == pytest.approx({5: 0.4 / deviation, 6: 0.2 / deviation, 7: 0.1 / deviation, 8: 0.0}, abs=1e-5)
     full = ranking((6, 10.0), (9, 5.0), depth=2, unfound=0.0)  # cut: what else matches has 5 at most
-    assert fused([full], Fusion("weighted")) == {6: 1.0, 9: 0.0}
+    assert fused([full], Fusion("weighted", depth=2)) == {6: 1.0, 9: 0.0}
+    assert fused([full], Fusion("weighted")) == {6: 1.0, 9: 0.5}, "narrow, but not cut: it was asked for more"
 
 
 def test_one_hit_no_hit_and_equal_scores():
@@ -93,9 +94,10 @@ def test_a_part_of_weight_zero_adds_no_documents():
 @given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from(["rrf", "min-max", "z-score"]), st.integers(1, 12))
 def test_equals_a_plain_loop(seed, n_parts, how, k):
     rng = np.random.default_rng(seed)
-    fusion = (
-        Fusion(weights=tuple(rng.random(n_parts) + 0.1), rrf_k=60) if how == "rrf" else Fusion("weighted", None, how)
-    )
+    if how == "rrf":
+        fusion = Fusion(weights=tuple(rng.random(n_parts) + 0.1), rrf_k=60)
+    else:
+        fusion = Fusion("weighted", None, how, depth=5)
     rankings, lists = [], []
     for _ in range(n_parts):
         n, depth = int(rng.integers(0, 6)), 5
@@ -133,8 +135,12 @@ def test_candidates_hold_what_each_part_adds():
         ({"weights": (0, 0)}, "not all zero"),
         ({"weights": (float("nan"), 1)}, "must be finite"),
         ({"weights": ()}, "not all zero"),
-        ({"rrf_k": -1}, "rrf_k=-1 must be at least 0"),
-        ({"depth": 0}, "depth=0 at least 1"),
+        ({"weights": 0.5}, "weights=0.5 are not a list of numbers, one for each part"),
+        ({"weights": {"a": 1}}, "are not a list of numbers"),
+        ({"rrf_k": -1}, "rrf_k=-1 must be a number of at least 0"),
+        ({"rrf_k": float("nan")}, "rrf_k=nan must be"),
+        ({"depth": 0}, "depth=0 must be a whole number of at least 1"),
+        ({"depth": 2.5}, "depth=2.5 must be"),
     ],
 )
 def test_bad_settings(arguments, message):
