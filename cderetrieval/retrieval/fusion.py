@@ -131,7 +131,9 @@ class Ranking:
         if fusion.normalization == "min-max":
             unit = above.max(axis=1, keepdims=True)
         else:
-            unit = np.array([np.std(row[:n]) if n else 0.0 for row, n in zip(scores, counts, strict=True)])[:, None]
+            # Of equal scores `std` may give 1e-17 in place of 0.
+            spread = [np.std(row[:n]) if row[0] > row[n - 1] else 0.0 for row, n in zip(scores, counts, strict=True)]
+            unit = np.array(spread)[:, None]
         return np.asarray(np.divide(above, unit, out=np.zeros_like(above), where=unit > 0))
 
 

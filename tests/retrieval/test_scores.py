@@ -47,6 +47,9 @@ def test_one_hit_no_hit_and_equal_scores():
         assert list(fused([none, one], fusion)) == [2]
         assert set(fused([equal, none], fusion)) == {1, 2, 3, 4}
     assert fused([none, one], Fusion("weighted")) == {2: 0.5}
+    noisy = Ranking(np.full((1, 6), 1.1), np.arange(6)[None], 0.0)
+    assert np.std(noisy.scores) > 0, "for numpy"
+    assert set(fused([noisy, equal], Fusion("weighted", normalization="z-score")).values()) == {0.0}
     assert fused([equal], Fusion("weighted")) == {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}
 
 
