@@ -41,6 +41,8 @@ def open_parts(directory: Path) -> LocalCollection:
             raise StoreError(f"{directory} holds no documents yet: its first add never ended. Build the index again.")
         for store in stores if writable else ():
             stack.enter_context(store.transaction())  # nobody else writes meanwhile
+        if (directory / STORE_FILE).exists():
+            raise StoreError(f"another process has just merged the parts of {directory}. Open it again.")
         merged = LocalCollection(settings, None)
         merge(stores, merged)
         if not writable:
@@ -102,8 +104,9 @@ def _copy(store: Store, merged: Store, part: int, numbers: dict[int, int]) -> No
     digest = store.get_setting("context")
     if digest is not None:
         merged.put_context(digest, *store.get_context(digest))
-    for key in ("context", "fingerprint"):
-        merged.set_setting(of_part(key, part), store.get_setting(key))
+    merged.set_setting(of_part("context", part), digest)
+    if merged.layout_of(part) == store.layout:  # else none is left of what the model had made
+        merged.set_setting(of_part("fingerprint", part), store.get_setting("fingerprint"))
 
 
 def _store(place: Path) -> Store:

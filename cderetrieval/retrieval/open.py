@@ -67,9 +67,13 @@ def reopen(path: str | Path) -> Collection:
         server = str(read_json(directory / SERVER_FILE)["index"]) if (directory / SERVER_FILE).is_file() else None
     if server is not None:
         return _reopen_server(server)
-    if not file.is_file():
-        if (directory / MANIFEST).is_file():
+    if not file.is_file() and (directory / MANIFEST).is_file():
+        try:
             return open_parts(directory)
+        except StoreError:
+            if not file.is_file():  # else another process has merged them meanwhile
+                raise
+    if not file.is_file():
         if is_location(path):
             return _reopen_server(os.fspath(path))
         raise StoreError(f"{directory} holds no index ({STORE_FILE} is missing). Build one with Retriever.save.")

@@ -8,6 +8,7 @@ import pytest
 from cderetrieval import Hybrid, Retriever
 from cderetrieval.errors import LockedError, StoreError
 from cderetrieval.files import write_json
+from cderetrieval.retrieval.merge import _store
 from cderetrieval.store import Store
 from cderetrieval.testing import HashEncoder
 
@@ -85,6 +86,37 @@ def test_a_merge_that_is_cut_off_is_completed_by_the_next(tmp_path, monkeypatch,
         assert len(hybrid.add([{"id": "e", "text": "eels"}])) == 4
         hybrid.save(tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("part-", "hybrid"))], "no leftovers"
+
+
+@pytest.mark.parametrize("stamps", [(FIRST, SECOND), (SECOND, FIRST)])
+def test_a_part_that_is_behind_in_every_document_is_embedded_anew(tmp_path, stamps):
+    write_hybrid(tmp_path, *stamps)
+    ahead = Store(tmp_path / f"part-{stamps.index(SECOND)}" / "store.sqlite")
+    with ahead, ahead.transaction():  # the change that one part lacks replaced them all
+        ahead.put_documents([("c", "ants march", {"id": "c", "text": "ants march"})])
+        for seqs, texts in ahead.pending():
+            ahead.put_vectors(seqs, MODELS["one" if stamps[0] is SECOND else "two"].encode_document(texts))
+    with Hybrid.load(tmp_path, models=MODELS) as hybrid:
+        hybrid.collection.check()
+        order = {i: text for i, text, _ in hybrid.collection.rows()}
+        assert list(hybrid("bees honey", k=5)) == list(expected(order)("bees honey", k=5))
+
+
+def test_two_processes_may_merge_at_once(tmp_path, monkeypatch):
+    write_hybrid(tmp_path, FIRST, FIRST)
+
+    def late(place):
+        """Another process merges, and adds, before this one has locked the parts."""
+        monkeypatch.undo()
+        store = _store(place)
+        with Hybrid.load(tmp_path, models=MODELS) as other:
+            other.add([{"id": "new", "text": "eels"}])
+        return store
+
+    monkeypatch.setattr("cderetrieval.retrieval.merge._store", late)
+    with Hybrid.load(tmp_path, models=MODELS) as hybrid:
+        assert "new" in hybrid
+        assert len(hybrid) == 4
 
 
 def test_parts_that_do_not_belong_together_are_refused_and_left_alone(tmp_path):
