@@ -9,10 +9,12 @@ from ..lazy import exports
 # Public name to the module that holds it.
 _PUBLIC = {
     "Dataset": "dataset",
+    "SpanDataset": "spans",
     "make_dataset": "dataset",
     "read_beir": "beir_folder",
     "read_documents": "readers",
     "read_qrels": "qrels",
+    "read_spans": "spans",
     "write_beir": "beir_folder",
 }
 __all__ = [*_PUBLIC]
@@ -24,5 +26,7 @@ if TYPE_CHECKING:
     from .dataset import make_dataset as make_dataset
     from .qrels import read_qrels as read_qrels
     from .readers import read_documents as read_documents
+    from .spans import SpanDataset as SpanDataset
+    from .spans import read_spans as read_spans
 else:
     __getattr__, __dir__ = exports(__name__, _PUBLIC)

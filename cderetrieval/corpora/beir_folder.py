@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from .qrels import read_qrels
 logger = logging.getLogger(__name__)
 
 _ENDINGS = (".tsv", ".csv", ".txt", ".qrels")
+HOLDS = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
 
 
 class BeirCorpus:
@@ -70,14 +71,12 @@ def read_beir(folder: str | Path, split: str = "test", missing: str = "error") -
     if missing not in ("error", "skip"):
         raise InputError(f"missing={missing!r} is unknown; use 'error' or 'skip'.")
     folder = as_path(folder)
-    files = _qrels_files(folder)
-    if split not in files:
-        raise InputError(f"{folder} has no split {split!r}; it has {', '.join(sorted(files))}.")
-    qrels = read_qrels(files[split])
+    judgements = qrels_file(folder, split)
+    qrels = read_qrels(judgements)
     revision = Revision()
-    corpus, unknown = _check_corpus(_find(folder, "corpus.jsonl"), qrels, revision)
-    queries = _queries(_find(folder, "queries.jsonl"), qrels)
-    qrels = _known(qrels, queries.keys(), unknown, files[split], missing)
+    corpus, unknown = _check_corpus(find_file(folder, "corpus.jsonl", HOLDS), qrels, revision)
+    queries = read_queries(find_file(folder, "queries.jsonl", HOLDS), qrels)
+    qrels = _known(qrels, queries.keys(), unknown, judgements, missing)
     queries = {query: queries[query] for query in qrels}
     return Dataset(folder.resolve().name, corpus, queries, qrels, split, revision.finish(queries, qrels))
 
@@ -112,11 +111,20 @@ def _line(row: dict[str, str]) -> str:
     return text
 
 
-def _find(folder: Path, name: str) -> Path:
+def find_file(folder: Path, name: str, holds: str) -> Path:
+    """A file of a folder, or the same compressed; `holds` says in the error what such a folder holds."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.exists():
             return path
-    raise InputError(f"{folder} has no {name}; a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv.")
+    raise InputError(f"{folder} has no {name}; {holds}.")
+
+
+def qrels_file(folder: Path, split: str) -> Path:
+    """The judgements of a split."""
+    files = _qrels_files(folder)
+    if split not in files:
+        raise InputError(f"{folder} has no split {split!r}; it has {', '.join(sorted(files))}.")
+    return files[split]
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:
@@ -133,14 +141,20 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
 def _documents(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
-        title = _text(row, "title", where) if "title" in row else ""
-        yield number, {"id": _id(row, where), "title": title, "text": _text(row, "text", where)}
+        yield number, document_of(row, where)
 
 
-def _id(row: dict[str, Any], where: str) -> str:
-    value = scalar(row.get("_id", row.get("id")))
+def document_of(row: dict[str, Any], where: str) -> dict[str, str]:
+    """Id, title and text of a row."""
+    title = _text(row, "title", where) if "title" in row else ""
+    return {"id": row_id(row, where, "_id", "id"), "title": title, "text": _text(row, "text", where)}
+
+
+def row_id(row: dict[str, Any], where: str, *fields: str) -> str:
+    """The id in the first of these fields that a row has."""
+    value = scalar(next((row[field] for field in fields if field in row), None))
     if value is None or isinstance(value, dict | list | bool) or id_name(value).strip() == "":
-        raise InputError(f"{where}: the row has no usable _id: {shown(value)}.")
+        raise InputError(f"{where}: the row has no usable {fields[0]}: {shown(value)}.")
     return id_name(value)
 
 
@@ -178,22 +192,26 @@ def _check_corpus(path: Path, qrels: Qrels, revision: Revision) -> tuple[BeirCor
 def _refuse_repeated_ids(path: Path) -> None:
     first: dict[str, int] = {}
     for number, document in _documents(path):
-        identity = document["id"]
-        if first.setdefault(identity, number) != number:
-            line = first[identity]
-            raise InputError(f"{path}, line {number}: id {identity!r} is also in line {line}; ids must be unique.")
+        refuse_second(first, document["id"], number, path)
 
 
-def _queries(path: Path, qrels: Qrels) -> dict[str, str]:
+def refuse_second(first: dict[str, int], identity: str, number: int, path: Path) -> None:
+    """Refuse an id that an earlier line has; `first` holds the line of each."""
+    if first.setdefault(identity, number) != number:
+        line = first[identity]
+        raise InputError(f"{path}, line {number}: id {identity!r} is also in line {line}; ids must be unique.")
+
+
+def read_queries(path: Path, wanted: Container[str]) -> dict[str, str]:
+    """Texts of the wanted queries of a file, all of which is checked."""
     queries: dict[str, str] = {}
     first: dict[str, int] = {}
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
-        query = _id(row, where)
-        if first.setdefault(query, number) != number:
-            raise InputError(f"{where}: id {query!r} is also in line {first[query]}; ids must be unique.")
+        query = row_id(row, where, "_id", "id")
+        refuse_second(first, query, number, path)
         text = _text(row, "text", where)
-        if query in qrels:
+        if query in wanted:
             if not text.strip():
                 raise InputError(f"{where}: query {query!r} is judged and has no text.")
             queries[query] = text

@@ -17,6 +17,8 @@ _PUBLIC = {
     "context_gain": "api",
     "evaluate": "api",
     "evaluate_run": "metrics",
+    "passage_metrics": "spans",
+    "precision_omega": "spans",
 }
 __all__ = [*_PUBLIC]
 
@@ -30,5 +32,7 @@ if TYPE_CHECKING:
     from .metrics import evaluate_run as evaluate_run
     from .mteb_model import MTEBModel as MTEBModel
     from .results import Results as Results
+    from .spans import passage_metrics as passage_metrics
+    from .spans import precision_omega as precision_omega
 else:
     __getattr__, __dir__ = exports(__name__, _PUBLIC)
