@@ -70,7 +70,7 @@ def reopen(path: str | Path) -> Collection:
     if not file.is_file() and (directory / MANIFEST).is_file():
         try:
             return open_parts(directory)
-        except StoreError:
+        except (StoreError, OSError):
             if not file.is_file():  # else another process has merged them meanwhile
                 raise
     if not file.is_file():
