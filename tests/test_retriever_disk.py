@@ -12,7 +12,8 @@ import pytest
 
 from cderetrieval import Retriever
 from cderetrieval.errors import LockedError, MismatchError, StoreError
-from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory
+from cderetrieval.store import Store
+from cderetrieval.testing import HashEncoder, WordEncoder, tiny_model, tiny_model_directory
 
 ANIMALS = ["owls", "bees", "deer", "ants", "frogs", "wolves"]
 DOCUMENTS = [{"id": name, "text": f"about {name}"} for name in ANIMALS]
@@ -285,3 +286,21 @@ def test_a_store_put_back_from_a_copy_does_not_believe_a_newer_index(tmp_path):
         # The numbers of the lost documents are given again, to others.
         retriever.add([number(4, "four"), number(5, "five")])
         assert retriever("five", k=1)[0][0] == {"id": 5, "similarity": 1.0}
+
+
+@pytest.mark.parametrize("model", [HashEncoder(), WordEncoder()])
+def test_a_copy_made_while_another_writes_believes_no_newer_index(tmp_path, monkeypatch, model):
+    backup = Store.backup
+    with Retriever(model, path=tmp_path / "index").add(DOCUMENTS) as writer, reopen(writer.path, model) as reader:
+
+        def interrupted(store, path):
+            backup(store, path)
+            writer.add([{"id": "late", "text": "late eels"}])
+
+        monkeypatch.setattr(Store, "backup", interrupted)
+        reader.save(tmp_path / "copy")
+        assert len(reader) == len(DOCUMENTS) + 1
+    with reopen(tmp_path / "copy", model) as copy:
+        copy.add([{"id": "other", "text": "other otters"}])  # has the number that "late" has in the first
+        assert copy("other otters", k=1)[0][0]["id"] == "other"
+        assert len(copy) == len(DOCUMENTS) + 1

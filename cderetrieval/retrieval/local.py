@@ -283,11 +283,12 @@ class LocalCollection(Store, Collection):
             with self.transaction():  # nobody else writes the caches meanwhile
                 self._save_indexes(path, self)
             return
-        self.check_filled()
-        make_directory(path)
-        self.backup(path / STORE_FILE)
-        with Store(path / STORE_FILE) as copy, copy.transaction():
-            self._save_indexes(path, copy)
+        with self.snapshot():  # the indexes must hold what the copy holds, whatever is committed meanwhile
+            self.check_filled()
+            make_directory(path)
+            self.backup(path / STORE_FILE)
+            with Store(path / STORE_FILE) as copy, copy.transaction():
+                self._save_indexes(path, copy)
 
     def _save_indexes(self, directory: Path, store: Store) -> None:
         """Write the index caches into a directory; the store that lies there, ours or a copy, learns their digests."""
