@@ -73,7 +73,7 @@ def write_corpus(path: Path, count: int) -> Path:
 def steady(folder: VectorFolder, workers: int) -> float:
     """Documents a second after as many blocks were written as there are workers."""
     written = sorted((folder.file(number).stat().st_mtime, number) for number in folder.blocks)
-    rest = sum(folder.plan.scan.blocks[number].documents for _, number in written[workers:])
+    rest = sum(folder.plan.blocks[number].documents for _, number in written[workers:])
     return rest / (written[-1][0] - written[workers - 1][0])
 
 

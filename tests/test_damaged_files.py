@@ -10,8 +10,7 @@ import pytest
 from cderetrieval import BM25, CDEError, Context, Hybrid, Results, Retriever, evaluate
 from cderetrieval.context.context import read_texts
 from cderetrieval.corpora.dataset import make_dataset
-from cderetrieval.distributed.embed import embed_corpus
-from cderetrieval.distributed.folder import VectorFolder
+from cderetrieval.distributed import VectorFolder, embed_corpus
 from cderetrieval.errors import ConfigError, ContextError, StoreError
 from cderetrieval.retrieval.names import read_manifest
 from cderetrieval.testing import HashEncoder, WordEncoder, tiny_model

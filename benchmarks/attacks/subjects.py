@@ -16,8 +16,7 @@ from cderetrieval.corpora.beir_folder import read_beir, write_beir
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.corpora.qrels import read_qrels
 from cderetrieval.corpora.readers import read_documents
-from cderetrieval.distributed.embed import embed_corpus
-from cderetrieval.distributed.folder import VectorFolder
+from cderetrieval.distributed import VectorFolder, embed_corpus
 from cderetrieval.testing import (
     HashEncoder,
     WordEncoder,

@@ -15,10 +15,10 @@ import time
 from ..errors import InputError
 from ..files import as_path
 from ..terminal import printable, say
-from . import progress
 from .embed import ENGINES, FEW_DOCUMENTS, embed_corpus
-from .folder import VectorFolder
 from .index import index_vectors
+from .progress import duration
+from .vector_folder import VectorFolder
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +26,18 @@ logger = logging.getLogger(__name__)
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``cderetrieval embed``."""
     parser.add_argument("corpus", type=as_path, nargs="+", metavar="CORPUS", help="JSONL or Parquet files, or folders")
-    parser.add_argument(
-        "--out",
-        type=as_path,
-        required=True,
-        metavar="DIR",
-        help="folder of the vectors; unfinished work there is continued",
-    )
+    out = "folder of the vectors; unfinished work there is continued"
+    parser.add_argument("--out", type=as_path, required=True, metavar="DIR", help=out)
     parser.add_argument("--model", default="cde-minilm", help="name or directory (default: cde-minilm)")
     parser.add_argument("--block", type=int, default=10_000, metavar="N", help="documents in a block (default: 10000)")
-    parser.add_argument(
-        "--engine", default="auto", choices=ENGINES, help=f"auto: Ray Data from {FEW_DOCUMENTS:,} documents on"
-    )
+    engine = f"auto: Ray Data from {FEW_DOCUMENTS:,} documents on"
+    parser.add_argument("--engine", default="auto", choices=ENGINES, help=engine)
     add_corpus_arguments(parser)
-    _add_cluster(parser)
+    workers = "number of Ray workers (default: one for each GPU, or for each CPU)"
+    parser.add_argument("--workers", type=int, metavar="N", help=workers)
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPUs for each worker (default: 1)")
+    address = "address of a Ray cluster (default: workers on this machine)"
+    parser.add_argument("--address", metavar="HOST:PORT", help=address)
 
 
 def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,24 +55,14 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
 def add_vectors_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``cderetrieval index`` takes in addition, to build from vectors."""
     group = parser.add_argument_group("from ready vectors (DOCUMENTS is then the new place of a corpus that has moved)")
-    group.add_argument(
-        "--vectors", type=as_path, nargs="+", metavar="DIR", help="folders that `cderetrieval embed` wrote"
-    )
-    _add_cluster(group)
-
-
-def _add_cluster(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="number of Ray workers (default: one for each GPU, or for each CPU)"
-    )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPUs for each worker (default: 1)")
-    parser.add_argument(
-        "--address", metavar="HOST:PORT", help="address of a Ray cluster (default: workers on this machine)"
-    )
+    vectors = "folders that `cderetrieval embed` wrote"
+    group.add_argument("--vectors", type=as_path, nargs="+", metavar="DIR", help=vectors)
+    for ignored in ("--workers", "--threads", "--address"):
+        group.add_argument(ignored, help=argparse.SUPPRESS)
 
 
 def run_embed(arguments: argparse.Namespace) -> None:
-    """Embed, and say how fast it was."""
+    """Embed, and say how long it took."""
     logging.getLogger(__package__).setLevel(logging.INFO)
     started = time.perf_counter()
     try:
@@ -98,18 +86,19 @@ def run_embed(arguments: argparse.Namespace) -> None:
         )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("the blocks that are done stay; the same command goes on") from error
-    took = progress.duration(time.perf_counter() - started)
+    took = duration(time.perf_counter() - started)
     say(printable(f"{len(folder):,} documents in {folder.path}, {folder.plan.layout}; this run took {took}"))
 
 
 def run_index(arguments: argparse.Namespace) -> None:
     """Build an index from vectors."""
     logging.getLogger(__package__).setLevel(logging.INFO)
+    for name in ("workers", "threads", "address"):
+        if getattr(arguments, name) is not None:
+            logger.warning("--%s is deprecated and ignored: an index is built in this process.", name)
     if arguments.documents is not None and len(arguments.vectors) > 1:
         raise InputError("DOCUMENTS says where one corpus has moved, and there are several folders of vectors.")
     corpus = None if arguments.documents is None else [arguments.documents]
-    if (arguments.workers, arguments.threads, arguments.address) != (None, 1, None):
-        logger.warning("--workers, --threads and --address are ignored: an index is built in this process.")
     with index_vectors(
         [VectorFolder(path, corpus) for path in arguments.vectors],
         arguments.out,

@@ -12,35 +12,38 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..context.context import Context
 from ..context.spec import CENTRE, NULL, OWN, ContextLike, ContextSpec
 from ..corpora.blocks import Block, corpus_files, cut
-from ..errors import ConfigError, MismatchError, missing_dependency
-from ..files import as_path
-from ..retrieval.embedder import Embedder, Model
+from ..errors import ClusterError, ConfigError, MismatchError, ModelError, missing_dependency
+from ..files import as_path, open_own
+from ..retrieval.embedder import Embedder, Model, checked_documents
 from ..retrieval.part import CHUNK
 from ..store.lock import WriterLock
-from ..types import Encoder
 from ..vectors import KINDS, Layout
-from .cluster import STALLED, OnRay
-from .embedder import BlockEmbedder
-from .folder import BEGUN, MANIFEST, VECTORS, Plan, VectorFolder
+from .cluster import STALLED, RayCluster, run_here
 from .progress import Progress
-from .scan import Scan, Scanner, gather
-from .work import Engine, Fields, OneProcess, Result, in_order
+from .scan import BlockScanner, Fields, gather
+from .vector_folder import MANIFEST, VECTORS, Plan, VectorFolder
 
 logger = logging.getLogger(__name__)
 
 # Below, starting workers (5 to 8 s, and each loads the model) costs more than they save.
 FEW_DOCUMENTS = 100_000
-# Fewer are read here: at 50,000 documents a second they cost less than the start of workers that read.
+# Fewer are read here: at 50,000 documents a second that takes less than to start workers that read.
 MANY_BLOCKS = 100
 ENGINES = ("auto", "process", "ray")
+# How often a block is begun in one run: one that kills its worker each time must end the job.
+ATTEMPTS = 5
+# Ending of the file that counts them.
+BEGUN = ".begun"
 
 
 def embed_corpus(
@@ -71,7 +74,7 @@ def embed_corpus(
     corpus
         JSONL (or ``.jsonl.gz``), Parquet or text files, folders of them, or a BEIR folder; one or more.
     out
-        The folder of vectors. On a cluster, this and the corpus lie where all machines see them.
+        The folder of vectors. On a cluster, this and the corpus are where all machines see them.
     model
         Name or directory, which each worker loads, or a model, which travels to them.
     key, on, context, context_size, seed, device, dtype
@@ -81,19 +84,18 @@ def embed_corpus(
     engine
         ``"process"``, ``"ray"``, or ``"auto"``: Ray from 100,000 documents on, or where `workers` or `address` ask for
         it.
-    workers, threads, address
-        Settings of Ray, see :class:`~cderetrieval.distributed.cluster.OnRay`.
+    workers
+        Number of Ray workers; None: one for each GPU, or for each CPU where there is none.
+    threads
+        CPUs of a worker; Ray lets torch have as many threads, if OMP_NUM_THREADS does not say otherwise.
+    address
+        Of a running cluster: ``"auto"``, ``"host:port"`` or ``"ray://host:port"``. None: workers on this machine.
     block
         Documents embedded at a time, and lost with a crash of a worker.
     stalled
-        Seconds without any progress on Ray after which the job is given up.
+        Seconds without any progress on Ray after which the job ends.
     show_progress
         Show progress: bars on a terminal, else a line in the log every half minute.
-
-    Returns
-    -------
-    VectorFolder
-        The folder, whole.
 
     Raises
     ------
@@ -127,11 +129,9 @@ def embed_corpus(
     try:
         spec = ContextSpec.parse(context)
         embedder = Embedder(model, spec, context_size=context_size, seed=seed, device=device, dtype=dtype)
-        blocks = [found for file in files for found in cut(file, block)]
-        worked = _engine(engine, sum(found.rows for found in blocks), workers, threads, address, stalled)
         request = {
             "model": embedder.name,
-            "context": _spec_name(spec),
+            "context": _context_name(spec),
             "context_size": context_size,
             "seed": seed,
             "key": key,
@@ -139,35 +139,38 @@ def embed_corpus(
             "skip_empty": skip_empty,
             "block": block,
         }
-        with worked:
+        blocks = [found for file in files for found in cut(file, block)]
+        cluster = None
+        if _on_ray(engine, sum(found.rows for found in blocks), workers, address):
+            cluster = RayCluster(workers, threads=threads, address=address, stalled=stalled)
+        with cluster or nullcontext():
             folder = _resumed(out, request, files, embedder)
             if folder is None:
-                scan, context = _scan(worked, blocks, fields, embedder, show_progress)
-                folder = _begin(out, request, files, scan, fields, embedder.encoder(context), context)
-            _embed(worked, folder, embedder.name or embedder.model, folder.context, device, dtype, show_progress)
+                read = cluster.run if cluster is not None and len(blocks) >= MANY_BLOCKS else run_here
+                folder = _begin(out, request, files, blocks, fields, embedder, read, show_progress)
+            arguments = {"model": embedder.name or embedder.model, "device": device, "dtype": dtype}
+            work = run_here if cluster is None else partial(cluster.run, on_gpu=True)
+            _embed(work, folder, arguments, show_progress)
         return folder
     finally:
         lock.release()
 
 
-def _engine(
-    name: str, documents: int, workers: int | None, threads: int, address: str | None, stalled: float
-) -> Engine:
+def _on_ray(engine: str, documents: int, workers: int | None, address: str | None) -> bool:
     asked = workers is not None or address is not None
-    if name == "process" and asked:
+    if engine == "process" and asked:
         raise ConfigError("engine='process' has no workers; leave workers= and address= out, or take engine='ray'.")
-    if name == "auto" and not asked and documents >= FEW_DOCUMENTS and find_spec("ray") is None:
-        logger.warning(
-            "One process embeds %d documents. For several: %s", documents, missing_dependency("ray", "scale")
-        )
-        return OneProcess()
-    if name == "ray" or asked or (name == "auto" and documents >= FEW_DOCUMENTS):
-        return OnRay(workers, threads=threads, address=address, stalled=stalled)
-    return OneProcess()
+    if engine != "auto" or asked:
+        return engine != "process"
+    if documents >= FEW_DOCUMENTS and find_spec("ray") is None:
+        missing = missing_dependency("ray", "scale")
+        logger.warning("One process embeds %d documents. For several: %s", documents, missing)
+        return False
+    return documents >= FEW_DOCUMENTS
 
 
-def _spec_name(spec: ContextSpec) -> str | None:
-    """What a context is to be, as a short text."""
+def _context_name(spec: ContextSpec) -> str | None:
+    """What the context is to be, as a short text."""
     if spec.context is not None:
         return f"context {spec.digest}"
     if spec.path is not None:
@@ -177,42 +180,40 @@ def _spec_name(spec: ContextSpec) -> str | None:
     return {NULL: None, CENTRE: OWN}.get(spec.source, spec.source)
 
 
-def _scan(
-    engine: Engine, blocks: Sequence[Block], fields: Fields, embedder: Embedder, show_progress: bool
-) -> tuple[Scan, Context | None]:
-    sampler = embedder.sampler()
-    sample = None if sampler is None else (sampler.size, sampler.seed)
-    numbers = range(len(blocks))
-    with Progress("reading", sum(block.rows for block in blocks), show=show_progress) as bar:
-
-        def counted(results: Iterable[Result]) -> Iterator[Result]:
-            for result in results:
-                bar.add(blocks[result["block"]].rows)
-                yield result
-
-        reader = engine if len(blocks) >= MANY_BLOCKS else OneProcess()
-        results = reader.run(Scanner, {"blocks": blocks, "fields": fields, "sample": sample}, numbers)
-        scan = gather(in_order(counted(results), numbers), blocks, fields, sampler)
-    return scan, embedder.make_context(sampler, show_progress)
-
-
 def _begin(
     out: Path,
     request: dict[str, Any],
     files: Sequence[Path],
-    scan: Scan,
+    blocks: Sequence[Block],
     fields: Fields,
-    encoder: Encoder,
-    context: Context | None,
+    embedder: Embedder,
+    read: Callable[..., Iterator[dict[str, Any]]],
+    show_progress: bool,
 ) -> VectorFolder:
-    """Write the plan; one that stands there must be of the same documents and model, wherever they lie now."""
+    """Read the corpus, make the context, and write the plan; an earlier one must be of the same documents and model."""
+    sampler = embedder.sampler()
+    sample = None if sampler is None else (sampler.size, sampler.seed)
+    arguments = {"blocks": blocks, "fields": fields, "sample": sample}
+    with Progress("reading", sum(block.rows for block in blocks), show=show_progress) as bar:
+        results = bar.watch(read(BlockScanner, arguments, range(len(blocks))), lambda number: blocks[number].rows)
+        scanned, ids = gather(results, blocks, fields, sampler)
+    context = embedder.make_context(sampler, show_progress)
+    encoder = embedder.encoder(context)
     if encoder.kind not in KINDS:
         raise ConfigError(
             f"{request['model']} makes no vectors (its kind is {encoder.kind!r}): use cderetrieval index."
         )
-    layout = Layout.of_encoder(encoder)
-    digest = None if context is None else context.digest
-    plan = Plan(request["model"], encoder.fingerprint, layout, digest, fields, request, tuple(map(_stamp, files)), scan)
+    plan = Plan(
+        model=request["model"],
+        fingerprint=encoder.fingerprint,
+        layout=Layout.of_encoder(encoder),
+        context=None if context is None else context.digest,
+        fields=fields,
+        request=request,
+        files=tuple(map(_stamp, files)),
+        blocks=scanned,
+        ids=ids,
+    )
     if VectorFolder.exists(out):
         if VectorFolder(out).plan.belongs != plan.belongs:
             raise MismatchError(f"the corpus or the model has changed since {out} was begun. Choose another folder.")
@@ -249,30 +250,64 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 
 
 def _embed(
-    engine: Engine,
-    folder: VectorFolder,
-    model: str | Model,
-    context: Context | None,
-    device: str | None,
-    dtype: str,
-    show_progress: bool,
+    work: Callable[..., Iterator[dict[str, Any]]], folder: VectorFolder, arguments: dict[str, Any], show_progress: bool
 ) -> None:
+    """Embed the blocks that have no vectors yet."""
     for pattern in (".*.tmp", f"*{BEGUN}"):
         for leftover in (folder.path / VECTORS).glob(pattern):
             leftover.unlink(missing_ok=True)  # a worker of a dead run may still be at it
     missing = folder.missing()
-    scanned = folder.plan.scan.blocks
-    done = len(folder) - sum(scanned[number].documents for number in missing)
+    documents = [scanned.documents for scanned in folder.plan.blocks]
+    done = len(folder) - sum(documents[number] for number in missing)
     if done:
         logger.info("%d of %d documents were embedded by an earlier run.", done, len(folder))
-    arguments: dict[str, Any] = {
-        "folder": folder.path,
-        "model": model,
-        "context": context,
-        "device": device,
-        "dtype": dtype,
-    }
+    results = work(BlockEmbedder, {"folder": folder.path, **arguments}, missing)
     with Progress("embedding", len(folder), done, show=show_progress) as bar:
-        for result in engine.run(BlockEmbedder, arguments, missing):
-            bar.add(result["documents"])
+        for _ in bar.watch(results, documents.__getitem__):
+            pass
     folder.check_whole()
+
+
+class BlockEmbedder:
+    """A job that embeds blocks of a corpus in the folder's context, and writes their vectors."""
+
+    def __init__(self, folder: Path, model: str | Model, device: str | None, dtype: str) -> None:
+        self._folder = VectorFolder(folder)
+        plan = self._folder.plan
+        embedder = Embedder(model, ContextSpec(), device=device, dtype=dtype)
+        self._encoder = embedder.encoder(self._folder.context)
+        found = self._encoder.fingerprint
+        if found != plan.fingerprint:
+            raise MismatchError(
+                f"{folder} was begun by an encoder with fingerprint {plan.fingerprint[:12]}, and model "
+                f"{plan.model or 'given as an object'} is now {found[:12]}: its weights, tokenizer, prompts or length "
+                "limit have changed, or a worker has another copy. Use the same model everywhere."
+            )
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        """Embed one block."""
+        begun = self._begin(number)
+        blocks, rows = self._folder.plan.blocks, self._folder.rows(number)
+        try:
+            vectors = self._encoder.encode_document([text for _, text, _ in rows])
+        except ModelError as error:
+            raise ModelError(f"{blocks[number].block}: {error}") from error
+        before = sum(scanned.documents for scanned in blocks[:number])
+        checked = checked_documents(self._encoder, vectors, len(rows), before)
+        self._folder.write(number, [document_id for document_id, *_ in rows], checked)
+        begun.unlink(missing_ok=True)
+        return {"block": number}
+
+    def _begin(self, number: int) -> Path:
+        """Note, in a file that outlives this process, that a block is begun; give up on one begun too often."""
+        note = self._folder.file(number).with_suffix(BEGUN)
+        note.parent.mkdir(exist_ok=True)
+        with open(open_own(note, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), "ab") as file:
+            if file.tell() >= ATTEMPTS:
+                raise ClusterError(
+                    f"{self._folder.plan.blocks[number].block}: {ATTEMPTS} workers died over these documents, of "
+                    "memory most likely. Take fewer workers on a machine, or a smaller block in another folder. What "
+                    "is done stays."
+                )
+            file.write(b".")
+        return note

@@ -20,9 +20,9 @@ from ..milvus.location import is_location
 from ..retrieval.embedder import Model
 from ..retrieval.retriever import Retriever
 from ..types import is_contextual
-from .folder import VectorFolder
 from .progress import Progress
 from .scan import check_unique, id_hashes
+from .vector_folder import VectorFolder
 
 SOURCE = "source.json"
 
@@ -225,4 +225,4 @@ def _add(retriever: Retriever, folders: Sequence[VectorFolder], show_progress: b
                     if ids != [document_id for document_id, *_ in rows]:
                         raise StoreError(f"{folder.file(number)} holds other ids than the corpus. Embed it anew.")
                     retriever.add([payload for *_, payload in rows], vectors=vectors, show_progress=False)
-                bar.add(folder.plan.scan.blocks[number].documents)
+                bar.add(folder.plan.blocks[number].documents)

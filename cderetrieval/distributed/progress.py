@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
 
 from ..runtime import progress
 
@@ -21,49 +21,41 @@ class Progress:
         self.what, self.total, self.done, self._earlier = what, total, done, done
         self._bar = progress(range(total), what, show=show)
         self._bar.update(done)
-        self._show = show and self._bar.disable
+        self._logs = show and self._bar.disable
         self._started = self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    @property
-    def rate(self) -> float:
-        """Documents a second of this run, its start included."""
-        return (self.done - self._earlier) / max(time.monotonic() - self._started, 1e-9)
+    def watch(self, results: Iterable[dict[str, Any]], documents: Callable[[int], int]) -> Iterator[dict[str, Any]]:
+        """Pass results of blocks through, and count the documents of each block."""
+        for result in results:
+            self.add(documents(result["block"]))
+            yield result
 
     def add(self, documents: int) -> None:
         """Count documents that were done."""
         self.done += documents
         self._bar.update(documents)
         now = time.monotonic()
-        if self._show and now - self._said >= EVERY:
+        if self._logs and now - self._said >= EVERY:
             self._said = now
-            logger.info("%s", self.line())
-
-    def line(self) -> str:
-        """Where the job stands."""
-        left = (self.total - self.done) / self.rate if self.done > self._earlier else float("nan")
-        share = 100 * self.done / max(self.total, 1)
-        return (
-            f"{self.what}: {self.done:,} of {self.total:,} documents ({share:.1f} %), {self.rate:,.0f} a second, "
-            f"{duration(left)} left"
-        )
+            rate = (self.done - self._earlier) / max(now - self._started, 1e-9)
+            left = duration((self.total - self.done) / rate) if rate else "unknown time"
+            share = 100 * self.done / max(self.total, 1)
+            counted = f"{self.done:,} of {self.total:,} documents ({share:.1f} %)"
+            logger.info("%s: %s, %s a second, %s left", self.what, counted, f"{rate:,.0f}", left)
 
 
 def duration(seconds: float) -> str:
     """Seconds in words.
 
-    >>> [duration(value) for value in (42, 300, 9_000, float("nan"))]
-    ['42 s', '5 min', '2.5 h', 'unknown time']
+    >>> [duration(value) for value in (42, 300, 9_000)]
+    ['42 s', '5 min', '2.5 h']
     """
-    if seconds != seconds:
-        return "unknown time"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.1f} h"

@@ -1,4 +1,4 @@
-"""The first walk through a corpus: checks every document, samples the context, and notes what each block holds.
+"""The first walk through a corpus: check every document, sample the context, and note what each block holds.
 
 So a bad row, or an id that occurs twice, is found before hours of embedding. Ids are compared by hashes of 64 bits, 8
 bytes a document; where two are equal, the blocks are read again to see whether the ids are.
@@ -8,117 +8,117 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from ..context.sample import Sampler
-from ..corpora.blocks import Block
-from ..documents import Row
+from ..corpora.blocks import Block, read_block
+from ..documents import Row, document_rows
 from ..errors import InputError
 from ..store.codec import encode_id, encode_json
-from .work import Fields, Result, block_rows
 
 # How a column of ids is stored: as itself where all are of one type, else as JSON text.
 STRING, INTEGER, JSON = "string", "int64", "json"
+# Parquet holds UTF-8, which a lone surrogate is not.
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields of a document hold its id and its text, and whether documents without text are left out."""
+
+    key: str = "id"
+    on: tuple[str, ...] | None = None
+    skip_empty: bool = False
 
 
 @dataclass(frozen=True)
 class Scanned:
     """A block whose documents were read and checked."""
 
-    # Where it lies.
     block: Block
-    # How many there are; without those that were left out.
+    # Without those that were left out.
     documents: int
-    # Digest of their ids and texts, in order: what vectors depend on.
+    # Digest of ids and texts, in order: what vectors depend on.
     digest: str
-    # Digest of all their fields; None in a folder that was written before these were compared.
+    # Digest of all fields; None in a folder that was written before these were compared.
     payloads: str | None = None
 
 
-class Scanner:
-    """Reads blocks of a corpus."""
+def block_rows(block: Block, fields: Fields) -> list[Row]:
+    """Documents of a block as (id, text, payload), each checked; none where all were left out."""
+    documents = list(read_block(block, fields.key))
+    if not documents:
+        return []
+    try:
+        return list(document_rows(documents, fields.key, fields.on, skip_empty=fields.skip_empty, may_be_empty=True))
+    except InputError as error:
+        raise InputError(f"{block}, counted from 0: {error}") from error
 
-    computes: ClassVar[bool] = False
+
+class BlockScanner:
+    """A job that reads blocks of a corpus."""
 
     def __init__(self, blocks: Sequence[Block], fields: Fields, sample: tuple[int, int] | None) -> None:
-        self._blocks = blocks
-        self._fields = fields
-        self._sample = sample
+        self._blocks, self._fields, self._sample = blocks, fields, sample
 
-    def __call__(self, number: int) -> Result:
-        """Number of documents, digest, types and hashes of ids, and the block's own sample."""
+    def __call__(self, number: int) -> dict[str, Any]:
+        """What a block holds, as JSON values: digests, types and hashes of its ids, and a sample of its own."""
         rows = block_rows(self._blocks[number], self._fields)
-        sampled = []
-        if self._sample is not None:
-            sampler = Sampler(*self._sample)
-            for row in rows:
-                sampler.offer(row[0], row[1])
-            sampled = sampler.items()
+        sampler = None if self._sample is None else Sampler(*self._sample)
+        if sampler is not None:
+            for document_id, text, _ in rows:
+                sampler.offer(document_id, text)
         return {
             "block": number,
             "documents": len(rows),
             "digest": rows_digest(rows),
             "payloads": payloads_digest(rows),
-            "types": sorted({_type(row[0]) for row in rows}),
-            "hashes": id_hashes(row[0] for row in rows).tobytes(),
-            "sampled": sampled,
+            "types": sorted({_type(document_id) for document_id, *_ in rows}),
+            "hashes": id_hashes(document_id for document_id, *_ in rows).tolist(),
+            "sampled": [] if sampler is None else sampler.items(),
         }
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What a walk through a corpus found."""
+def gather(
+    results: Iterable[dict[str, Any]], blocks: Sequence[Block], fields: Fields, sampler: Sampler | None
+) -> tuple[tuple[Scanned, ...], str]:
+    """All blocks, from the results of their scans in order, and how their ids are stored; `sampler` sees the samples.
 
-    # Its blocks, in order.
-    blocks: tuple[Scanned, ...]
-    # How ids are stored: ``"string"``, ``"int64"`` or ``"json"``.
-    ids: str
-
-    @property
-    def documents(self) -> int:
-        """Documents in all."""
-        return sum(scanned.documents for scanned in self.blocks)
-
-
-def gather(results: Iterable[Result], blocks: Sequence[Block], fields: Fields, sampler: Sampler | None) -> Scan:
-    """Put what was found in each block together."""
+    A sample of the blocks' samples is one of the corpus, since a sampler keeps the documents with the smallest keys.
+    """
     scanned, hashes, types = [], [], set()
     for result in results:
         scanned.append(Scanned(blocks[result["block"]], result["documents"], result["digest"], result["payloads"]))
-        hashes.append(np.frombuffer(result["hashes"], dtype=np.uint64))
+        hashes.append(np.array(result["hashes"], dtype=np.uint64))
         types.update(result["types"])
         if sampler is not None:
             for document_id, text in result["sampled"]:
                 sampler.offer(document_id, text)
-    scan = Scan(tuple(scanned), types.pop() if len(types) == 1 else JSON)
-    if not scan.documents:
+    if not sum(map(len, hashes)):
         raise InputError("no documents: the corpus is empty.")
-    check_unique(hashes, lambda number: ids_of(block_rows(blocks[number], fields)), [str(block) for block in blocks])
-    return scan
+    check_unique(hashes, lambda number: (row[0] for row in block_rows(blocks[number], fields)), blocks)
+    return tuple(scanned), types.pop() if len(types) == 1 else JSON
 
 
-def check_unique(hashes: Sequence[np.ndarray], ids: Any, names: Sequence[str]) -> None:
-    """Refuse an id that occurs twice."""
-    everything = np.sort(np.concatenate(hashes))
-    double = np.unique(everything[1:][everything[1:] == everything[:-1]])
-    if not len(double):
-        return
+def check_unique(hashes: Sequence[np.ndarray], ids: Callable[[int], Iterable[Hashable]], names: Sequence[Any]) -> None:
+    """Refuse an id that occurs twice; `ids` reads the ids of a part whose hashes occur elsewhere."""
+    values, counts = np.unique(np.concatenate(hashes), return_counts=True)
+    double = values[counts > 1]
     seen: dict[str, tuple[int, int]] = {}
     for part, found in enumerate(hashes):
         places = np.flatnonzero(np.isin(found, double))
-        if not len(places):
-            continue
-        values = list(ids(part))
+        named = list(ids(part)) if len(places) else []
         for place in places.tolist():
-            name = encode_id(values[place])
+            name = encode_id(named[place])
             if name in seen:
                 other, earlier = seen[name]
                 raise InputError(
-                    f"id {values[place]!r} occurs twice: document {earlier} of {names[other]}, and document {place} of "
+                    f"id {named[place]!r} occurs twice: document {earlier} of {names[other]}, and document {place} of "
                     f"{names[part]}. Ids must be unique; drop one of the two, or give the corpora other ids."
                 )
             seen[name] = part, place
@@ -126,17 +126,18 @@ def check_unique(hashes: Sequence[np.ndarray], ids: Any, names: Sequence[str]) -
 
 def rows_digest(rows: Iterable[Row]) -> str:
     """Digest of ids and texts in order, 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for document_id, text, _ in rows:
-        digest.update(json.dumps([encode_id(document_id), text]).encode())
-    return digest.hexdigest()
+    return _digest(json.dumps([encode_id(document_id), text]) for document_id, text, _ in rows)
 
 
 def payloads_digest(rows: Iterable[Row]) -> str:
     """Digest of all fields in order, 16 hexadecimal digits."""
+    return _digest(encode_json(payload) for *_, payload in rows)
+
+
+def _digest(texts: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for *_, payload in rows:
-        digest.update(encode_json(payload).encode())
+    for text in texts:
+        digest.update(text.encode())
     return digest.hexdigest()
 
 
@@ -146,22 +147,8 @@ def id_hashes(ids: Iterable[Hashable]) -> np.ndarray:
     return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in data), dtype=np.uint64)
 
 
-def ids_of(rows: Iterable[Row]) -> Iterator[Hashable]:
-    """The ids of rows."""
-    return (row[0] for row in rows)
-
-
 def _type(document_id: Hashable) -> str:
     if isinstance(document_id, str):
-        # Parquet holds UTF-8, which a lone surrogate is not.
-        return STRING if document_id.isascii() or _is_utf8(document_id) else JSON
+        return JSON if SURROGATE.search(document_id) else STRING
     whole = isinstance(document_id, int) and not isinstance(document_id, bool)
     return INTEGER if whole and -(2**63) <= int(document_id) < 2**63 else JSON  # type: ignore[call-overload]
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -55,7 +55,7 @@ def parts(vectors):
 
 def assert_same(folder, other):
     assert folder.plan.fingerprint == other.plan.fingerprint
-    assert folder.plan.scan == other.plan.scan
+    assert folder.plan.blocks == other.plan.blocks
     assert folder.context == other.context
     for (ids, vectors), (other_ids, others) in zip(folder, other, strict=True):
         assert ids == other_ids

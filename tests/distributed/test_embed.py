@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cderetrieval import Context, Retriever
-from cderetrieval.distributed import VectorFolder, cluster, embed_corpus
-from cderetrieval.distributed.embedder import ATTEMPTS
+from cderetrieval.distributed import VectorFolder, embed_corpus
+from cderetrieval.distributed.embed import ATTEMPTS
 from cderetrieval.distributed.progress import Progress
 from cderetrieval.errors import (
     CDEError,
@@ -265,9 +265,9 @@ def test_what_a_model_does_wrong_is_named_with_its_block(corpus, tmp_path):
 def test_a_block_that_kills_its_workers_ends_the_job(corpus, tmp_path):
     with pytest.raises(RuntimeError, match="like a crash"):
         embed(corpus, tmp_path / "v", Wrong(RuntimeError("like a crash")))
-    from cderetrieval.distributed.embedder import BlockEmbedder
+    from cderetrieval.distributed.embed import BlockEmbedder
 
-    worker = BlockEmbedder(tmp_path / "v", Wrong(RuntimeError("like a crash")), None, None, "auto")
+    worker = BlockEmbedder(tmp_path / "v", Wrong(RuntimeError("like a crash")), None, "auto")
     for _ in range(ATTEMPTS - 1):
         with pytest.raises(RuntimeError, match="like a crash"):
             worker(0)
@@ -315,7 +315,7 @@ def test_many_documents_without_ray_are_embedded_here(corpus, tmp_path, monkeypa
 def test_progress_says_rate_and_remaining_time(caplog, monkeypatch):
     from cderetrieval.distributed import progress as module
 
-    now = iter([0.0, 10.0, 20.0, 35.0, 35.0, 35.0])
+    now = iter([0.0, 10.0, 20.0, 35.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
     monkeypatch.setenv("CDE_PROGRESS", "0")
     with caplog.at_level(logging.INFO, "cderetrieval"), Progress("embedding", 10_000, 1_000) as bar:
@@ -328,13 +328,3 @@ def test_every_error_is_ours(corpus, tmp_path):
     context = Context.null(tiny_model())
     with pytest.raises(CDEError):
         embed(corpus, tmp_path / "v", tiny_model(seed=1), context=context)
-
-
-def test_what_a_worker_returns_comes_back_as_it_was():
-    result = {"block": 3, "one": b"\x00\x01", "none": b"", "other": b"abc", "documents": 7}
-    actor = object.__new__(cluster._Actor)  # without Ray, of which it gets the job
-    actor._failure, actor._job = None, lambda number: result
-    assert cluster._result(actor({"block": 3})) == result
-    actor._failure = InputError("row 7 is bad")
-    with pytest.raises(InputError, match="row 7 is bad"):
-        cluster._result(actor({"block": 3}))

@@ -197,7 +197,7 @@ def test_the_commands(corpus, tmp_path, capsys, caplog):
     assert main(["index", "--vectors", out, "--out", str(tmp_path / "index")]) == 0
     assert "100 documents indexed from vectors" in capsys.readouterr().out
     assert main(["index", "--vectors", out, "--out", str(tmp_path / "again"), "--workers", "2"]) == 0
-    assert "--workers, --threads and --address are ignored" in caplog.text
+    assert "--workers is deprecated and ignored" in caplog.text
     assert main(["search", str(tmp_path / "index"), "owl 7"]) == 0
     assert main(["index", "--vectors", out, "--out", str(tmp_path / "index")]) == 2
     assert "is there already" in capsys.readouterr().err
@@ -210,7 +210,7 @@ def test_the_commands(corpus, tmp_path, capsys, caplog):
 
 
 def test_an_interrupted_command_says_what_stays(corpus, tmp_path, capsys, monkeypatch):
-    from cderetrieval.distributed.embedder import BlockEmbedder
+    from cderetrieval.distributed.embed import BlockEmbedder
 
     def interrupt(self, number):
         raise KeyboardInterrupt

@@ -43,15 +43,10 @@ def write_vectors(
     columns = {"id": pa.array(names, pa.int64() if id_type == INTEGER else pa.string()), **_columns(vectors, layout)}
     table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps(metadata)})
     with atomic_write(path) as temporary:
-        # Float vectors do not shrink: zstd would take a second a million for 8 per cent.
-        pa.parquet.write_table(
-            table,
-            temporary,
-            compression={name: "zstd" if name == "id" else "none" for name in columns},
-            use_dictionary=False,
-            write_statistics=False,
-            write_page_checksum=True,
-        )
+        # Float vectors do not shrink: zstd would take a second for a million and save 8 per cent.
+        compression = {name: "zstd" if name == "id" else "none" for name in columns}
+        settings = {"use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+        pa.parquet.write_table(table, temporary, compression=compression, **settings)
 
 
 def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashable], Vectors, dict[str, Any]]:
@@ -61,20 +56,18 @@ def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashabl
         with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
         metadata = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
-        ids = _ids(table["id"], id_type)
-        vectors = _vectors(table, layout)
-    return ids, vectors, metadata
+        return _ids(table, id_type), _vectors(table, layout), metadata
 
 
 def read_ids(path: Path, id_type: str) -> list[Hashable]:
     """The ids alone."""
     pa = arrow()
     with reading(path, remedy=EMBED_AGAIN):
-        return _ids(pa.parquet.read_table(path, columns=["id"], page_checksum_verification=True)["id"], id_type)
+        return _ids(pa.parquet.read_table(path, columns=["id"], page_checksum_verification=True), id_type)
 
 
-def _ids(column: Any, id_type: str) -> list[Hashable]:
-    ids = column.to_pylist()
+def _ids(table: Any, id_type: str) -> list[Hashable]:
+    ids = table["id"].to_pylist()
     return [json.loads(name) for name in ids] if id_type == JSON else ids
 
 
@@ -85,24 +78,16 @@ def _columns(vectors: Any, layout: Layout) -> dict[str, Any]:
         return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(values), layout.dimension)}
     weights = weights_of(vectors)
     bounds = weights.indptr.astype(np.int64)
-    columns = {
-        "terms": _lists(bounds, weights.indices.astype(np.int32)),
-        "weights": _lists(bounds, weights.data.astype(np.float32)),
-    }
+    flat = {"terms": (bounds, weights.indices.astype(np.int32)), "weights": (bounds, weights.data.astype(np.float32))}
     if layout.kind != SPARSE:
         largest = float(np.abs(vectors.embeddings).max(initial=0.0))
         if largest > LARGEST:
             raise InputError(
                 f"a term's embedding holds {largest:g}; float16, in which they are kept, ends at {LARGEST:g}."
             )
-        values = vectors.embeddings.astype(np.float16).reshape(-1)
-        columns["embeddings"] = _lists(bounds * layout.embedding_size, values)
-    return columns
-
-
-def _lists(bounds: np.ndarray, values: np.ndarray) -> Any:
-    pa = arrow()
-    return pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(values))
+        flat["embeddings"] = bounds * layout.embedding_size, vectors.embeddings.astype(np.float16).reshape(-1)
+    lists = pa.LargeListArray.from_arrays
+    return {name: lists(pa.array(bounds), pa.array(values)) for name, (bounds, values) in flat.items()}
 
 
 def _vectors(table: Any, layout: Layout) -> Vectors:
