@@ -156,9 +156,7 @@ def open_own(path: Path, flags: int, mode: int = PRIVATE) -> int:
 
 
 @contextlib.contextmanager
-def reading(
-    path: str | os.PathLike[str], *, error: type[CDEError] = StoreError, remedy: str = REBUILD
-) -> Iterator[None]:
+def reading(path: object, *, error: type[CDEError] = StoreError, remedy: str = REBUILD) -> Iterator[None]:
     """Turn whatever is thrown while a file is read into a named error: parsers throw hundreds of kinds.
 
     >>> with reading("settings.json"):

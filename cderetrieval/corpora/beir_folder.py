@@ -6,7 +6,6 @@ keeps 8 bytes for each document, 70 MB for the 8.8 million of MS MARCO.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from array import array
@@ -23,6 +22,7 @@ from ..values import id_name, scalar, shown
 from .dataset import Dataset, Revision
 from .jsonl import read_jsonl
 from .qrels import read_qrels
+from .readers import plain_or_gz
 
 logger = logging.getLogger(__name__)
 
@@ -113,10 +113,10 @@ def _line(row: dict[str, str]) -> str:
 
 def find_file(folder: Path, name: str, holds: str) -> Path:
     """A file of a folder, or the same compressed; `holds` says in the error what such a folder holds."""
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
-            return path
-    raise InputError(f"{folder} has no {name}; {holds}.")
+    path = plain_or_gz(folder / name)
+    if not path.exists():
+        raise InputError(f"{folder} has no {name}; {holds}.")
+    return path
 
 
 def qrels_file(folder: Path, split: str) -> Path:
@@ -169,24 +169,23 @@ def _text(row: dict[str, Any], field: str, where: str) -> str:
 
 def _check_corpus(path: Path, qrels: Qrels, revision: Revision) -> tuple[BeirCorpus, set[str]]:
     """One pass over the corpus; also returns the judged documents that it lacks."""
-    digests = array("Q")
+    hashes = array("q")
     unknown = {document for grades in qrels.values() for document in grades}
     empty: list[int] = []
     for number, document in _documents(path):
-        name = document["id"].encode("utf-8", "surrogatepass")
-        digests.append(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little"))
+        hashes.append(hash(document["id"]))
         unknown.discard(document["id"])
         revision.add(document)
         if not (document["title"].strip() or document["text"].strip()):
             empty.append(number)
-    if not digests:
+    if not hashes:
         raise InputError(f"{path} holds no documents.")
-    if len(np.unique(np.frombuffer(digests, np.uint64))) < len(digests):
+    if len(np.unique(np.frombuffer(hashes, np.int64))) < len(hashes):
         _refuse_repeated_ids(path)
     if empty:
         # official sets have them (FiQA: 38), and leaving them out would change published scores
         logger.warning("%s: %d documents have no text and are kept, the first in line %d.", path, len(empty), empty[0])
-    return BeirCorpus(path, len(digests)), unknown
+    return BeirCorpus(path, len(hashes)), unknown
 
 
 def _refuse_repeated_ids(path: Path) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import as_path
-from .jsonl import line_spans, read_jsonl, read_lines
-from .readers import identified, numbered, parquet_rows, read_parquet
+from .jsonl import line_spans
+from .readers import ending_of, parquet_rows, plain_or_gz, read_span
 
 LINES = (".jsonl", ".ndjson", ".txt")
 PARQUET = ".parquet"
@@ -41,19 +41,14 @@ def corpus_files(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(as_path, paths):
         found = [path]
         if path.is_dir():
-            beir = [name for name in (path / "corpus.jsonl", path / "corpus.jsonl.gz") if name.exists()]
-            found = beir[:1] or sorted(file for file in path.iterdir() if _ending(file) in (*LINES[:2], PARQUET))
+            beir = plain_or_gz(path / "corpus.jsonl")
+            inside = (file for file in path.iterdir() if ending_of(file) in (*LINES[:2], PARQUET))
+            found = [beir] if beir.exists() else sorted(inside)
         elif not path.exists():
             raise InputError(f"{path} does not exist.")
         if not found:
             raise InputError(f"{path} holds no .jsonl or .parquet file, compressed or not.")
-        for file in found:
-            if _ending(file) not in (*LINES, PARQUET):
-                raise InputError(
-                    f"{file}: a corpus that is read in blocks is JSONL, Parquet or plain text, not {file.suffix!r}. "
-                    "Convert it first."
-                )
-        files += found
+        files += map(_fit, found)
     if len(set(files)) < len(files):
         double = next(file for file in files if files.count(file) > 1)
         raise InputError(f"{double} was given twice; give each file once.")
@@ -70,7 +65,7 @@ def cut(path: Path, rows: int) -> Iterator[Block]:
     >>> len(blocks), list(read_block(blocks[1]))
     (2, [{'id': 'c', 'text': 'ants'}])
     """
-    if _ending(path) == PARQUET:
+    if ending_of(path) == PARQUET:
         total = parquet_rows(path)
         for start in range(0, total, rows):
             yield Block(str(path), start, start + 1, min(rows, total - start))
@@ -81,18 +76,17 @@ def cut(path: Path, rows: int) -> Iterator[Block]:
 
 def read_block(block: Block, key: str = "id") -> Iterator[dict[str, Any]]:
     """Documents of a block, as :func:`~cderetrieval.corpora.readers.read_documents` gives those of a file."""
-    path = Path(block.path)
+    path = _fit(Path(block.path))
     if not path.exists():
         raise InputError(f"{path} does not exist, or not on this machine: every worker must see the corpus.")
-    span = (block.start, block.first, block.rows)
-    ending = _ending(path)
-    if ending == PARQUET:
-        return identified(path, read_parquet(path, block.start, block.rows), key)
-    if ending == ".txt":
-        return numbered(read_lines(path, *span), key)
-    return identified(path, read_jsonl(path, *span), key)
+    return read_span(path, key, block.start, block.first, block.rows)
 
 
-def _ending(path: Path) -> str:
-    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    return "" if ending == PARQUET != path.suffix else ending.lower()
+def _fit(file: Path) -> Path:
+    """The file, if it can be read in blocks."""
+    if ending_of(file) not in (*LINES, PARQUET):
+        raise InputError(
+            f"{file}: a corpus that is read in blocks is JSONL, Parquet or plain text, not {file.suffix!r}. "
+            "Convert it first."
+        )
+    return file

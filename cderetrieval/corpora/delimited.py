@@ -11,12 +11,11 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .jsonl import RUN, decoded, open_bytes, refuse_controls, refuse_repeated, runs
+from .jsonl import Place, decoded, open_lines, refuse_controls, refuse_repeated
 
 Line = tuple[int, str]
 # A quoted field of a TSV that runs over more lines is taken for a stray quote.
@@ -31,8 +30,8 @@ def read_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, 
     # Python's limit of 131,072 characters is for a field; documents are longer
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
     names: list[str] | None = None
-    with open_bytes(path) as file:
-        for number, fields in _records(path, _lines(path, file), delimiter):
+    with open_lines(path) as (file, place):
+        for number, fields in _records(path, _lines(path, file, place), delimiter):
             if names is None:
                 names = fields
                 refuse_repeated(names, f"{path}, line 1")
@@ -42,10 +41,11 @@ def read_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, 
                 yield number, dict(zip(names, fields, strict=True))
 
 
-def _lines(path: Path, file: Any) -> Iterator[Line]:
+def _lines(path: Path, file: Any, place: Place) -> Iterator[Line]:
     """Lines with their ends and numbers; a carriage return alone ends one too."""
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-    for number, line in enumerate(chain.from_iterable(runs(path, text, RUN)), start=1):
+    for number, line in enumerate(text, start=1):
+        place.number = number
         if "\0" in line:
             refuse_controls(path, number, line)
         yield number, line if line.isascii() else decoded(path, number, line.encode("utf-8", "surrogateescape"))

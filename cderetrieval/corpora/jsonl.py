@@ -6,48 +6,44 @@ import contextlib
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from ..errors import InputError
 from ..files import reading
 from ..values import shown
 
-T = TypeVar("T", str, bytes)
 MEND = "Mend or remove the file."
-# Lines that are read at once.
-RUN = 256
+
+
+@dataclass
+class Place:
+    """How far a file was read: what an error says."""
+
+    where: str
+    number: int
+    what: str = "it"
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.number}: {self.what}"
 
 
 @contextlib.contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file or a gzip file (by its ending); anything else, such as a pipe, might never end."""
+def open_lines(path: Path, number: int = 0) -> Iterator[tuple[IO[bytes], Place]]:
+    """Open a file or a gzip file (by its ending); the place, which the reader moves on, is after line `number`.
+
+    Anything else, such as a pipe, is refused: it might never end.
+    """
     with reading(path, error=InputError, remedy=MEND):
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is not a file; give the file itself, or a copy on disk.")
         file: Any = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115 - closed below
-    with file:
-        yield file
-
-
-def reading_lines(path: Path, number: int = 0) -> contextlib.AbstractContextManager[None]:
-    """Name the file, and the line before, in whatever is thrown while lines are read."""
-    where = f"{path} is not a whole gzip file" if path.suffix == ".gz" else f"{path}"
-    return reading(f"{where}, after line {number}: it", error=InputError, remedy=MEND)
-
-
-def runs(path: Path, file: Iterable[T], lines: int, count: int | None = None, number: int = 0) -> Iterator[list[T]]:
-    """Runs of lines of an open file, `count` in all, after line `number`; what reading throws names the file."""
-    source = islice(file, count)
-    while True:
-        with reading_lines(path, number):
-            run = list(islice(source, lines))
-        if not run:
-            return
-        number += len(run)
-        yield run
+    place = Place(f"{path}{' is not a whole gzip file' if path.suffix == '.gz' else ''}, after line", number)
+    with file, reading(place, error=InputError, remedy=MEND):
+        yield file, place
 
 
 def line_spans(path: Path, lines: int) -> Iterator[tuple[int, int, int]]:
@@ -58,15 +54,15 @@ def line_spans(path: Path, lines: int) -> Iterator[tuple[int, int, int]]:
     >>> _ = path.write_text('{"n": 1}\n{"n": 2}\n{"n": 3}')
     >>> list(line_spans(path, 2))
     [(0, 1, 2), (18, 3, 1)]
-    >>> list(read_jsonl(path, offset=18, first=3))
+    >>> list(read_jsonl(path, 18, 3))
     [(3, {'n': 3})]
     """
-    with open_bytes(path) as file:
-        offset, number = 0, 1
-        for run in runs(path, file, lines):
-            yield offset, number, len(run)
+    with open_lines(path) as (file, place):
+        offset = 0
+        while run := list(islice(file, lines)):
+            yield offset, place.number + 1, len(run)
             offset += sum(map(len, run))
-            number += len(run)
+            place.number += len(run)
 
 
 def read_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = None) -> Iterator[tuple[int, str]]:
@@ -75,11 +71,10 @@ def read_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = 
     Reads `count` lines from byte `offset`, where line `first` begins. Lines end at a newline only: `str.splitlines`
     would also cut at U+2028 and others that occur inside real text.
     """
-    with open_bytes(path) as file:
-        with reading_lines(path, first - 1):
-            file.seek(offset)
-        raw_lines = chain.from_iterable(runs(path, file, RUN, count, first - 1))
-        for number, raw in enumerate(raw_lines, start=first):
+    with open_lines(path, first - 1) as (file, place):
+        file.seek(offset)
+        for number, raw in enumerate(islice(file, count), start=first):
+            place.number = number
             line = decoded(path, number, raw).rstrip("\r\n")
             if line.strip():
                 yield number, line
@@ -107,19 +102,17 @@ def refuse_repeated(names: Sequence[str], where: str) -> None:
         raise InputError(f"{where}: {names.count(double)} columns are named {double!r}; rename all but one.")
 
 
-def read_jsonl(
-    path: Path, offset: int = 0, first: int = 1, count: int | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers (from 1) and the object on each line; `offset`, `first` and `count` as in :func:`read_lines`."""
-    for number, row in read_json_lines(path, offset, first, count):
+def read_jsonl(path: Path, *span: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers (from 1) and the object on each line; `span` as in :func:`read_lines`."""
+    for number, row in read_json_lines(path, *span):
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: expected an object like {{...}}, found {shown(row)}.")
         yield number, row
 
 
-def read_json_lines(path: Path, offset: int = 0, first: int = 1, count: int | None = None) -> Iterator[tuple[int, Any]]:
-    """Line numbers and the value on each line, whatever it is; otherwise as :func:`read_jsonl`."""
-    for number, line in read_lines(path, offset, first, count):
+def read_json_lines(path: Path, *span: int) -> Iterator[tuple[int, Any]]:
+    """Line numbers and the value on each line, whatever it is."""
+    for number, line in read_lines(path, *span):
         try:
             yield number, json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:  # also numbers of too many digits

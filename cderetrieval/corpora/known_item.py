@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..documents import DEFAULT_FIELDS, each_row
 from ..errors import InputError
-from ..values import id_name, scalar, shown
+from ..values import id_name
 from .dataset import Dataset, make_dataset
 
 MIN_QUERY_WORDS = 3
@@ -29,9 +30,9 @@ _LOWER_CASE_END = re.compile(r"(?<=[^\W\d_]{2}[.!?])\s+|(?<=\s[.!?])\s+|\n\s*\n"
 
 
 def known_item(
-    documents: Iterable[Mapping[str, Any]],
-    key: Hashable = "id",
-    on: str | Sequence[str] = ("title", "text"),
+    documents: Any,
+    key: str = "id",
+    on: str | Sequence[str] = DEFAULT_FIELDS,
     n_queries: int = 200,
     seed: int = 0,
 ) -> Dataset:
@@ -45,7 +46,9 @@ def known_item(
     fields = [on] if isinstance(on, str) else list(on)
     if not fields or n_queries < 1:
         raise InputError(f"on={on!r}, n_queries={n_queries!r}: known_item needs a text field and at least one query.")
-    cut = [(id_name(_field(row, i, key)), *_cut(row, i, fields)) for i, row in enumerate(documents)]
+    # By default only the text is required.
+    rows = each_row(documents, key, None if fields == [*DEFAULT_FIELDS] else fields)
+    cut = [(id_name(identity), *_cut(payload, fields)) for identity, _, payload in rows]
     n_same = Counter(query for _, query, _ in cut)
     asked = [
         (document, query)
@@ -70,26 +73,9 @@ def known_item(
     )
 
 
-def _field(row: Mapping[str, Any], i: int, field: Hashable) -> Any:
-    if not isinstance(row, Mapping):
-        raise InputError(f"documents[{i}] is {type(row).__name__}; pass dictionaries.")
-    value = scalar(row.get(field))  # type: ignore[call-overload]
-    if value is None:
-        raise InputError(f"documents[{i}] has no field {field!r}; it has {', '.join(map(str, row))}.")
-    if not isinstance(value, str | int | float):
-        raise InputError(f"documents[{i}]: {field!r} is {shown(value)}; an id is a string or a number.")
-    return value
-
-
-def _text(row: Mapping[str, Any], i: int, field: str) -> str:
-    value = scalar(row.get(field))
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"documents[{i}]: field {field!r} is {type(value).__name__}, not a string.")
-    return (value or "").strip()
-
-
-def _cut(row: Mapping[str, Any], i: int, fields: list[str]) -> tuple[str, str]:
-    texts = [_text(row, i, field) for field in fields]
+def _cut(payload: Mapping[str, Any], fields: list[str]) -> tuple[str, str]:
+    """Query and rest of a document."""
+    texts = [(payload.get(field) or "").strip() for field in fields]
     if len(fields) > 1:
         return " ".join(texts[0].split()), "\n".join(filter(None, texts[1:]))
     end = (_LOWER_CASE_END if texts[0].islower() else _SENTENCE_END).search(texts[0])

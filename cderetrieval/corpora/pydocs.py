@@ -70,7 +70,7 @@ def load(
     InputError
         If the package is not installed or holds no docstring that makes a fair question and answer.
     """
-    rows = sorted(_rows(package, _cache_folder(cache)), key=lambda row: _draw(row, seed))[:max_documents]
+    rows = sorted(_rows(package, cache_folder(cache)), key=lambda row: _draw(row, seed))[:max_documents]
     rows.sort(key=lambda row: row["id"])
     if not rows:
         raise InputError(f"{package!r} holds no usable docstring; use one of {', '.join(packages())}.")
@@ -114,7 +114,8 @@ def _draw(row: dict[str, str], seed: int) -> str:
     return hashlib.sha256(json.dumps([seed, row["id"], row["query"], row["text"]]).encode()).hexdigest()
 
 
-def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Where extracted docstrings are kept: the folder given, or the environment's, or the user's."""
     return Path(cache or os.environ.get("CDE_CACHE") or Path.home() / ".cache" / "cderetrieval").expanduser()
 
 

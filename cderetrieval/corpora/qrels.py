@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import as_path
 from ..judgements import DOCUMENT_COLUMNS, GRADE_COLUMNS, QUERY_COLUMNS, Qrels, parse_grade
-from .jsonl import read_lines, refuse_controls
+from .jsonl import read_lines, refuse_controls, refuse_repeated
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +75,7 @@ def _header(fields: list[str], where: str) -> tuple[int, int, int] | None:
     query, document, grade = found
     if query is None or document is None or grade is None:
         return None
-    if double := next((names[column] for column in (query, document, grade) if names.count(names[column]) > 1), None):
-        raise InputError(f"{where}: {names.count(double)} columns are named {double!r}; rename all but one.")
+    refuse_repeated([name for name in names if name in (names[query], names[document], names[grade])], where)
     return query, document, grade
 
 

@@ -6,17 +6,18 @@ The ending decides the format. Rows keep all their fields, as read: text from CS
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, missing_dependency
 from ..files import as_path, reading
 from .delimited import read_delimited
-from .jsonl import MEND, read_jsonl, read_lines, refuse_repeated
+from .jsonl import MEND, Place, read_jsonl, read_lines, refuse_repeated
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -48,21 +49,32 @@ def read_documents(path: str | Path, key: str = "id") -> Iterator[dict[str, Any]
     """
     path = as_path(path)
     if os.path.isdir(path):
-        path = next((p for p in (path / "corpus.jsonl", path / "corpus.jsonl.gz") if p.exists()), path / "corpus.jsonl")
+        path = plain_or_gz(path / "corpus.jsonl")
     if not os.path.exists(path):  # unlike pathlib's, also where a name is too long to be one
         raise InputError(f"{path} does not exist.")
-    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    reader = _READERS.get(ending.lower())
-    if reader is None or (ending == ".parquet" and path.suffix == ".gz"):
+    return read_span(path, key)
+
+
+def plain_or_gz(path: Path) -> Path:
+    """The file, or the same with ``.gz`` where only that is there."""
+    compressed = Path(f"{path}.gz")
+    return compressed if compressed.exists() and not path.exists() else path
+
+
+def ending_of(path: Path) -> str:
+    """The ending that decides the format, without ``.gz``; "" for formats that are not compressed as a whole."""
+    ending = (path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix).lower()
+    return "" if ending == ".parquet" and path.suffix == ".gz" else ending
+
+
+def read_span(path: Path, key: str, *span: int) -> Iterator[dict[str, Any]]:
+    """Documents of a file, or of a span of it: where it begins (byte or row), its first number, lines or rows."""
+    reader = _READERS.get(ending_of(path))
+    if reader is None:
         raise InputError(f"{path}: ending {path.suffix!r} is not supported; use one of {', '.join(_READERS)}.")
     if reader is read_lines:
-        return numbered(read_lines(path), key)
-    return identified(path, reader(path), key)
-
-
-def numbered(lines: Iterator[tuple[int, str]], key: str) -> Iterator[dict[str, Any]]:
-    """Lines of plain text as documents that have the number of their line as id."""
-    return ({key: str(number), "text": line} for number, line in lines)
+        return ({key: str(number), "text": line} for number, line in read_lines(path, *span))
+    return identified(path, reader(path, *span), key)
 
 
 def identified(path: Path, rows: Rows, key: str) -> Iterator[dict[str, Any]]:
@@ -78,82 +90,56 @@ def identified(path: Path, rows: Rows, key: str) -> Iterator[dict[str, Any]]:
 def read_parquet(
     path: Path,
     start: int = 0,
+    first: int = 1,
     count: int | None = None,
     *,
     columns: Sequence[str] | None = None,
     extra: str = "eval",
 ) -> Rows:
-    """Numbers (from 1) and rows of a Parquet file: `count` rows after the first `start`, and those `columns` it has."""
-    number = start
-    batches = _parquet_batches(path, start, None if count is None else start + count, columns, extra)
-    while True:
-        with reading_parquet(path, number):
-            rows = next(batches, None)
-        if rows is None:
-            return
-        for row in rows:
-            number += 1
-            yield number, row
+    """Numbers and rows of a Parquet file, `count` of them from row `first`, which comes after `start` others.
 
-
-def _parquet_batches(
-    path: Path, start: int, end: int | None, columns: Sequence[str] | None, extra: str
-) -> Iterator[list[dict[str, Any]]]:
-    with open_parquet(path, extra) as file:
+    `columns` are those to read, where the file has them; `extra` is what pyarrow is installed with.
+    """
+    with open_parquet(path, first - 1, extra) as (file, place):
         wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
-        groups, before = _row_groups(file.metadata, start, end)
-        total = file.metadata.num_rows
-        skip, left = start - before, (total if end is None else min(end, total)) - start
+        ends = [0, *accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))]
+        stop = ends[-1] if count is None else min(start + count, ends[-1])
+        groups = [group for group, (low, high) in enumerate(pairwise(ends)) if high > start and low < stop]
+        skip = start - ends[groups[0]] if groups else 0
         for batch in file.iter_batches(batch_size=1_024, row_groups=groups, columns=wanted):
-            rows = batch.slice(min(skip, len(batch)), left).to_pylist()
-            skip, left = max(0, skip - len(batch)), left - len(rows)
-            yield rows
-            if left <= 0:
+            for row in batch.slice(min(skip, len(batch)), stop - place.number).to_pylist():
+                place.number += 1
+                yield place.number, row
+            if place.number == stop:
                 return
-        if left > 0:
-            raise ValueError(f"{left} rows are missing")
+            skip = max(0, skip - len(batch))
+        if place.number < stop:
+            raise ValueError(f"{stop - place.number} rows are missing")
 
 
 def parquet_rows(path: Path) -> int:
     """Number of rows of a Parquet file."""
-    with reading_parquet(path), open_parquet(path) as file:
+    with open_parquet(path) as (file, _):
         return int(file.metadata.num_rows)
 
 
-def reading_parquet(path: Path, number: int = 0) -> AbstractContextManager[None]:
-    """Name the file, and the row before, in whatever pyarrow throws."""
-    where = f"{path}, after row {number}: not readable as Parquet: it"
-    return reading(where, error=InputError, remedy=MEND)
-
-
-def open_parquet(path: Path, extra: str = "eval") -> Any:
-    """A pyarrow ParquetFile, within :func:`reading_parquet`; `extra` is what pyarrow is installed with."""
+@contextlib.contextmanager
+def open_parquet(path: Path, number: int = 0, extra: str = "eval") -> Iterator[tuple[Any, Place]]:
+    """Open a Parquet file with pyarrow; the place, which the reader moves on, is after row `number`."""
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise missing_dependency("pyarrow", extra) from error
-    file = pq.ParquetFile(path, page_checksum_verification=True)
-    parts, total = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)), file.metadata.num_rows
-    if parts != total:
-        raise ValueError(f"its groups have {parts} rows, the file {total}")
-    refuse_repeated(file.schema_arrow.names, str(path))
-    return file
+    place = Place(f"{path}, after row", number, "not readable as Parquet: it")
+    with reading(place, error=InputError, remedy=MEND), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        parts = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+        if parts != file.metadata.num_rows:
+            raise ValueError(f"its groups have {parts} rows, the file {file.metadata.num_rows}")
+        refuse_repeated(file.schema_arrow.names, str(path))
+        yield file, place
 
 
-def _row_groups(metadata: Any, start: int, end: int | None) -> tuple[list[int], int]:
-    """Row groups that hold rows from `start` to `end`, and the number of rows before the first of them."""
-    groups: list[int] = []
-    seen = before = 0
-    for number in range(metadata.num_row_groups):
-        rows = metadata.row_group(number).num_rows
-        if seen + rows > start and (end is None or seen < end):
-            before = before if groups else seen
-            groups.append(number)
-        seen += rows
-    return groups, before
-
-
-_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
+_READERS: dict[str, Callable[..., Iterator[tuple[int, Any]]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".csv": partial(read_delimited, delimiter=","),

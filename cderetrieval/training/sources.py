@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,7 +137,6 @@ def _weighted(path: Path) -> list[Source]:
 def _docstrings(packages: str) -> list[Source]:
     """Questions and docstrings of installed packages, the same that :mod:`~cderetrieval.corpora.pydocs` asks."""
     logger.warning("trained on the docstrings of %s: do not evaluate on them.", packages)
-    root = Path(os.environ.get("CDE_CACHE") or Path.home() / ".cache" / "cderetrieval").expanduser()
     sources = []
     for package in (name.strip() for name in packages.split(",")):
         dataset = pydocs.load(package, max_documents=sys.maxsize, max_queries=sys.maxsize)
@@ -148,7 +146,7 @@ def _docstrings(packages: str) -> list[Source]:
             for query, judged in dataset.qrels.items()
             for document in judged
         ]
-        path = root / "pairs" / f"pydocs-{package}.jsonl"
+        path = pydocs.cache_folder() / "pairs" / f"pydocs-{package}.jsonl"
         with atomic_write(path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         sources.append(Source(str(path), f"pydocs-{package}"))
