@@ -10,10 +10,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import ConfigError, CopyError, InputError
+from .errors import ConfigError, InputError
 from .terminal import printable
 
 if TYPE_CHECKING:
@@ -26,22 +25,6 @@ T = TypeVar("T")
 # slow where two threads share loaded cores. The numbers for cuda and mps are reasoned, not measured.
 TOKEN_BUDGET = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 MAX_BATCH = 1_024
-
-
-class Here:
-    """An index that is open in this process and cannot be pickled or copied."""
-
-    @property
-    def path(self) -> Path | None:
-        """Directory of the index; None in memory."""
-        return None
-
-    def __reduce_ex__(self, _: Any) -> Any:
-        name = type(self).__name__
-        first = "save it with save(path)" if self.path is None else f"pass its path, {str(self.path)!r},"
-        raise CopyError(
-            f"a {name} holds open files and cannot be pickled or copied: {first} and open it there with {name}.load."
-        )
 
 
 def progress(items: Iterable[T], description: str, *, total: int | None = None, show: bool = True) -> tqdm[T]:

@@ -228,6 +228,7 @@ def test_the_row_of_a_bad_vector_is_counted_over_all_chunks(monkeypatch):
     [
         (lambda r: r.remove(["owls", "unicorns"]), "1 of 2 ids .* first is 'unicorns'. Nothing was removed"),
         (lambda r: r.remove([["owls"]]), "id \\['owls'\\] is list"),
+        (lambda r: r.remove(b"owls"), "id b'owls' is bytes"),
         (lambda r: r.add(rows(["eels"]), vectors=np.zeros((2, 16))), r"shape \(2, 16\); 1 documents"),
         (lambda r: r.add(rows(["eels"]), vectors=np.full((1, 16), np.nan)), "document 0 is not finite"),
         (lambda r: r.add(rows(["eels"]), vectors=np.zeros((1, 3))), r"need \(1, 16\)"),

@@ -218,3 +218,11 @@ def test_an_index_that_cut_texts_otherwise_may_only_be_read(former, caplog):
     assert warnings(caplog) == []
     with pytest.raises(MismatchError, match="built by model bm25:none"):
         Retriever.load(former / "part-1", model="bm25")
+
+
+def test_who_has_not_the_model_may_remove_and_close(tmp_path):
+    Retriever(BM25()).add(DOCUMENTS).save(tmp_path)
+    with Retriever.load(tmp_path) as retriever:
+        retriever.remove("a")
+    with Retriever.load(tmp_path, model=BM25()) as retriever:
+        assert [hit["id"] for hit in retriever("owl honey")[0]] == [3, "b"]

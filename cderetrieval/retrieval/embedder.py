@@ -42,6 +42,10 @@ class Embedder:
         dtype: str = "auto",
     ) -> None:
         given = str(given) if isinstance(given, Path) else given
+        if not (given is None or isinstance(given, str) or is_contextual(given) or hasattr(given, "encode_document")):
+            raise InputError(
+                f"model is {type(given).__name__}; pass a name, a directory, a contextual model or an Encoder."
+            )
         self._given = with_statistics(given) if spec.source == CENTRE else given
         self._spec = ContextSpec() if spec.source == CENTRE else spec
         self._size, self._seed = context_size, seed

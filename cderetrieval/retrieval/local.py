@@ -8,6 +8,7 @@ One thread at a time searches; none waits for one that writes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import ConfigError, InputError, StoreError
+from ..errors import ConfigError, InputError, MismatchError, MissingDependencyError, ModelError, StoreError
 from ..files import make_directory, writing
 from ..filters import Filter, parse_filter
 from ..index.engine import Index, load_index, new_index, open_lexical, save_index, usable
@@ -27,9 +28,11 @@ from ..index.manifest import STORE_FILE, DamagedIndexError
 from ..index.scores import shown
 from ..store import Store
 from ..store.database import of_part
+from ..store.schema import damaged
 from ..types import Encoder
 from ..vectors import DENSE, Layout, checked
 from .collection import EMPTY, Collection, Settings
+from .embedder import LEXICAL
 from .fusion import Fusion, Ranking, fuse
 
 logger = logging.getLogger(__name__)
@@ -257,6 +260,8 @@ class LocalCollection(Store, Collection):
         owner: dict[str, Any] = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
         if layout is None:
             model: Any = self.word_model(part)
+            if model.kind != LEXICAL:
+                raise damaged(self.path, f"it holds no vectors of {type(model).__name__}")
             return open_lexical(directory, model, **owner)
         factory = usable(layout, self.settings.factory(part))
         cached = None if directory is None else load_index(directory, layout, factory, **owner)
@@ -314,6 +319,7 @@ class LocalCollection(Store, Collection):
         try:
             directory = self.directory if self.is_writer and not self._closed else None
             if directory is not None and not self.get_setting(INCOMPLETE):
-                self._save_indexes(directory, self)
+                with contextlib.suppress(MismatchError, ModelError, MissingDependencyError):  # words without a model
+                    self._save_indexes(directory, self)
         finally:
             super().close()

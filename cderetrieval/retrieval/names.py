@@ -38,6 +38,8 @@ def named_models(models: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
     """
     if isinstance(models, Mapping):
         named = {str(name): model for name, model in models.items()}
+        if len(named) < len(models):
+            raise InputError(f"two parts have one name: {', '.join(map(repr, models))}. A name is a text.")
     else:
         named = {}
         for model in models:

@@ -223,7 +223,7 @@ class Retriever(Searcher):
         InputError
             If an id is not there.
         """
-        wanted = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
+        wanted = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str | bytes) else [ids]
         with self._collection.transaction():
             if missing := self._collection.missing(wanted):
                 raise InputError(

@@ -9,8 +9,7 @@ from typing import Any, Self
 
 from ..context.context import Context
 from ..documents import query_texts
-from ..errors import ContextError, InputError
-from ..runtime import Here
+from ..errors import ContextError, CopyError, InputError
 from ..types import Encoder, Hits
 from ..vectors import Vectors
 from .collection import Collection, check_k
@@ -19,7 +18,7 @@ from .local import LocalCollection
 from .parts import Parts
 
 
-class Searcher(Here):
+class Searcher:
     """A collection, and the models that search it: all of them, or, of a hybrid, one."""
 
     def __init__(self, collection: Collection, parts: Parts) -> None:
@@ -51,6 +50,13 @@ class Searcher(Here):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        first = "save the index with save(path)" if self.path is None else f"pass its path, {str(self.path)!r},"
+        raise CopyError(
+            f"a {type(self).__name__} holds open files and cannot be pickled or copied: {first} and open it there with "
+            "Retriever.load."
+        )
 
     @property
     def path(self) -> Path | None:

@@ -72,10 +72,10 @@ def checksum(text: str, seq: int) -> int:
     return crc32(text.encode(), seq)
 
 
-def decode(text: str, expected: int, seq: int, key: str = "") -> Any:
-    """The value of a JSON text, once the checksum of `key` and text is found right."""
-    if checksum(key + text, seq) != expected:
-        raise Damage(f"row {key or seq} does not match its checksum")
+def decode(text: str, expected: int, seq: int) -> Any:
+    """The value of a JSON text, once its checksum is found right."""
+    if checksum(text, seq) != expected:
+        raise Damage(f"row {seq} does not match its checksum")
     return json.loads(text)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import InputError, StoreError
-from .codec import Damage, checksum, decode
+from .codec import Damage, checksum
 from .connections import Connections
 from .lock import WriterLock
 from .schema import damaged, translated, translation
@@ -53,7 +53,7 @@ class Use(Mark):
         self.root = self
         # In a root: rows changed on the connection before, whether a joined block failed, all settings, and new ones.
         self.changes, self.failed = 0, False
-        self.settings: dict[str, tuple[str, int]] | None = None
+        self.settings: dict[str, str] | None = None
         self.changed: dict[str, tuple[str, int]] = {}
         # Whether documents are being taken from the caller's iterable.
         self.taking = False
@@ -284,7 +284,7 @@ class Database:
     @property
     def generation(self) -> int:
         """Number of commits that changed something; read from the file each time."""
-        return int(self.get_setting("generation", 0))
+        return self._number("generation")
 
     @property
     def epoch(self) -> int:
@@ -293,7 +293,12 @@ class Database:
 
     def epoch_of(self, part: int) -> int:
         """Number of times that all vectors of a model were cleared; inside one epoch a row's vector never changes."""
-        return int(self.get_setting(of_part("epoch", part), 0))
+        return self._number(of_part("epoch", part))
+
+    def _number(self, key: str, default: int = 0) -> int:
+        found = self.get_setting(key, default)
+        with self._decoding():
+            return int(found)
 
     def get_setting(self, key: str, default: Any = None) -> Any:
         """The value of a setting, or `default`."""
@@ -303,13 +308,20 @@ class Database:
                 return self.get_setting(key, default)
         settings = use.root.settings
         if settings is None:
-            rows = self._execute("SELECT key, value, checksum FROM settings")
-            settings = use.root.settings = {name: (text, total) for name, text, total in rows}
-        found = settings.get(key)
-        if found is None:
+            settings = use.root.settings = self._settings()
+        if key not in settings:
             return default
         with self._decoding():
-            return decode(*found, 0, key)
+            return json.loads(settings[key])
+
+    def _settings(self) -> dict[str, str]:
+        """The JSON text of each setting; all are compared, since one whose name is altered would seem not to be set."""
+        rows = self._execute("SELECT key, value, checksum FROM settings")
+        with self._decoding():
+            for key, text, expected in rows:
+                if checksum(key + text, 0) != expected:
+                    raise Damage(f"setting {key} does not match its checksum")
+        return {key: text for key, text, _ in rows}
 
     def set_setting(self, key: str, value: Any) -> None:
         """Store a JSON value under a name."""
@@ -326,7 +338,8 @@ class Database:
         self.get_setting(key)  # reads all
         root = self._blocks.uses[-1].root
         assert root.settings is not None
-        root.settings[key] = root.changed[key] = text, checksum(key + text, 0)
+        root.settings[key] = text
+        root.changed[key] = text, checksum(key + text, 0)
 
     def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and take all its rows: no cursor stays open while callers work on them."""

@@ -40,7 +40,7 @@ class Documents(Database):
         [{'title': 'merge'}]
         """
         with self.transaction():
-            first = seq = int(self.get_setting("next_seq", 1))
+            first = seq = self._number("next_seq", 1)
             live = self._live()
             source = self._taken(rows)
             while chunk := list(islice(source, LOOKUP)):
@@ -198,7 +198,7 @@ class Documents(Database):
     @property
     def tables(self) -> int:
         """Number of tables of vectors, one for each model that has had some."""
-        return int(self.get_setting("tables", 1))
+        return self._number("tables", 1)
 
     def _chunks(self, statement: str, chunk: int, after_seq: int) -> Iterator[list[tuple[Any, ...]]]:
         """Rows in order of their number, the first column; a short chunk is the last."""

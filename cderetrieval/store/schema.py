@@ -74,7 +74,9 @@ def open_database(path: Path) -> sqlite3.Connection:
         check_log(path, beside(path, "-wal"), beside(path, "-shm"), PAGE_SIZE)
         connection = connect(path)
         try:
+            connection.execute("BEGIN")  # another process may be making tables
             _verify(connection, path)
+            connection.execute("ROLLBACK")
         except BaseException:
             connection.close()
             raise
@@ -197,14 +199,18 @@ def _verify(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} has schema version {version}; this version of cderetrieval reads up to {SCHEMA_VERSION}. "
             "Upgrade it: pip install -U cderetrieval"
         )
-    found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
-    expected = dict(SCHEMA)
+    found = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    expected, tables = dict(SCHEMA), 1
     if version == SCHEMA_VERSION:
         expected["passages"] = PASSAGES
-        more = len(found) - len(expected)
-        expected |= {vector_table(part): vector_schema(part) for part in range(1, more + 1)}
-    if version < DENSE_VERSION or found != expected:
+        tables += len(found) - len(expected)
+        expected |= {vector_table(part): vector_schema(part) for part in range(1, tables)}
+    # A list, since a trigger may have the name of a table.
+    if version < DENSE_VERSION or sorted(found) != sorted(expected.items()):
         raise damaged(path, "its tables are not those of a store")
+    said = connection.execute("SELECT value FROM settings WHERE key = 'tables'").fetchall()
+    if version == SCHEMA_VERSION and said != [(str(tables),)]:
+        raise damaged(path, f"it has vectors of {tables} models, which is not what its settings say")
     if path.stat().st_size <= CHECK_LIMIT:
         check_structure(connection, path)
 

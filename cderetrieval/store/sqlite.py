@@ -188,7 +188,7 @@ class Store(Documents):
                 raise Damage("the id index does not match the documents")
             for part in range(self.tables):
                 embedded = [seq for chunk, _ in self.iter_vectors(part=part) for seq in chunk.tolist()]
-                if embedded and embedded != seqs.tolist():
+                if self.layout_of(part) is not None and embedded != seqs.tolist():
                     raise Damage(f"{len(seqs)} documents have {len(embedded)} vectors")
             for digest in self.contexts():
                 self.get_context(digest)

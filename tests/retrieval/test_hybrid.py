@@ -18,7 +18,7 @@ from cderetrieval.errors import (
 from cderetrieval.models.bm25 import BM25
 from cderetrieval.retrieval.fusion import Fusion, fuse
 from cderetrieval.retrieval.hybrid import Hybrid
-from cderetrieval.retrieval.names import load_model
+from cderetrieval.retrieval.names import HybridModel, load_model
 from cderetrieval.testing import (
     HashEncoder,
     WordEncoder,
@@ -208,6 +208,9 @@ def test_save_and_load(tmp_path):
         assert not hasattr(again.parts["words"], "remove"), "changes go through the hybrid"
     with pytest.raises(InputError, match="an index of one model"):
         Hybrid.load(Retriever("bm25").add(DOCUMENTS).save(tmp_path / "one") and tmp_path / "one")
+    for models in ({"a": HashEncoder()}, [HashEncoder()], both):
+        with pytest.raises(InputError, match=r"model is (dict|list|Hybrid); pass"):
+            Retriever.load(tmp_path / "one", model=models)
 
 
 def test_it_lives_in_a_directory(tmp_path):
@@ -307,6 +310,13 @@ def test_parts_with_the_same_documents_in_another_order():
         ("bm25", "parts is str; pass a list"),
         (Retriever("bm25"), "parts is Retriever; pass a list"),
         (7, "parts is int; pass a list"),
+        ([7, "bm25"], "model is int; pass a name"),
+        ([HybridModel({"a": HashEncoder()}), "bm25"], "model is HybridModel; pass"),
+        (
+            [Retriever([HashEncoder(), "bm25"]), "bm25"],
+            r"a part is a hybrid of \['HashEncoder', 'bm25'\]: pass",
+        ),
+        ({1: HashEncoder(), "1": "bm25"}, "two parts have one name: 1, '1'"),
         ([Retriever("bm25", key="a"), Retriever("bm25", key="b")], "documents differently: key is 'b', not 'a'"),
         ([Retriever("bm25", on="a"), Retriever("bm25")], r"differently: on is None, not \['a'\]"),
         (

@@ -1,5 +1,6 @@
 """What can be wrong with the file, and what other processes see."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from cderetrieval.errors import InputError, LockedError, StoreError
 from cderetrieval.store import Store
 from cderetrieval.store.lock import WriterLock
-from cderetrieval.store.schema import SCHEMA_VERSION
+from cderetrieval.store.schema import SCHEMA_VERSION, vector_schema, vector_table
 
 TENSORS = {"rows": np.arange(300)}
 
@@ -105,6 +106,57 @@ def test_altered_tables_are_refused(path):
     connection.close()
     with pytest.raises(StoreError, match="tables are not those of a store"):
         Store(path)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A store with the vectors of two models."""
+    path = tmp_path / "two.sqlite"
+    with Store(path) as store:
+        fill(store, "abc")
+        store.put_vectors([1, 2, 3], np.eye(3), part=1)
+        store.check()
+    return path
+
+
+def alter(path, *statements):
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["DROP TABLE vectors_1"],
+        ["UPDATE settings SET key = 'tablet' WHERE key = 'tables'"],
+        [vector_schema(2)],
+        ["CREATE VIEW more AS SELECT 1"],
+        [  # a trigger by the name of a table, listed before it
+            "PRAGMA writable_schema = ON",
+            "CREATE TRIGGER passages AFTER INSERT ON documents BEGIN DELETE FROM documents; END",
+            "UPDATE sqlite_master SET rowid = 99 WHERE name = 'passages' AND type = 'table'",
+        ],
+    ],
+)
+def test_tables_that_no_store_has_are_refused(two, statements):
+    alter(two, *statements)
+    with pytest.raises(StoreError, match=r"is damaged .*(tables are not those of a store|vectors of . models)"):
+        Store(two)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_check_notices_a_model_without_any_vector(two, part):
+    alter(two, f"DELETE FROM {vector_table(part)}")
+    with Store(two) as store, pytest.raises(StoreError, match="3 documents have 0 vectors"):
+        store.check()
+
+
+@pytest.mark.parametrize("key", ["live", "dimension", "next_seq", "s"])
+def test_a_flipped_bit_in_the_name_of_a_setting_does_not_unset_it(path, key):
+    alter(path, f"UPDATE settings SET key = '{key[:-1]}{chr(ord(key[-1]) ^ 1)}' WHERE key = '{key}'")
+    with Store(path) as store, pytest.raises(StoreError, match=r"setting .* does not match its checksum"):
+        store.get_setting("s")
 
 
 def test_a_directory_is_refused(tmp_path):

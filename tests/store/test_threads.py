@@ -166,5 +166,7 @@ def test_an_index_is_not_pickled(tmp_path):
     for call in (pickle.dumps, copy.deepcopy, copy.copy):
         with pytest.raises(CopyError, match=r"Retriever\.load"):
             call(retriever)
-    with pytest.raises(TypeError, match="save it with"):
+    with pytest.raises(CopyError, match=r"Retriever\.load"):
+        pickle.dumps(Retriever([HashEncoder()]).parts["HashEncoder"])
+    with pytest.raises(TypeError, match="save the index with"):
         pickle.dumps(Retriever(HashEncoder()))
