@@ -10,6 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import cderetrieval.models.load
 from cderetrieval import Retriever
 from cderetrieval.errors import LockedError, MismatchError, StoreError
 from cderetrieval.store import Store
@@ -114,7 +115,8 @@ def test_opening_and_searching_with_ready_vectors_loads_no_model(path):
     code = """
         import sys
         import numpy as np
-        from cderetrieval import Retriever
+        import cderetrieval.models.load
+from cderetrieval import Retriever
         retriever = Retriever.load(sys.argv[1])
         assert len(retriever) == 6, repr(retriever)
         assert retriever.context.source == "own"
@@ -195,7 +197,8 @@ def test_readers_see_each_commit_and_a_second_writer_is_refused(path):
     reader.close()
     code = """
         import sys
-        from cderetrieval import Retriever
+        import cderetrieval.models.load
+from cderetrieval import Retriever
         from cderetrieval.errors import LockedError
         from cderetrieval.testing import HashEncoder, tiny_model
         retriever = Retriever.load(sys.argv[1], model=tiny_model())
@@ -217,7 +220,8 @@ def test_a_reader_works_while_another_process_writes(path):
     Retriever(HashEncoder(), path=path).add(DOCUMENTS).close()
     code = """
         import sys
-        from cderetrieval import Retriever
+        import cderetrieval.models.load
+from cderetrieval import Retriever
         from cderetrieval.testing import HashEncoder
         retriever = Retriever.load(sys.argv[1], model=HashEncoder())
         for round in range(30):
@@ -304,3 +308,16 @@ def test_a_copy_made_while_another_writes_believes_no_newer_index(tmp_path, monk
         copy.add([{"id": "other", "text": "other otters"}])  # has the number that "late" has in the first
         assert copy("other otters", k=1)[0][0]["id"] == "other"
         assert len(copy) == len(DOCUMENTS) + 1
+
+
+def test_a_refresh_while_a_reader_loads_its_model(path, monkeypatch):
+    load = cderetrieval.models.load.load
+    with Retriever(tiny_model_directory(), path=path).add(DOCUMENTS) as writer, Retriever.load(path) as reader:
+
+        def slow(name, **options):
+            writer.refresh("random")
+            return load(name, **options)
+
+        monkeypatch.setattr("cderetrieval.models.load.load", slow)
+        assert list(reader(QUERIES)) == list(writer(QUERIES))
+        assert reader.context.source == "random"

@@ -69,6 +69,8 @@ class Part:
             raise MismatchError(self._mismatch(made.context.model, model.fingerprint))
         encoder = self.embedder.encoder(made.context)
         if stored is not None and not has_made(encoder, self._collection, self.number, stored):
+            if self._get("context") != made.digest:  # refreshed by another process meanwhile
+                return self.encoder
             raise MismatchError(self._mismatch(stored, encoder.fingerprint, self._difference(encoder)))
         self._made = replace(made, encoder=encoder)
         return encoder
