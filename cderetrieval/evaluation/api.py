@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +32,7 @@ from .folder import NoFolder, ResultsFolder, safe
 from .metrics import as_qrels
 from .rerank import PAPER_DEPTH, FirstStage
 from .results import Results, write_tables
-from .runner import Evaluation, Job, check_tasks, evaluate_subject
+from .runner import Job, check_tasks, evaluate_subject
 from .stats import bootstrap_interval
 from .tables import terminal_table
 from .tasks import Subject, subjects_of
@@ -135,7 +135,6 @@ def evaluate_all(
     device: str | None,
     dtype: str,
     about: Mapping[str, Any] | None = None,
-    on_done: Callable[[Evaluation], None] | None = None,
     show_progress: bool = True,
 ) -> Results:
     """Evaluate every model in every context on every subject; `about` describes the run in the results folder."""
@@ -148,7 +147,7 @@ def evaluate_all(
         check_tasks(model, subjects)
         for variant in variants_for(model, contexts, context_size, seeds):
             folder = NoFolder() if results is None else results.model(name, model.fingerprint, variant, dtype)
-            job = Job(name, full_name, model, variant, dtype, folder, stage, on_done, show_progress)
+            job = Job(name, full_name, model, variant, dtype, folder, stage, show_progress)
             for subject in subjects:
                 with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory:
                     for cell in evaluate_subject(job, subject, Path(directory)):

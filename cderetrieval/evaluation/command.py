@@ -14,17 +14,16 @@ import time
 from collections.abc import Sequence
 
 from ..corpora import pydocs
+from ..corpora.dataset import Dataset
 from ..errors import InputError
 from ..files import as_path, atomic_write
-from ..retrieval.retriever import Retriever
 from ..terminal import printable
 from .api import entrants, evaluate_all, first_stage_of
 from .rerank import PAPER_DEPTH
 from .results import Results
-from .runner import Evaluation
 from .search import index_corpus
 from .tasks import GroupedDataset, Subject, benchmark_tasks, folder_subjects, tasks_named
-from .variants import NO_CONTEXT, variants_for
+from .variants import variants_for
 
 BASELINE = "all-MiniLM-L6-v2"
 DEMO_PACKAGES = ("numpy", "pandas", "python")
@@ -99,7 +98,7 @@ def run(arguments: argparse.Namespace) -> str:
         return _compare(Results.load(arguments.out), arguments)
     started = time.perf_counter()
     subjects = read_subjects(arguments)
-    questions = _Questions(arguments, subjects) if arguments.ask else None
+    asked = _asked_dataset(arguments, subjects) if arguments.ask else None
     device, dtype = arguments.device, arguments.dtype
     results = evaluate_all(
         entrants(arguments.model, device, dtype),
@@ -112,73 +111,55 @@ def run(arguments: argparse.Namespace) -> str:
         device=device,
         dtype=dtype,
         about={"arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"}},
-        on_done=None if questions is None else questions.watch,
     )
     parts = [results.summary()]
     if arguments.compare:
         whole = Results.load(arguments.out) if arguments.out else results
         parts.append("\n" + _compare(whole, arguments))
-    if questions is not None:
-        parts += questions.answers()
+    if asked is not None:
+        parts += _answers(arguments, asked)
     parts.append(f"\n{len(results)} evaluations in {time.perf_counter() - started:.0f} seconds.")
     return "\n".join(parts)
 
 
 def read_subjects(arguments: argparse.Namespace) -> list[Subject]:
     """What to evaluate on; the embedded corpus, if the arguments name nothing."""
-    splits = None if arguments.split is None else [arguments.split]
     found: list[Subject] = folder_subjects(arguments.data, arguments.split)
-    found += tasks_named((name.strip() for name in arguments.tasks.split(",") if name.strip()), splits)
+    found += tasks_named((name.strip() for name in arguments.tasks.split(",") if name.strip()), arguments.split)
     if arguments.benchmark:
-        found += benchmark_tasks(arguments.benchmark, splits)
+        found += benchmark_tasks(arguments.benchmark, arguments.split)
     if arguments.pydocs is not None or not found:
         packages = arguments.pydocs or DEMO_PACKAGES
         found += [GroupedDataset(pydocs.load(package, arguments.max_documents)) for package in packages]
     return found
 
 
-class _Questions:
-    """Answers questions over one dataset, with the retriever that was evaluated on it if there is one."""
+def _asked_dataset(arguments: argparse.Namespace, subjects: Sequence[Subject]) -> Dataset:
+    """The dataset that answers the questions."""
+    datasets = {one.dataset.name: one.dataset for one in subjects if isinstance(one, GroupedDataset)}
+    if not datasets:
+        raise InputError("--ask needs a folder or --pydocs to search in; mteb's tasks are not kept.")
+    name = arguments.ask_in or list(datasets)[-1]
+    dataset = datasets.get(name) or datasets.get(f"pydocs-{name}")
+    if dataset is None:
+        raise InputError(f"--ask-in {name!r} is not evaluated here; choose one of {', '.join(datasets)}.")
+    return dataset
 
-    def __init__(self, arguments: argparse.Namespace, subjects: Sequence[Subject]) -> None:
-        datasets = {one.dataset.name: one.dataset for one in subjects if isinstance(one, GroupedDataset)}
-        if not datasets:
-            raise InputError("--ask needs a folder or --pydocs to search in; mteb's tasks are not kept.")
-        name = arguments.ask_in or list(datasets)[-1]
-        dataset = datasets.get(name) or datasets.get(f"pydocs-{name}")
-        if dataset is None:
-            raise InputError(f"--ask-in {name!r} is not evaluated here; choose one of {', '.join(datasets)}.")
-        self._arguments, self._dataset = arguments, dataset
-        self._retriever: Retriever | None = None
 
-    def watch(self, evaluation: Evaluation) -> None:
-        """Keep the retriever of the last context that was evaluated, or of the first plain model; close all others."""
-        retriever = evaluation.retriever
-        if retriever is None:
-            return
-        is_wanted = evaluation.dataset == self._dataset.name and isinstance(self._dataset.corpus, tuple)
-        if is_wanted and (evaluation.variant.name != NO_CONTEXT or self._retriever is None):
-            retriever, self._retriever = self._retriever, retriever
-        if retriever is not None:
-            retriever.close()
-
-    def answers(self) -> list[str]:
-        """The best three documents of each question."""
-        arguments = self._arguments
-        if self._retriever is None:
-            model = list(entrants(arguments.model, arguments.device, arguments.dtype))[-1].model
-            variant = variants_for(model, arguments.context, arguments.context_size)[0]
-            self._retriever = index_corpus(model, variant, self._dataset.corpus, arguments.dtype)
-        with self._retriever as retriever:
-            found = retriever(arguments.ask, k=3, documents=True)
-        lines = []
-        for question, hits in zip(arguments.ask, found, strict=True):
-            lines.append("\n" + printable(f"{self._dataset.name}: {question}"))
-            for hit in hits:
-                text = " ".join(str(hit["document"].get("text", "")).split())
-                shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
-                lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
-        return lines
+def _answers(arguments: argparse.Namespace, dataset: Dataset) -> list[str]:
+    """The best three documents of each question, by the last model in its first context."""
+    model = list(entrants(arguments.model, arguments.device, arguments.dtype))[-1].model
+    variant = variants_for(model, arguments.context, arguments.context_size)[0]
+    with index_corpus(model, variant, dataset.corpus, arguments.dtype) as retriever:
+        found = retriever(arguments.ask, k=3, documents=True)
+    lines = []
+    for question, hits in zip(arguments.ask, found, strict=True):
+        lines.append("\n" + printable(f"{dataset.name}: {question}"))
+        for hit in hits:
+            text = " ".join(str(hit["document"].get("text", "")).split())
+            shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
+            lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
+    return lines
 
 
 def _compare(results: Results, arguments: argparse.Namespace) -> str:

@@ -32,10 +32,10 @@ def is_retrieval(task: Any) -> bool:
     return isinstance(task, AbsTaskRetrieval)
 
 
-def use_folder(task: Any, folder: Path, directory: Path, wanted: Sequence[str] | None = None) -> None:
+def use_folder(task: Any, folder: Path, directory: Path, split: str | None = None) -> None:
     """Give a new mteb retrieval task the data of a BEIR folder; its metadata then has the data's revision.
 
-    `directory` holds the Arrow files, until the task has been evaluated; `wanted` names splits other than the task's.
+    `directory` holds the Arrow files, until the task has been evaluated; `split` takes the place of the task's own.
     """
     if len(task.hf_subsets) != 1:
         raise InputError(
@@ -43,19 +43,19 @@ def use_folder(task: Any, folder: Path, directory: Path, wanted: Sequence[str] |
             "folder has one. Evaluate it as a dataset of its own: give it another name with --data NAME=FOLDER."
         )
     there = splits(folder)
-    asked = list(wanted or task.eval_splits)
-    missing = [split for split in asked if split not in there]
-    if missing:
+    asked = list(task.eval_splits) if split is None else [split]
+    missing = next((one for one in asked if one not in there), None)
+    if missing is not None:
         raise InputError(
-            f"{folder} has no split {missing[0]!r}, on which {task.metadata.name} is evaluated; it has "
+            f"{folder} has no split {missing!r}, on which {task.metadata.name} is evaluated; it has "
             f"{', '.join(there)}. Choose one with --split."
         )
-    datasets = {split: read_beir(folder, split) for split in asked}
+    datasets = {one: read_beir(folder, one) for one in asked}
     revision = "-".join(dataset.revision for dataset in datasets.values())
     source = {"path": str(folder), "revision": revision}
     task.metadata = task.metadata.model_copy(update={"dataset": source, "eval_splits": asked})
     task.dataset = {
-        task.hf_subsets[0]: {split: _task_data(dataset, directory / split) for split, dataset in datasets.items()}
+        task.hf_subsets[0]: {name: _task_data(dataset, directory / name) for name, dataset in datasets.items()}
     }
     task.data_loaded = True
 

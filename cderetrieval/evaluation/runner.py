@@ -7,18 +7,18 @@ scores a subset; a score without them is computed again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..context.spec import ContextLike
 from ..corpora.dataset import Dataset
 from ..errors import InputError
 from ..retrieval.names import AnyModel
-from ..retrieval.retriever import Retriever
 from .cell import MAIN, Cell, cell_name
 from .folder import NoFolder
 from .metrics import PerQuery, Run, Scorer
@@ -35,16 +35,12 @@ logger = logging.getLogger(__name__)
 _TOLERANCE = 2e-5
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one model in one context on one dataset, and how they came about."""
+class Evaluation(NamedTuple):
+    """Scores of one model in one context on one dataset, the best hits of each query, and what the context is of."""
 
-    dataset: str
-    variant: ContextVariant
     scores: PerQuery
-    run: Run  # the best hits of each query
-    audit: dict[str, Any]  # what the context was made of
-    retriever: Retriever | None = None  # still open; None where candidates were reranked
+    run: Run
+    audit: dict[str, Any]
 
 
 def evaluate_retrieval(
@@ -61,17 +57,18 @@ def evaluate_retrieval(
 ) -> Evaluation:
     """Index a dataset's corpus, search its queries or rerank their candidates, and score the answers."""
     variant = as_variant(model, context, context_size, seed)
-    retriever = None
-    if candidates is None:
-        retriever = index_corpus(model, variant, dataset.corpus, dtype, directory, show_progress)
-        blocks, made = search_blocks(retriever, dataset.queries), retriever.context
-    else:
-        blocks, made = rerank(model, variant, dataset.corpus, dataset.queries, candidates, dtype)
     scorer = Scorer(dataset.qrels)
-    for _ in scorer.watch(blocks):
-        pass
+    with contextlib.ExitStack() as stack:
+        if candidates is None:
+            retriever = index_corpus(model, variant, dataset.corpus, dtype, directory, show_progress)
+            stack.callback(retriever.close)
+            blocks, made = search_blocks(retriever, dataset.queries), retriever.context
+        else:
+            blocks, made = rerank(model, variant, dataset.corpus, dataset.queries, candidates, dtype)
+        for _ in scorer.watch(blocks):
+            pass
     found = audit(made, len(dataset.corpus), texts_of(dataset.corpus), dataset.queries.values())
-    return Evaluation(dataset.name, variant, scorer.scores(), scorer.run, found, retriever)
+    return Evaluation(scorer.scores(), scorer.run, found)
 
 
 @dataclass
@@ -85,7 +82,6 @@ class Job:
     dtype: str
     folder: NoFolder
     stage: FirstStage | None
-    on_done: Callable[[Evaluation], None] | None  # for one's own datasets, while the retriever is open
     show_progress: bool
 
     @property
@@ -130,10 +126,6 @@ def _dataset_cell(job: Job, subject: GroupedDataset, directory: Path) -> Cell:
     )
     seconds = round(time.perf_counter() - started, 2)
     job.folder.write_queries(name, evaluation.scores, evaluation.run)
-    if job.on_done is not None:
-        job.on_done(evaluation)
-    elif evaluation.retriever is not None:
-        evaluation.retriever.close()
     means = evaluation.scores.mean()
     return job.keep(
         dataset=dataset.name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class TaskSubject:
 
     task: Any
     folder: Path | None = None  # with its data; None: from the hub
-    splits: Sequence[str] | None = None  # in place of the task's own
+    split: str | None = None  # in place of the task's own
     group: str | None = None  # the aggregate (CQADupstack) that is one column of tables
 
     @property
@@ -43,11 +43,11 @@ class TaskSubject:
         if self.task.data_loaded:
             return self.task
         if self.folder is not None:
-            use_folder(self.task, self.folder, directory, self.splits)
+            use_folder(self.task, self.folder, directory, self.split)
             _compare_size(self.task)
             return self.task
-        if self.splits is not None:
-            self.task.metadata = self.task.metadata.model_copy(update={"eval_splits": list(self.splits)})
+        if self.split is not None:
+            self.task.metadata = self.task.metadata.model_copy(update={"eval_splits": [self.split]})
         try:
             self.task.load_data()
         except (OSError, RuntimeError, ValueError) as error:
@@ -79,7 +79,7 @@ def subjects_of(tasks: Any, split: str | None = None) -> list[Subject]:
         elif isinstance(one, str):
             found += named_subjects(one, split)
         elif hasattr(one, "metadata"):
-            found.append(TaskSubject(one, None, None if split is None else [split]))
+            found.append(TaskSubject(one, None, split))
         else:
             raise InputError(f"tasks: {type(one).__name__} is not a name, folder, Dataset or mteb task.")
     if not found:
@@ -102,17 +102,16 @@ def _means_folder(name: str) -> bool:
 
 def named_subjects(name: str, split: str | None = None) -> list[TaskSubject]:
     """The task or the tasks of the benchmark of a name."""
-    splits = None if split is None else [split]
     try:
-        return tasks_named([name], splits)
+        return tasks_named([name], split)
     except InputError as unknown:
         try:
-            return benchmark_tasks(name, splits)
+            return benchmark_tasks(name, split)
         except InputError:
             raise unknown from None
 
 
-def tasks_named(names: Iterable[str], splits: Sequence[str] | None = None) -> list[TaskSubject]:
+def tasks_named(names: Iterable[str], split: str | None = None) -> list[TaskSubject]:
     """mteb tasks by name in upper or lower case; aggregates are expanded, and unknown names get suggestions."""
     mteb = _mteb()
     known = {task.metadata.name: task for task in mteb.get_tasks(exclude_superseded=False)}
@@ -121,11 +120,11 @@ def tasks_named(names: Iterable[str], splits: Sequence[str] | None = None) -> li
     for name in names:
         if name.lower() not in lower:
             raise InputError(f"no task is called {name!r}{nearest(name, known)}. Pass a folder with --data.")
-        found += _expand(mteb.get_task(lower[name.lower()]), splits)
+        found += _expand(mteb.get_task(lower[name.lower()]), split)
     return found
 
 
-def benchmark_tasks(name: str, splits: Sequence[str] | None = None) -> list[TaskSubject]:
+def benchmark_tasks(name: str, split: str | None = None) -> list[TaskSubject]:
     """All tasks of an mteb benchmark, such as ``"MTEB(eng, v1)"`` or ``"BEIR"``."""
     mteb = _mteb()
     benchmarks = mteb.get_benchmarks()
@@ -133,7 +132,7 @@ def benchmark_tasks(name: str, splits: Sequence[str] | None = None) -> list[Task
     same = [one for one in known if one == name] or [one for one in known if one.lower() == name.lower()]
     if not same:
         raise InputError(f"no benchmark is called {name!r}{nearest(name, known)}.")
-    return [subject for task in mteb.get_benchmark(known[same[0]]).tasks for subject in _expand(task, splits)]
+    return [subject for task in mteb.get_benchmark(known[same[0]]).tasks for subject in _expand(task, split)]
 
 
 def folder_subjects(folders: Iterable[str | Path], split: str | None = None) -> list[Subject]:
@@ -178,7 +177,7 @@ def _folder_subject(name: str, folder: Path, split: str | None, group: str | Non
     task = task_for(name)
     if task is not None and len(task.hf_subsets) == 1:
         logger.info("%s is evaluated as mteb's task %s.", folder, task.metadata.name)
-        return TaskSubject(task, folder, None if split is None else [split], group)
+        return TaskSubject(task, folder, split, group)
     dataset = read_beir(folder, split or "test")
     named = Dataset(name, dataset.corpus, dataset.queries, dataset.qrels, dataset.split, dataset.revision)
     return GroupedDataset(named, group)
@@ -193,13 +192,13 @@ def _named_folder(given: str | Path) -> tuple[str, Path]:
     return folder.resolve().name, folder
 
 
-def _expand(task: Any, splits: Sequence[str] | None) -> list[TaskSubject]:
+def _expand(task: Any, split: str | None) -> list[TaskSubject]:
     name = task.metadata.name
     if parts := getattr(task.metadata, "tasks", None):
-        return [TaskSubject(part, None, splits, name) for part in parts]
+        return [TaskSubject(part, None, split, name) for part in parts]
     if task.metadata.modalities != ["text"]:
         raise InputError(f"{name} is a task of {', '.join(task.metadata.modalities)}; models here read text.")
-    return [TaskSubject(task, None, splits)]
+    return [TaskSubject(task, None, split)]
 
 
 def _key(name: str) -> str:
