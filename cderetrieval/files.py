@@ -32,6 +32,8 @@ except ImportError:  # Windows
 PRIVATE = 0o600
 REBUILD = "Restore it from a copy, or build it again."
 ROOM = "Check free space, quota and permissions; what was stored before is as it was."
+# Field of a JSON object that holds the checksum of all others.
+SEAL = "sha256"
 # Characters of a library's own message that ours repeats.
 REASON = 300
 # The user's wish to stop, and the end of a generator: no damage of a file.
@@ -230,6 +232,24 @@ def read_json(
     if not isinstance(value, kind):
         raise error(f"{path} holds {_JSON_NAMES[type(value)]}, not {_JSON_NAMES[kind]}. {remedy}")
     return value
+
+
+def json_digest(value: Any) -> str:
+    """Sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+    """Write an object as JSON with the checksum of its content."""
+    plain = json.loads(json.dumps(values))
+    write_json(path, {**plain, SEAL: json_digest(plain)})
+
+
+def unsealed(path: str | os.PathLike[str], values: dict[str, Any], *, remedy: str = REBUILD) -> dict[str, Any]:
+    """What :func:`write_sealed` was given, from what :func:`read_json` reads; a wrong checksum is an error."""
+    if values.pop(SEAL, None) != json_digest(values):
+        raise StoreError(f"{path} does not match its checksum. {remedy}")
+    return values
 
 
 _JSON_NAMES: dict[type[Any], str] = {

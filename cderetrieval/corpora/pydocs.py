@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, StoreError
-from ..files import read_json, write_json
+from ..files import read_json, unsealed, write_sealed
 from .dataset import Dataset, make_dataset
 from .docstrings import count_words, normalized, source_docstrings
 
 logger = logging.getLogger(__name__)
 
-EXTRACTOR_VERSION = 1
+EXTRACTOR_VERSION = 2
 NEAR_DUPLICATE = 0.75
 MIN_ANSWER_WORDS = 30
 
@@ -124,22 +124,15 @@ def _rows(package: str, folder: Path) -> list[dict[str, str]]:
     path = folder / "pydocs" / f"{package}-{version}-x{EXTRACTOR_VERSION}.json"
     if path.exists():
         try:
-            stored = read_json(path)
-            if stored["sha256"] == _digest(stored["rows"]):
-                return list(stored["rows"])
-            raise StoreError(f"{path} does not match its digest.")
+            return list(unsealed(path, read_json(path))["rows"])
         except (StoreError, KeyError, TypeError, RecursionError) as error:
             logger.warning("The cache %s is damaged and is built again (%s).", path, error)
     rows = _extract(package, root)
     try:
-        write_json(path, {"sha256": _digest(rows), "rows": rows})
+        write_sealed(path, {"rows": rows})
     except OSError as error:
         logger.warning("Docstrings of %s are not cached: %s", package, error)
     return rows
-
-
-def _digest(rows: list[dict[str, str]]) -> str:
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def _locate(package: str) -> tuple[Path, str]:

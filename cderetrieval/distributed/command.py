@@ -17,7 +17,6 @@ from ..files import as_path
 from ..terminal import printable, say
 from .embed import ENGINES, FEW_DOCUMENTS, embed_corpus
 from .index import index_vectors
-from .progress import duration
 from .vector_folder import VectorFolder
 
 logger = logging.getLogger(__name__)
@@ -86,8 +85,8 @@ def run_embed(arguments: argparse.Namespace) -> None:
         )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("the blocks that are done stay; the same command goes on") from error
-    took = duration(time.perf_counter() - started)
-    say(printable(f"{len(folder):,} documents in {folder.path}, {folder.plan.layout}; this run took {took}"))
+    took = f"this run took {time.perf_counter() - started:,.0f} s"
+    say(printable(f"{len(folder):,} documents in {folder.path}, {folder.plan.layout}; {took}"))
 
 
 def run_index(arguments: argparse.Namespace) -> None:

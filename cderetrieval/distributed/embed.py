@@ -29,7 +29,7 @@ from ..retrieval.part import CHUNK
 from ..store.lock import WriterLock
 from ..vectors import KINDS, Layout
 from .cluster import STALLED, RayCluster, run_here
-from .progress import Progress
+from .progress import counted, watch
 from .scan import BlockScanner, Fields, gather
 from .vector_folder import MANIFEST, VECTORS, Plan, VectorFolder
 
@@ -194,9 +194,9 @@ def _begin(
     sampler = embedder.sampler()
     sample = None if sampler is None else (sampler.size, sampler.seed)
     arguments = {"blocks": blocks, "fields": fields, "sample": sample}
-    with Progress("reading", sum(block.rows for block in blocks), show=show_progress) as bar:
-        results = bar.watch(read(BlockScanner, arguments, range(len(blocks))), lambda number: blocks[number].rows)
-        scanned, ids = gather(results, blocks, fields, sampler)
+    results = read(BlockScanner, arguments, range(len(blocks)))
+    with counted("reading", sum(block.rows for block in blocks), show=show_progress) as bar:
+        scanned, ids = gather(watch(results, bar, lambda number: blocks[number].rows), blocks, fields, sampler)
     context = embedder.make_context(sampler, show_progress)
     encoder = embedder.encoder(context)
     if encoder.kind not in KINDS:
@@ -262,9 +262,9 @@ def _embed(
     if done:
         logger.info("%d of %d documents were embedded by an earlier run.", done, len(folder))
     results = work(BlockEmbedder, {"folder": folder.path, **arguments}, missing)
-    with Progress("embedding", len(folder), done, show=show_progress) as bar:
-        for _ in bar.watch(results, documents.__getitem__):
-            pass
+    with counted("embedding", len(folder), done, show=show_progress) as bar:
+        for result in results:
+            bar.update(documents[result["block"]])
     folder.check_whole()
 
 

@@ -20,7 +20,7 @@ from ..milvus.location import is_location
 from ..retrieval.embedder import Model
 from ..retrieval.retriever import Retriever
 from ..types import is_contextual
-from .progress import Progress
+from .progress import counted
 from .scan import check_unique, id_hashes
 from .vector_folder import VectorFolder
 
@@ -216,7 +216,7 @@ def _check_model(retriever: Retriever, folder: VectorFolder, place: str) -> None
 
 def _add(retriever: Retriever, folders: Sequence[VectorFolder], show_progress: bool) -> None:
     """Add each block whose documents are not there yet; a block is one transaction."""
-    with Progress("storing", sum(map(len, folders)), show=show_progress) as bar:
+    with counted("storing", sum(map(len, folders)), show=show_progress) as bar:
         for folder in folders:
             for number in folder.blocks:
                 if retriever.collection.missing(folder.ids(number)):
@@ -225,4 +225,4 @@ def _add(retriever: Retriever, folders: Sequence[VectorFolder], show_progress: b
                     if ids != [document_id for document_id, *_ in rows]:
                         raise StoreError(f"{folder.file(number)} holds other ids than the corpus. Embed it anew.")
                     retriever.add([payload for *_, payload in rows], vectors=vectors, show_progress=False)
-                bar.add(folder.plan.blocks[number].documents)
+                bar.update(folder.plan.blocks[number].documents)

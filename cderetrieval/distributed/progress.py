@@ -1,61 +1,48 @@
-"""How far a job is: a bar on a terminal, else a line every half minute, each with rate and remaining time."""
+"""How far a job is: a bar on a terminal, else a line in the log every half minute, with rate and remaining time."""
 
 from __future__ import annotations
 
+import io
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..runtime import progress
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
 EVERY = 30.0
+LINE = "{desc}: {n:,} of {total:,} documents ({percentage:.1f} %), {rate_noinv_fmt}, {remaining} left"
 
 
-class Progress:
-    """Counts documents."""
+def counted(what: str, total: int, done: int = 0, *, show: bool = True) -> tqdm[Any]:
+    """A bar that counts documents, `done` of which an earlier run has done."""
+    from tqdm import tqdm
 
-    def __init__(self, what: str, total: int, done: int = 0, *, show: bool = True) -> None:
-        self.what, self.total, self.done, self._earlier = what, total, done, done
-        self._bar = progress(range(total), what, show=show)
-        self._bar.update(done)
-        self._logs = show and self._bar.disable
-        self._started = self._said = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def watch(self, results: Iterable[dict[str, Any]], documents: Callable[[int], int]) -> Iterator[dict[str, Any]]:
-        """Pass results of blocks through, and count the documents of each block."""
-        for result in results:
-            self.add(documents(result["block"]))
-            yield result
-
-    def add(self, documents: int) -> None:
-        """Count documents that were done."""
-        self.done += documents
-        self._bar.update(documents)
-        now = time.monotonic()
-        if self._logs and now - self._said >= EVERY:
-            self._said = now
-            rate = (self.done - self._earlier) / max(now - self._started, 1e-9)
-            left = duration((self.total - self.done) / rate) if rate else "unknown time"
-            share = 100 * self.done / max(self.total, 1)
-            counted = f"{self.done:,} of {self.total:,} documents ({share:.1f} %)"
-            logger.info("%s: %s, %s a second, %s left", self.what, counted, f"{rate:,.0f}", left)
+    bar = progress(range(total), what, show=show)
+    if not bar.disable or not show:
+        bar.update(done)
+        return bar
+    log: Any = {"file": _Log(), "mininterval": EVERY, "delay": EVERY, "miniters": 1, "bar_format": LINE, "leave": False}
+    return tqdm(desc=what, total=total, initial=done, unit="", **log)
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words.
+def watch(
+    results: Iterable[dict[str, Any]], bar: tqdm[Any], documents: Callable[[int], int]
+) -> Iterator[dict[str, Any]]:
+    """Pass results of blocks through, and count the documents of each block."""
+    for result in results:
+        bar.update(documents(result["block"]))
+        yield result
 
-    >>> [duration(value) for value in (42, 300, 9_000)]
-    ['42 s', '5 min', '2.5 h']
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.1f} h"
+
+class _Log(io.StringIO):
+    """Writes lines to the log."""
+
+    def write(self, line: str) -> int:
+        if text := line.strip():
+            logger.info(text)
+        return len(line)

@@ -11,8 +11,6 @@ passes for one of this.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from ..context.context import Context
 from ..corpora.blocks import Block, corpus_files
 from ..documents import Row
 from ..errors import InputError, StoreError
-from ..files import as_path, read_json, reading, write_json
+from ..files import as_path, json_digest, read_json, reading, unsealed, write_sealed
 from ..vectors import Layout, Vectors
 from .parquet import read_ids, read_vectors, write_vectors
 from .scan import Fields, Scanned, block_rows, payloads_digest, rows_digest
@@ -103,12 +101,10 @@ class VectorFolder:
                 f"{self.path} holds no vectors ({MANIFEST} is missing). Make them with cderetrieval embed."
             )
         values = read_json(manifest)
-        self.digest = values.pop("sha256", None)
         # Before the checksum: a newer version may make that in another way.
         if isinstance(found := values.get("format"), int) and found > FORMAT:
             raise StoreError(f"{manifest} was written by a newer version of cderetrieval: upgrade it.")
-        if self.digest != _digest(values):
-            raise StoreError(f"{manifest} does not match its checksum. Restore it, or embed anew.")
+        self.digest = json_digest(unsealed(manifest, values, remedy="Restore it, or embed anew."))
         if corpus is not None:
             values["files"] = _moved(values["files"], corpus)
         with reading(manifest):
@@ -121,8 +117,7 @@ class VectorFolder:
         folder.mkdir(parents=True, exist_ok=True)
         if context is not None:
             context.save(folder / CONTEXT)
-        values = json.loads(json.dumps(plan.to_dict()))
-        write_json(folder / MANIFEST, {**values, "sha256": _digest(values)})
+        write_sealed(folder / MANIFEST, plan.to_dict())
         return cls(folder)
 
     @staticmethod
@@ -213,7 +208,3 @@ def _moved(files: list[list[Any]], corpus: Sequence[str | Path]) -> list[list[An
     if len(found) != len(files):
         raise InputError(f"these vectors are of {len(files)} files, and the corpus has {len(found)} now.")
     return [[str(path.resolve()), *facts] for path, (_, *facts) in zip(found, files, strict=True)]
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..files import atomic_write, read_json, reading, write_json
+from ..files import SEAL, atomic_write, read_json, reading, unsealed, write_sealed
 from .metrics import PerQuery
 
 # The metric by which a task is ranked: nDCG@10 for retrieval, accuracy for classification, ...
 MAIN = "main_score"
-SEAL, QUERIES = "sha256", "queries"
+QUERIES = "queries"
 # Eight digits of each query are kept; and rounding may carry a metric over 1.
 TOLERANCE = 1e-6
 # An id may hold half of a surrogate pair, which UTF-8 cannot write.
@@ -98,19 +97,10 @@ def _depth(candidates: str | None) -> str:
     return f"@{candidates.rpartition('@')[2]}" if candidates else ""
 
 
-def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
-    """Write an object as JSON with the checksum of its content."""
-    plain = json.loads(json.dumps(values))
-    write_json(path, {**plain, SEAL: _digest(plain)})
-
-
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     """Read what `write_sealed` wrote, or the same without a checksum."""
     values: dict[str, Any] = read_json(path, remedy=remedy)
-    seal = values.pop(SEAL, None)
-    if seal not in (None, _digest(values)):
-        raise StoreError(f"{path} does not match its checksum. {remedy}")
-    return values
+    return unsealed(path, values, remedy=remedy) if values.get(SEAL) is not None else values
 
 
 def write_cell(path: Path, cell: Cell) -> None:
@@ -192,10 +182,6 @@ def _is_number(value: Any) -> bool:
 def _require(right: bool, problem: str) -> None:
     if not right:
         raise ValueError(problem)
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _text_digest(path: Path) -> str:

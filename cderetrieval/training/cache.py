@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..files import as_path, read_json, sha256_file, write_json
+from ..files import as_path, json_digest, read_json, sha256_file, unsealed, write_sealed
 
 try:
     import fcntl
@@ -39,11 +38,6 @@ VERIFIED_BYTES = 256 * 2**20
 Info = dict[str, Any]
 
 
-def digest_of(value: Any) -> str:
-    """Sha256 of a JSON value, independent of the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def cached_directory(
     root: str | Path, name: str, key: Mapping[str, Any], build: Callable[[Path], Info]
 ) -> tuple[Path, Info]:
@@ -52,7 +46,7 @@ def cached_directory(
     `build` writes the files into an empty directory; what it returns is kept in the manifest and returned.
     """
     root = as_path(root)
-    directory = root / f"{name}-{digest_of({**key, 'format': FORMAT})[:16]}"
+    directory = root / f"{name}-{json_digest({**key, 'format': FORMAT})[:16]}"
     try:
         with _locked(root / f".{directory.name}.lock"):
             info = read_whole(directory)
@@ -79,14 +73,13 @@ def _build(directory: Path, key: Mapping[str, Any], build: Callable[[Path], Info
     temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.tmp")
     temporary.mkdir(parents=True)
     try:
-        info = build(temporary)
+        info: Info = json.loads(json.dumps(build(temporary)))
         files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in temporary.iterdir()}
-        manifest = json.loads(json.dumps({"format": FORMAT, "key": dict(key), "files": files, "info": info}))
-        write_json(temporary / MANIFEST, {**manifest, "sha256": digest_of(manifest)})
+        write_sealed(temporary / MANIFEST, {"format": FORMAT, "key": dict(key), "files": files, "info": info})
         os.replace(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return dict(manifest["info"])
+    return info
 
 
 def read_whole(directory: Path) -> Info | None:
@@ -94,11 +87,9 @@ def read_whole(directory: Path) -> Info | None:
     if not (directory / MANIFEST).is_file():
         return None
     try:
-        manifest = read_json(directory / MANIFEST)
-        if manifest.pop("sha256", None) != digest_of(manifest):
-            raise StoreError("it does not match its digest")
+        manifest = unsealed(directory / MANIFEST, read_json(directory / MANIFEST))
     except (StoreError, RecursionError) as error:
-        logger.warning("%s is damaged (%s) and is computed again.", directory / MANIFEST, error)
+        logger.warning("%s is damaged and is computed again: %s", directory / MANIFEST, error)
         return None
     for name, expected in manifest["files"].items():
         file = directory / name

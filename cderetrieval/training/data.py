@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import ConfigError, InputError
-from ..files import sha256_file
-from .cache import Info, cached_directory, digest_of, map_array
+from ..files import json_digest, sha256_file
+from .cache import Info, cached_directory, map_array
 from .sources import Source, find_sources, read_rows
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def load_pairs(names: Sequence[str | Path | Source], cache: str | Path, *, negat
         raise InputError("no training data: name a file, a folder, or a hub data set.")
     key = {"sources": [_describe(source) for source in sources]}
     directory, info = cached_directory(
-        cache, "pairs", {**key, "layout": _LAYOUT}, lambda path: _write(path, sources, digest_of(key))
+        cache, "pairs", {**key, "layout": _LAYOUT}, lambda path: _write(path, sources, json_digest(key))
     )
     return PairData(directory, info, negatives)
 

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from cderetrieval import Context, Retriever
 from cderetrieval.distributed import VectorFolder, embed_corpus
 from cderetrieval.distributed.embed import ATTEMPTS
-from cderetrieval.distributed.progress import Progress
+from cderetrieval.distributed.progress import counted
 from cderetrieval.errors import (
     CDEError,
     ClusterError,
@@ -313,15 +315,14 @@ def test_many_documents_without_ray_are_embedded_here(corpus, tmp_path, monkeypa
 
 
 def test_progress_says_rate_and_remaining_time(caplog, monkeypatch):
-    from cderetrieval.distributed import progress as module
-
-    now = iter([0.0, 10.0, 20.0, 35.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr("cderetrieval.distributed.progress.EVERY", 0.1)
     monkeypatch.setenv("CDE_PROGRESS", "0")
-    with caplog.at_level(logging.INFO, "cderetrieval"), Progress("embedding", 10_000, 1_000) as bar:
-        for _ in range(3):
-            bar.add(500)
-    assert caplog.messages == ["embedding: 2,500 of 10,000 documents (25.0 %), 43 a second, 3 min left"]
+    with caplog.at_level(logging.INFO, "cderetrieval"), counted("embedding", 10_000, 1_000) as bar:
+        bar.update(500)
+        time.sleep(0.15)
+        bar.update(1_000)
+    [line] = caplog.messages
+    assert re.fullmatch(r"embedding: 2,500 of 10,000 documents \(25\.0 %\), [\d.]+/s, 00:0\d left", line)
 
 
 def test_every_error_is_ours(corpus, tmp_path):
