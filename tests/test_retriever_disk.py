@@ -115,8 +115,7 @@ def test_opening_and_searching_with_ready_vectors_loads_no_model(path):
     code = """
         import sys
         import numpy as np
-        import cderetrieval.models.load
-from cderetrieval import Retriever
+        from cderetrieval import Retriever
         retriever = Retriever.load(sys.argv[1])
         assert len(retriever) == 6, repr(retriever)
         assert retriever.context.source == "own"
@@ -197,8 +196,7 @@ def test_readers_see_each_commit_and_a_second_writer_is_refused(path):
     reader.close()
     code = """
         import sys
-        import cderetrieval.models.load
-from cderetrieval import Retriever
+        from cderetrieval import Retriever
         from cderetrieval.errors import LockedError
         from cderetrieval.testing import HashEncoder, tiny_model
         retriever = Retriever.load(sys.argv[1], model=tiny_model())
@@ -220,8 +218,7 @@ def test_a_reader_works_while_another_process_writes(path):
     Retriever(HashEncoder(), path=path).add(DOCUMENTS).close()
     code = """
         import sys
-        import cderetrieval.models.load
-from cderetrieval import Retriever
+        from cderetrieval import Retriever
         from cderetrieval.testing import HashEncoder
         retriever = Retriever.load(sys.argv[1], model=HashEncoder())
         for round in range(30):
