@@ -159,6 +159,17 @@ def embed(encoder: Encoder, seqs: np.ndarray, texts: list[str], first: int) -> I
         yield seqs[start : start + size], checked_documents(encoder, vectors, len(some), row)
 
 
+def embed_queries(encoder: Encoder, texts: Sequence[str], show_progress: bool) -> Any:
+    """Vectors of queries; what they hold is checked by the index that is asked."""
+    vectors = encoder.encode_query(texts, show_progress=show_progress)
+    count = len(vectors) if isinstance(vectors, list) else (*np.shape(vectors), 0)[0]
+    if count != len(texts):
+        raise InputError(
+            f"{type(encoder).__name__} made {count} vectors of {len(texts)} queries; it must make as many."
+        )
+    return vectors
+
+
 def checked_documents(encoder: Encoder, vectors: Any, count: int, first: int = 0) -> Vectors:
     """Check the kind, shape and numbers of document vectors before they are stored; `first` is the first's row."""
     if encoder.kind == LEXICAL:

@@ -11,7 +11,7 @@ from ..documents import Row
 from ..errors import ContextError, InputError
 from ..types import Encoder
 from .collection import Collection
-from .embedder import Embedder
+from .embedder import Embedder, embed_queries
 from .models import check_names
 from .part import Part
 
@@ -98,7 +98,7 @@ class Parts(dict[str, Part]):
             self._collection.check_filled()  # before a model is loaded
         while True:
             encoders = [part.known or part.encoder for part in parts]
-            vectors = [encoder.encode_query(texts, show_progress=show_progress) for encoder in encoders]
+            vectors = [embed_queries(encoder, texts, show_progress) for encoder in encoders]
 
             def answer(encoders: list[Encoder] = encoders, vectors: list[Any] = vectors) -> T | None:
                 # Another thread or process may have refreshed a context since the queries were embedded.

@@ -126,6 +126,19 @@ def test_filters(fusion):
         both("owl", filter={"n": {"about": 2}})
 
 
+@pytest.mark.parametrize("change", [lambda vectors: vectors[:-1], lambda vectors: np.vstack([vectors, vectors]), len])
+def test_an_encoder_that_makes_another_number_of_vectors_is_refused(change):
+    class Wrong(HashEncoder):
+        def encode_query(self, texts, **options):
+            return change(super().encode_query(texts))
+
+        encode_document = HashEncoder.encode_query
+
+    for models in (Wrong(), [Wrong(), "bm25"]):
+        with pytest.raises(InputError, match=r"Wrong made (0|3|8) vectors of 4 queries"):
+            Retriever(models).add(DOCUMENTS)(QUERIES)
+
+
 def test_a_part_on_a_server_is_refused():
     with pytest.raises(InputError, match="several models are kept together on one machine"):
         Retriever(["bm25", HashEncoder()], index={"HashEncoder": "milvus://localhost:19530/animals"})
