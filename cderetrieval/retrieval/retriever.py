@@ -301,11 +301,11 @@ class Retriever(Searcher):
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One transaction; the first one ends with the settings."""
+        """One transaction that ends with the settings."""
         with self._collection.transaction():
             yield
-            if self._collection.get_setting("retriever") is None:
-                self._collection.set_setting("retriever", self._collection.settings.to_dict())
+            settings = replace(self._collection.settings, fusion=self._collection.fusion)
+            self._collection.set_setting("retriever", settings.to_dict())
 
     def _complete(self) -> None:
         with self._changing():
