@@ -12,6 +12,7 @@ the power of ten above the query's best answer. Equal ones may come in any order
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from ..errors import InputError, LockedError, MismatchError, ServerError, StoreE
 from ..files import PRIVATE, make_directory, write_json
 from ..filters import parse_filter
 from ..retrieval.collection import EMPTY, SERVER_FILE, Collection, Settings
+from ..store.turns import Turns
 from ..types import Encoder
 from ..vectors import DENSE, SPARSE, Layout, Vectors, checked, take
 from .answers import Current, answers_of, most_answers
@@ -48,6 +50,13 @@ ATTEMPTS = 3
 OF_IDENTITY = {"retriever": "settings", "fingerprint": "fingerprint", "context": "context"}
 
 
+class _Own(threading.local):
+    """The change that a thread is in, and the collection that it began with."""
+
+    change: Change | None = None
+    current: Current | None = None
+
+
 class MilvusCollection(Collection):
     """Documents, vectors, contexts and settings of one retriever, on a server; there is one model, part 0."""
 
@@ -59,7 +68,7 @@ class MilvusCollection(Collection):
         self._records = Records(self._connection, self.location.collection)
         self._leases = Leases(self._connection, self._records, self.location.collection)
         self._current: Current | None = None
-        self._change: Change | None = None
+        self._own, self._turns = _Own(), Turns()
         self._wrote = False
         try:
             self.refind()
@@ -124,7 +133,9 @@ class MilvusCollection(Collection):
     @property
     def current(self) -> Current | None:
         """The collection behind the alias, looked up at most five seconds ago; None before the first `add`."""
-        if time.monotonic() - self._looked > STALE and self._change is None:
+        if self._change is not None:
+            return self._own.current
+        if time.monotonic() - self._looked > STALE:
             self.refind()
         return self._current
 
@@ -132,7 +143,9 @@ class MilvusCollection(Collection):
         """What `call` returns; it is called again where the collection was replaced while it read."""
         try:
             return call()
-        except CollectionGoneError:
+        except CollectionGoneError as error:
+            if self._change is not None:
+                raise self._overtaken() from error
             self.refind()
             return call()
 
@@ -262,16 +275,17 @@ class MilvusCollection(Collection):
         if self._change is not None:
             yield
             return
-        self.refind()
-        self._leases.check_free()
-        change = Change()
-        self._change = change
-        try:
-            yield
-            self._send(change)
-        finally:
-            self._change = None
-            change.close()
+        with self._turns.turn("change"):  # of one thread after the other
+            self.refind()
+            self._leases.check_free()
+            change = Change()
+            self._own.change, self._own.current = change, self._current
+            try:
+                yield
+                self._send(change)
+            finally:
+                self._own.change = None
+                change.close()
 
     def set_setting(self, key: str, value: Any) -> None:
         """Set a value, as part of a change."""
@@ -304,9 +318,7 @@ class MilvusCollection(Collection):
 
     def clear_vectors(self, part: int = 0) -> None:
         """Make all vectors anew, in a new collection; searches see the old one until the change is sent."""
-        change = self._open_change
-        self.refind()
-        current = self._current
+        change, current = self._open_change, self.current
         if current is None:
             raise InputError("the index is empty: add documents first.")
         build = Build(self._connection, self._records, self.location, change)
@@ -317,6 +329,10 @@ class MilvusCollection(Collection):
         change.rebuilt = Rebuild(current.collection, target, self._on)
 
     @property
+    def _change(self) -> Change | None:
+        return self._own.change
+
+    @property
     def _open_change(self) -> Change:
         if self._change is None:
             raise StoreError("a collection on a server can only be changed inside `with collection.transaction():`.")
@@ -324,7 +340,7 @@ class MilvusCollection(Collection):
 
     def _send(self, change: Change) -> None:
         """Send what was gathered."""
-        current = self._current
+        current = self.current
         build = Build(self._connection, self._records, self.location, change)
         if change.rebuilt is not None and current is not None:
             build.replace(change.rebuilt, current.collection)

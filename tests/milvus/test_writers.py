@@ -1,9 +1,11 @@
 """Several readers and writers of one collection."""
 
 import threading
+import time
 
 import pytest
 
+from cderetrieval.errors import ModelError
 from cderetrieval.testing import HashEncoder
 
 from ..changes import Contextual
@@ -31,6 +33,36 @@ def test_several_retrievers_of_one_process(place, at):
     assert not failures
     assert len(reader) == 1 + 3 * 3 * 9
     assert reader("b 2 7", k=1)[0][0]["id"] == "b:2:7"
+
+
+def test_several_threads_of_one_retriever(place, at):
+    class Slow(HashEncoder):
+        def encode_document(self, texts, **options):
+            time.sleep(0.05)
+            if "poison" in texts:
+                raise ModelError("poison")
+            return super().encode_document(texts)
+
+    one = at(place, Slow()).add([{"id": "anchor", "text": "the anchor"}])
+    acknowledged, failed = [], []
+
+    def work(name):
+        for call, text in enumerate(["first", "poison", "last"]):
+            try:
+                one.add([{"id": f"{name}{call}", "text": text}])
+                acknowledged.append(f"{name}{call}")
+            except ModelError:
+                failed.append(f"{name}{call}")
+            assert one("the anchor", k=1)[0][0]["id"] == "anchor"
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(failed) == ["a1", "b1", "c1"], "each has its own change"
+    assert len(one) == len(acknowledged) + 1 == 7
+    assert not one.collection.missing(acknowledged)
 
 
 def test_a_reader_follows_a_refresh(place, at, rows):
