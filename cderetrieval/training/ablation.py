@@ -100,10 +100,8 @@ def run_cells(
         settings = [f"{name}={value}".replace("/", "_") for name, value in {"seed": seed, **changes}.items()]
         folder = output / "-".join([*cell, *settings])
         rows.append({**about, **_run(chosen, folder, cache or output / "cache", evaluate)})
-        with atomic_write(output / RESULTS) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows(rows)
+        with atomic_write(output / RESULTS) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False, na_rep="nan")
         logger.info("%s: done", about)
     return pd.DataFrame(rows)
 

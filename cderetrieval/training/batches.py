@@ -90,7 +90,7 @@ class TextNumbers:
 
 def text_numbers(data: PairData, cache: str | Path) -> TextNumbers:
     """Number all texts, or open the numbers of an earlier call."""
-    columns = {"query": data.queries, "document": data.documents, "negative": data.mined}
+    columns = data.columns
 
     def build(directory: Path) -> dict[str, int]:
         for name, column in columns.items():

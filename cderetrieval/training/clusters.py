@@ -17,7 +17,7 @@ import numpy as np
 
 from ..runtime import progress
 from .cache import cached_directory, map_array
-from .surrogate import SurrogateVectors
+from .surrogate import SurrogateVectors, some
 
 # Rows that the projection is fitted on.
 SVD_ROWS = 100_000
@@ -89,7 +89,7 @@ def _cluster(vectors: SurrogateVectors, domain: np.ndarray, settings: ClusterSet
     count = 0
     for code in progress(np.unique(domain[domain >= 0]).tolist(), "clustering domains", show=show):
         rows = np.flatnonzero(domain == code)
-        queries, documents = vectors.query(rows), vectors.document(rows)
+        queries, documents = some(vectors.queries, rows), some(vectors.documents, rows)
         if directions is not None:
             queries, documents = queries @ directions, documents @ directions
         queries, documents = normalized(queries), normalized(documents)
@@ -173,7 +173,7 @@ def difficulty(vectors: SurrogateVectors, batches: list[np.ndarray]) -> dict[str
     """
     own, others, hardest, beaten = [], [], [], []
     for rows in batches:
-        scores = normalized(vectors.query(rows)) @ normalized(vectors.document(rows)).T
+        scores = normalized(some(vectors.queries, rows)) @ normalized(some(vectors.documents, rows)).T
         positive = np.diag(scores).copy()
         others.append(float((scores.sum() - positive.sum()) / max(1, scores.size - len(rows))))
         np.fill_diagonal(scores, -np.inf)

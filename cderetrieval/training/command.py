@@ -18,11 +18,12 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import as_path
-from .ablation import CELLS, Cell, run_cells, table
+from .ablation import CELLS, run_cells, table
 from .recipes import Recipe, load_recipe, recipe_names
 
 # Annotation of each setting: how its option is read.
 _SETTINGS = {field.name: str(field.type) for field in dataclasses.fields(Recipe) if field.name != "name"}
+_CELLS = {"/".join(cell): cell for cell in CELLS}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prepare-only", action="store_true", help="read, embed and cluster the data, then stop")
     add("--table1", action="store_true", help="train the four cells of the paper's Table 1")
     add("--seeds", type=int, default=3, metavar="N", help="number of seeds for each cell (default: 3)")
-    cells: dict[str, Any] = {"nargs": "+", "type": cell, "metavar": "BATCHES/ARCHITECTURE"}
-    add("--cells", **cells, help="cells of Table 1 (default: all)")
+    add("--cells", nargs="+", choices=_CELLS, default=[*_CELLS], help="cells of Table 1 (default: all)")
     sweep = "repeat the cells with these settings; write a nested one as model.layers=1,2"
     add("--sweep", nargs="+", default=[], metavar="FIELD=A,B", help=sweep)
     add("--license", default="apache-2.0", help="licence of the trained model (default: apache-2.0)")
@@ -69,14 +69,6 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
-def cell(text: str) -> Cell:
-    """One cell of Table 1, ``"random/biencoder"``."""
-    cells = {"/".join(known): known for known in CELLS}
-    if text not in cells:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(cells)}")
-    return cells[text]
-
-
 def read_sweep(entries: Sequence[str]) -> dict[str, list[Any]]:
     """``["batch_size=64,128"]`` as a mapping of fields to values."""
     sweep = {}
@@ -106,11 +98,9 @@ def run(arguments: argparse.Namespace, evaluate: Any = None) -> str:
         raise ConfigError("--out is missing: the directory of checkpoints, log and model.")
     out, cache = arguments.out, arguments.cache or arguments.out / "cache"
     if arguments.table1:
-        sweep, cells = read_sweep(arguments.sweep), arguments.cells or CELLS
-        results = run_cells(
-            recipe, out, seeds=arguments.seeds, sweep=sweep, cells=cells, cache=cache, evaluate=evaluate
-        )
-        return table(results, arguments.seeds)
+        cells = [_CELLS[name] for name in arguments.cells]
+        table1 = {"sweep": read_sweep(arguments.sweep), "cells": cells, "cache": cache, "evaluate": evaluate}
+        return table(run_cells(recipe, out, seeds=arguments.seeds, **table1), arguments.seeds)
     from .run import prepare, train
 
     if arguments.prepare_only:

@@ -92,6 +92,11 @@ class PairData:
         }
 
     @property
+    def columns(self) -> dict[str, TextColumn]:
+        """The texts of each kind."""
+        return {"query": self.queries, "document": self.documents, "negative": self.mined}
+
+    @property
     def column_names(self) -> list[str]:
         """Names of the columns, for sentence-transformers' trainer."""
         return ["query", "document", "negatives", "label"]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .surrogate import SurrogateVectors
+from .surrogate import SurrogateVectors, some
 
 
 class FalseNegativeFilter:
@@ -42,10 +42,10 @@ class FalseNegativeFilter:
         `rows` (b,) are its row numbers, `negatives` (m,) the positions of its mined negatives.
         """
         index = rows.cpu().numpy()
-        candidates = [self._vectors.document(index)]
+        candidates = [some(self._vectors.documents, index)]
         if negatives is not None and len(negatives):
-            candidates.append(self._vectors.negative(negatives.cpu().numpy()))
-        queries = self._vectors.query(index)
+            candidates.append(some(self._vectors.negatives, negatives.cpu().numpy()))
+        queries = some(self._vectors.queries, index)
         return torch.from_numpy(queries).to(device), torch.from_numpy(np.concatenate(candidates)).to(device)
 
     def mask(self, queries: Tensor, candidates: Tensor, positive: Tensor, kept: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from .batches import TextNumbers, text_numbers
 from .clusters import ClusterSettings, cluster_pairs, difficulty
 from .data import PairData, load_pairs, usable_domains
+from .false_negatives import FalseNegativeFilter
 from .recipes import CONTEXTUAL, Recipe
 from .samplers import ClusteredBatchSampler, Groups
-from .surrogate import SurrogateVectors, load_surrogate, store_vectors
+from .surrogate import SurrogateVectors, fresh_vectors, load_surrogate, store_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class Prepared:
     """Pairs, their domains and clusters, and a report on these.
 
     `vectors` are the surrogate's, None if neither clusters nor a stored filter need them. `texts` keep a text from
-    coming twice in a batch, None if the loss masks repetitions.
+    coming twice in a batch, None if the loss masks repetitions. `false_negatives` leaves them out of the loss.
     """
 
     data: PairData
@@ -34,6 +36,7 @@ class Prepared:
     vectors: SurrogateVectors | None
     texts: TextNumbers | None
     report: dict[str, float]
+    false_negatives: FalseNegativeFilter | None = None
 
 
 def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: str | None = None) -> Prepared:
@@ -87,18 +90,21 @@ def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: st
     weights = None if data.weights is None else tuple(data.weights)
     groups, report, vectors = Groups.without_clusters(domain, np.asarray(data.dataset), weights), {}, None
     length = recipe.surrogate_length
+    surrogate = partial(load_surrogate, recipe.surrogate, max_length=length, device=device)
     if recipe.clusters or recipe.filter == "stored":
-        name = f"{recipe.surrogate}:{length}"
-        vectors = store_vectors(
-            data, lambda: load_surrogate(recipe.surrogate, max_length=length, device=device), name, cache
-        )
+        vectors = store_vectors(data, surrogate, f"{recipe.surrogate}:{length}", cache)
     if recipe.clusters and vectors is not None:
         settings = ClusterSettings(recipe.cluster_size, recipe.cluster_dimensions)
         key = {"data": data.fingerprint, "rows": rows, "small_domains": recipe.small_domains, "length": length}
         clusters = cluster_pairs(vectors, domain, settings, cache, key)
         groups = Groups(domain, clusters.assignment, clusters.centres, np.asarray(data.dataset), weights)
         report = clusters.report()
-    prepared = Prepared(data, groups, vectors, text_numbers(data, cache) if distinct else None, report)
+    found = None
+    if recipe.filter == "fresh":
+        found = FalseNegativeFilter(fresh_vectors(data, surrogate()), recipe.filter_margin)
+    elif recipe.filter == "stored" and vectors is not None:
+        found = FalseNegativeFilter(vectors, recipe.filter_margin)
+    prepared = Prepared(data, groups, vectors, text_numbers(data, cache) if distinct else None, report, found)
     if vectors is not None:
         report |= difficulty(vectors, list(batch_sampler(recipe, prepared, ranks).plan(0)[:MEASURED_BATCHES]))
     logger.info("%d pairs; %s", len(data), ", ".join(f"{name} {value:.4g}" for name, value in report.items()))

@@ -97,15 +97,15 @@ def train(
     model = family.build(recipe)
     _check_rates(recipe, model)
     arguments = training_arguments(recipe, family, output, evaluate is not None)
-    processes, device = arguments.world_size, str(arguments.device)
-    if recipe.dtype == "bfloat16" and not supports_bfloat16(arguments.device):
+    processes, device = arguments.world_size, arguments.device
+    if recipe.dtype == "bfloat16" and not supports_bfloat16(device):
         logger.warning("%s has no bfloat16 of its own and imitates it slowly; dtype='float32' is faster", device)
-    prepared = prepare(recipe, cache or output / "cache", processes=processes, device=device)
+    prepared = prepare(recipe, cache or output / "cache", processes=processes, device=str(device))
     record = run_record(prepared.data.fingerprint, recipe.to_dict(), family.settings(model), processes)
     if checkpoint is not None:
         check_same_run(checkpoint, record)
     card = model_card_fields(recipe, prepared, license)
-    loss = family.loss(recipe, model.to(arguments.device), prepared, device)
+    loss = family.loss(recipe, model.to(device), prepared)
     trainer = family.trainer(
         encoder=family.encoder,
         save=lambda model, path: family.save(model, path, card),

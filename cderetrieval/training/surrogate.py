@@ -46,17 +46,10 @@ class SurrogateVectors:
     negatives: Any
     fingerprint: str
 
-    def query(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the rows' queries, shape (n, d), float32."""
-        return np.asarray(self.queries[rows], dtype=np.float32)
 
-    def document(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the rows' documents, shape (n, d), float32."""
-        return np.asarray(self.documents[rows], dtype=np.float32)
-
-    def negative(self, positions: np.ndarray) -> np.ndarray:
-        """Vectors of mined negatives by their position in ``PairData.mined``, shape (m, d), float32."""
-        return np.asarray(self.negatives[positions], dtype=np.float32)
+def some(vectors: Any, rows: np.ndarray) -> np.ndarray:
+    """Some of the vectors, shape (n, d), float32."""
+    return np.asarray(vectors[rows], dtype=np.float32)
 
 
 def fresh_vectors(data: PairData, encoder: Encoder) -> SurrogateVectors:
@@ -85,7 +78,7 @@ def store_vectors(
 
     `encoder` loads the surrogate, only where vectors have to be computed; `name` names all that changes its vectors.
     """
-    columns = {"query": data.queries, "document": data.documents, "negative": data.mined}
+    columns = data.columns
 
     def build(directory: Path) -> dict[str, Any]:
         model = encoder()
@@ -99,8 +92,6 @@ def store_vectors(
         return {"dimension": model.dimension, "fingerprint": model.fingerprint}
 
     directory, info = cached_directory(cache, "vectors", {"data": data.fingerprint, "surrogate": name}, build)
-    queries, documents, negatives = (
-        map_array(directory / f"{part}.f16", "<f2", (len(column), info["dimension"]))
-        for part, column in columns.items()
-    )
-    return SurrogateVectors(queries, documents, negatives, info["fingerprint"])
+    shapes = {part: (len(column), info["dimension"]) for part, column in columns.items()}
+    stored = [map_array(directory / f"{part}.f16", "<f2", shape) for part, shape in shapes.items()]
+    return SurrogateVectors(stored[0], stored[1], stored[2], info["fingerprint"])

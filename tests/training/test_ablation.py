@@ -8,7 +8,7 @@ from cderetrieval.errors import ConfigError
 from cderetrieval.testing import tiny_model_directory
 from cderetrieval.training import ablation
 from cderetrieval.training.ablation import CELLS, cell_recipe, changed, run_cells, table
-from cderetrieval.training.command import cell, read_sweep
+from cderetrieval.training.command import add_arguments, read_sweep
 from cderetrieval.training.recipes import Recipe, load_recipe
 
 pytest.importorskip("accelerate")
@@ -33,10 +33,12 @@ def test_a_sweep_is_read():
             read_sweep([wrong])
 
 
-def test_a_cell_is_read():
-    assert cell("random/contextual") == ("random", "contextual")
-    with pytest.raises(argparse.ArgumentTypeError, match="contextual/contextual"):
-        cell("contextual")
+def test_an_unknown_cell_is_refused(capsys):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["minilm", "--cells", "contextual"])
+    assert "contextual/contextual" in capsys.readouterr().err
 
 
 def test_the_four_cells_are_trained_once(folder, tmp_path, monkeypatch):

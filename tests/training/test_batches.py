@@ -16,7 +16,7 @@ from cderetrieval.training.clusters import (
     paired_points,
 )
 from cderetrieval.training.samplers import ClusteredBatchSampler, Groups
-from cderetrieval.training.surrogate import SurrogateVectors, fresh_vectors, store_vectors
+from cderetrieval.training.surrogate import SurrogateVectors, fresh_vectors, some, store_vectors
 
 RNG = np.random.default_rng(0)
 FAST = ClusterSettings(size=8, dimensions=None, iterations=10, restarts=2)
@@ -40,8 +40,8 @@ def test_surrogate_vectors_are_stored_once_and_equal_fresh_ones(pairs, letters, 
     fresh = fresh_vectors(pairs, letters)
     rows = np.array([3, 50, 7])
     assert calls == [1]
-    for name in ("query", "document", "negative"):
-        np.testing.assert_allclose(getattr(again, name)(rows), getattr(fresh, name)(rows), atol=1e-3)
+    for name in ("queries", "documents", "negatives"):
+        np.testing.assert_allclose(some(getattr(again, name), rows), some(getattr(fresh, name), rows), atol=1e-3)
     assert stored.negatives.shape == (80, 26)
 
 

@@ -39,7 +39,7 @@ class Family(ABC):
         """What a run is resumed by, as JSON values: a checkpoint of other settings is refused."""
 
     @abstractmethod
-    def loss(self, recipe: Recipe, model: Any, prepared: Prepared, device: str | None) -> nn.Module:
+    def loss(self, recipe: Recipe, model: Any, prepared: Prepared) -> nn.Module:
         """The recipe's loss; the trainer logs its ``drain()`` and calls its ``check(step)``, where it has them."""
 
     @abstractmethod

@@ -28,11 +28,9 @@ from ...models.published import KNOWN_BACKBONES, backbone_settings, native_names
 from ...models.sentence_transformer import ContextualModule
 from ...models.weights import load_tensors, read_checkpoint
 from ..collator import PairCollator
-from ..false_negatives import FalseNegativeFilter
 from ..gradcache import Caching
 from ..losses import ContextualLoss
 from ..recipes import Recipe
-from ..surrogate import fresh_vectors, load_surrogate
 from ..trainer import DenseTrainer
 from .base import Family, switch_on, write_model
 
@@ -81,16 +79,8 @@ class ContextualFamily(Family):
         """The model's configuration."""
         return dict(model[0].config.to_dict())
 
-    def loss(
-        self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared, device: str | None
-    ) -> ContextualLoss:
+    def loss(self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared) -> ContextualLoss:
         """The contextual loss, with the recipe's filter of false negatives."""
-        found = None
-        if recipe.filter == "stored" and prepared.vectors is not None:
-            found = FalseNegativeFilter(prepared.vectors, recipe.filter_margin)
-        elif recipe.filter == "fresh":
-            surrogate = load_surrogate(recipe.surrogate, max_length=recipe.surrogate_length, device=device)
-            found = FalseNegativeFilter(fresh_vectors(prepared.data, surrogate), recipe.filter_margin)
         return ContextualLoss(
             model,
             scale=recipe.scale,
@@ -101,7 +91,7 @@ class ContextualFamily(Family):
             caching=Caching(
                 recipe.chunk_tokens, recipe.first_chunk_tokens, recipe.dtype, train_first=recipe.first_stage != "frozen"
             ),
-            false_negatives=found,
+            false_negatives=prepared.false_negatives,
         )
 
     def encoder(self, model: SentenceTransformer) -> ContextualTransformer:

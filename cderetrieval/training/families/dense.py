@@ -62,9 +62,9 @@ class DenseFamily(Family):
             "similarity": model.similarity_fn_name,
         }
 
-    def loss(self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared, device: str | None) -> Any:
+    def loss(self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared) -> Any:
         """The contrastive loss over all documents of the batch, gradient-cached where the recipe has chunks."""
-        del prepared, device
+        del prepared
         settings = {
             "scale": recipe.scale,
             "similarity_fct": dot_score if model.similarity_fn_name == "dot" else cos_sim,

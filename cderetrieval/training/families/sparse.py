@@ -58,9 +58,9 @@ class SpladeFamily(Family):
             "k_tokens": encoder.k_tokens,
         }
 
-    def loss(self, recipe: Recipe, model: Any, prepared: Prepared, device: str | None) -> CountedSpladeLoss:
+    def loss(self, recipe: Recipe, model: Any, prepared: Prepared) -> CountedSpladeLoss:
         """Ranking and regularisers."""
-        del prepared, device
+        del prepared
         return regularised(recipe, model, splade_ranking(recipe, model))
 
     def callbacks(self, recipe: Recipe, loss: Any) -> list[Any]:
@@ -83,9 +83,9 @@ class SparseEmbedFamily(SpladeFamily):
         own = {"embedding_size": model.embedding_size, "query_k_tokens": model.query_k_tokens}
         return {**super().settings(model), **own}
 
-    def loss(self, recipe: Recipe, model: Any, prepared: Prepared, device: str | None) -> CountedSpladeLoss:
+    def loss(self, recipe: Recipe, model: Any, prepared: Prepared) -> CountedSpladeLoss:
         """Both rankings and the regularisers."""
-        del prepared, device
+        del prepared
         dimension = self.encoder(model).dimension
         ranking = SparseEmbedRanking(recipe, dimension, model.embedding_size)
         return regularised(recipe, PackedTerms(model), ranking, dimension)
