@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..context.spec import NULL, OWN, RANDOM, ContextLike
+from ..context.spec import CENTRE, NULL, OWN, RANDOM, ContextLike
 from ..corpora.dataset import Dataset, make_dataset
 from ..corpora.known_item import known_item
 from ..documents import document_rows, named_queries
@@ -35,7 +35,7 @@ from .results import Results, write_tables
 from .runner import Job, check_tasks, evaluate_subject
 from .stats import bootstrap_interval
 from .tables import terminal_table
-from .tasks import Subject, subjects_of
+from .tasks import subjects_of
 from .variants import variants_for
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def evaluate(
     device: str | None = None,
     dtype: str = "auto",
     show_progress: bool = True,
+    about: Mapping[str, Any] | None = None,
 ) -> Results:
     """Evaluate models on tasks.
 
@@ -86,6 +87,8 @@ def evaluate(
         CDE paper; such scores are not comparable with full retrieval.
     device, dtype, show_progress
         Where and in which number format models compute, and whether to show progress bars on a terminal.
+    about
+        What else the results folder is to say of this run, as JSON values.
 
     Returns
     -------
@@ -108,46 +111,21 @@ def evaluate(
     >>> evaluate({"tiny": tiny_model()}, toy, context=["own", "null"]).table()["toy"].tolist()
     [100.0, 100.0]
     """
-    models = list(entrants(model, device, dtype))
-    return evaluate_all(
-        models,
-        subjects_of(tasks, split),
-        _contexts(context),
-        context_size,
-        list(range(seeds) if isinstance(seeds, int) else seeds),
-        out=out,
-        stage=None if first_stage is None else first_stage_of(first_stage, depth, device, dtype),
-        device=device,
-        dtype=dtype,
-        show_progress=show_progress,
-    )
-
-
-def evaluate_all(
-    models: Iterable[Entrant],
-    subjects: Sequence[Subject],
-    contexts: Sequence[ContextLike],
-    context_size: int | None,
-    seeds: Sequence[int],
-    *,
-    out: str | Path | None,
-    stage: FirstStage | None,
-    device: str | None,
-    dtype: str,
-    about: Mapping[str, Any] | None = None,
-    show_progress: bool = True,
-) -> Results:
-    """Evaluate every model in every context on every subject; `about` describes the run in the results folder."""
-    results = None
+    subjects, results = subjects_of(tasks, split), None
+    seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
     if out is not None:
         settings = {"dtype": dtype, "device": str(pick_device(device)), "seeds": seeds, "context_size": context_size}
         results = ResultsFolder(out, {**settings, **(about or {})})
+    stage = None
+    if first_stage is not None:
+        first = next(entrants(first_stage, device, dtype))
+        stage = FirstStage(first.name, first.model, depth)
     cells: list[Cell] = []
-    for name, full_name, model in models:
-        check_tasks(model, subjects)
-        for variant in variants_for(model, contexts, context_size, seeds):
-            folder = NoFolder() if results is None else results.model(name, model.fingerprint, variant, dtype)
-            job = Job(name, full_name, model, variant, dtype, folder, stage, show_progress)
+    for name, full_name, one in entrants(model, device, dtype):
+        check_tasks(one, subjects)
+        for variant in variants_for(one, _contexts(context), context_size, seeds):
+            folder = NoFolder() if results is None else results.model(name, one.fingerprint, variant, dtype)
+            job = Job(name, full_name, one, variant, dtype, folder, stage, show_progress)
             for subject in subjects:
                 with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory:
                     for cell in evaluate_subject(job, subject, Path(directory)):
@@ -162,7 +140,8 @@ def _contexts(context: Any) -> list[ContextLike]:
     """One context or several; a list of strings that are neither words nor files is the texts of one context."""
     if not isinstance(context, list | tuple):
         return [context]
-    is_texts = all(isinstance(one, str) and one not in CONTEXTS and not as_path(one[:200]).exists() for one in context)
+    words = (*CONTEXTS, CENTRE)
+    is_texts = all(isinstance(one, str) and one not in words and not as_path(one[:200]).exists() for one in context)
     return [context] if is_texts else list(context)
 
 
@@ -201,12 +180,6 @@ def _named_model(model: Any) -> tuple[str, Any]:
     if separator and not as_path(model).exists():
         return name, rest
     return short_name(model), model
-
-
-def first_stage_of(model: Any, depth: int, device: str | None, dtype: str) -> FirstStage:
-    """The first stage of a truncated evaluation, from a model or its name."""
-    entrant = next(entrants(model, device, dtype))
-    return FirstStage(entrant.name, entrant.model, depth)
 
 
 @dataclass(frozen=True)

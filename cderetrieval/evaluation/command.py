@@ -13,12 +13,13 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from ..context.spec import ContextSpec
 from ..corpora import pydocs
 from ..corpora.dataset import Dataset
 from ..errors import InputError
 from ..files import as_path, atomic_write
 from ..terminal import printable
-from .api import entrants, evaluate_all, first_stage_of
+from .api import entrants, evaluate
 from .rerank import PAPER_DEPTH
 from .results import Results
 from .search import index_corpus
@@ -99,17 +100,19 @@ def run(arguments: argparse.Namespace) -> str:
     started = time.perf_counter()
     subjects = read_subjects(arguments)
     asked = _asked_dataset(arguments, subjects) if arguments.ask else None
-    device, dtype = arguments.device, arguments.dtype
-    results = evaluate_all(
-        entrants(arguments.model, device, dtype),
+    for given in arguments.context:
+        ContextSpec.parse(given)  # a list of other strings would be the texts of one context
+    results = evaluate(
+        arguments.model,
         subjects,
-        arguments.context,
-        arguments.context_size,
-        list(range(arguments.seeds)),
+        context=arguments.context,
+        context_size=arguments.context_size,
+        seeds=arguments.seeds,
         out=arguments.out,
-        stage=first_stage_of(arguments.truncated, arguments.depth, device, dtype) if arguments.truncated else None,
-        device=device,
-        dtype=dtype,
+        first_stage=arguments.truncated,
+        depth=arguments.depth,
+        device=arguments.device,
+        dtype=arguments.dtype,
         about={"arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"}},
     )
     parts = [results.summary()]

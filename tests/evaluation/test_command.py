@@ -48,11 +48,11 @@ def test_questions_are_answered(tiny, toy_folder, tmp_path, capsys):
 
 
 def test_truncated(tiny, toy_folder, capsys, monkeypatch, words):
-    from cderetrieval.evaluation import command
+    from cderetrieval.evaluation import api
 
-    entrants = command.entrants
+    entrants = api.entrants
     monkeypatch.setattr(
-        command,
+        api,
         "entrants",
         lambda model, *rest: entrants({"words": words} if model == "all-MiniLM-L6-v2" else model, *rest),
     )
