@@ -46,9 +46,9 @@ def main() -> None:
 
 def difficulty(small: Path) -> Rows:
     """Mean similarities by the surrogate in the batches of one epoch."""
-    from cderetrieval.training import cluster
+    from cderetrieval.training import clusters
+    from cderetrieval.training.prepare import batch_sampler, prepare
     from cderetrieval.training.recipes import load_recipe
-    from cderetrieval.training.run import batch_sampler, prepare
 
     recipe = load_recipe(Path(__file__).parent / "small.json").replace(data=[str(small / "pairs")])
     for size in (*CLUSTER_SIZES, None):
@@ -59,7 +59,7 @@ def difficulty(small: Path) -> Rows:
             for packing in ("tour", "random") if size else ("random",):
                 sampler = batch_sampler(chosen.replace(batch_size=batch_size, packing=packing), prepared, 1)
                 assert prepared.vectors is not None
-                measured = cluster.difficulty(prepared.vectors, list(sampler.plan(0)))
+                measured = clusters.difficulty(prepared.vectors, list(sampler.plan(0)))
                 yield {"cluster_size": size or 0, "batch_size": batch_size, "packing": packing, **measured}
 
 

@@ -18,9 +18,9 @@ from ..runtime import supports_bfloat16
 from .checkpoints import check_same_run, last_checkpoint, run_record
 from .families import family_of
 from .families.base import Family
-from .prepare import Prepared, batch_sampler, prepare
+from .prepare import Prepared, prepare
 from .recipes import Recipe
-from .trainer import Evaluate, PairTrainer
+from .trainer import Evaluate, PairTrainer, trainer_of
 
 __all__ = ["prepare", "train"]
 
@@ -93,10 +93,10 @@ def train(
     """
     output = as_path(output)
     checkpoint = _check_start(recipe, output, resume)
-    family = family_of(recipe.architecture)
-    model = family.build(recipe)
+    family = family_of(recipe)
+    model = family.build()
     _check_rates(recipe, model)
-    arguments = training_arguments(recipe, family, output, evaluate is not None)
+    arguments = training_arguments(family, output, evaluate is not None)
     processes, device = arguments.world_size, arguments.device
     if recipe.dtype == "bfloat16" and not supports_bfloat16(device):
         logger.warning("%s has no bfloat16 of its own and imitates it slowly; dtype='float32' is faster", device)
@@ -105,20 +105,8 @@ def train(
     if checkpoint is not None:
         check_same_run(checkpoint, record)
     card = model_card_fields(recipe, prepared, license)
-    loss = family.loss(recipe, model.to(device), prepared)
-    trainer = family.trainer(
-        encoder=family.encoder,
-        save=lambda model, path: family.save(model, path, card),
-        model=model,
-        args=arguments,
-        loss=loss,
-        data=prepared.data,
-        data_collator=family.collator(recipe, model, prepared.data),
-        callbacks=family.callbacks(recipe, loss),
-        batches=lambda: batch_sampler(recipe, prepared, processes if recipe.share_negatives else 1),
-        record=record,
-        evaluate=evaluate,
-    )
+    model = model.to(device)
+    trainer = trainer_of(family)(family, prepared, model, arguments, card=card, record=record, evaluate=evaluate)
     if trainer.is_world_process_zero():
         report = {"sources": prepared.data.sources, "rows": len(prepared.data), **prepared.report}
         write_json(output / "recipe.json", recipe.to_dict())
@@ -130,7 +118,7 @@ def train(
     if recipe.saved_length is not None:
         trainer.model.max_seq_length = recipe.saved_length
     if trainer.is_world_process_zero():
-        family.finish(recipe, trainer.model, str(output / "model"), {**card, "results": _last_results(trainer)})
+        family.finish(trainer.model, str(output / "model"), {**card, "results": _last_results(trainer)})
         if (statistics := recipe.statistics_config()) is not None:
             write_settings(statistics, output / "model")
     trainer.accelerator.wait_for_everyone()
@@ -150,12 +138,13 @@ def _check_start(recipe: Recipe, output: Path, resume: bool) -> Path | None:
     return checkpoint
 
 
-def training_arguments(recipe: Recipe, family: Family, output: Path, evaluated: bool) -> Any:
+def training_arguments(family: Family, output: Path, evaluated: bool) -> Any:
     """The recipe in the words of transformers."""
+    recipe = family.recipe
     steps = recipe.evaluate_steps if evaluated else None
     cuda = torch.cuda.is_available()
     hardware = cuda and supports_bfloat16(torch.device("cuda"))
-    return family.trainer.training_args_class(
+    return trainer_of(family).training_args_class(
         output_dir=str(output),
         per_device_train_batch_size=recipe.batch_size,
         num_train_epochs=recipe.epochs,

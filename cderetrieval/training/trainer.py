@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from ..files import atomic_write, open_own, reading
 from ..models.load import load
 from ..runtime import trained_attention
 from .checkpoints import mark_whole
-from .data import PairData
-from .samplers import ClusteredBatchSampler
+from .families.base import Family
+from .prepare import Prepared, batch_sampler
 
 logger = logging.getLogger(__name__)
 
@@ -104,38 +104,32 @@ class FiniteGradients(TrainerCallback):
 class PairTrainer(BaseTrainer):
     """What all trainers have in common: to be derived from before one of sentence-transformers' trainers.
 
-    `encoder` makes of a model in training what evaluation is given and what a checkpoint is read as; `save` writes a
-    model with the fields of its card into a directory. `batches` makes the batch sampler, `record` identifies the run.
+    `card` has fields of the model card, `record` identifies the run.
     """
 
     def __init__(
         self,
-        *,
-        encoder: Callable[[Any], Any],
-        save: Callable[[Any, str], None],
+        family: Family,
+        prepared: Prepared,
         model: Any,
         args: Any,
-        loss: nn.Module,
-        data: PairData,
-        data_collator: Any,
-        callbacks: Sequence[TrainerCallback],
-        batches: Callable[[], ClusteredBatchSampler],
+        *,
+        card: Mapping[str, Any],
         record: Mapping[str, Any],
         evaluate: Evaluate | None = None,
     ) -> None:
-        self._encoder = encoder
-        self._write = save
-        self._batches = batches
-        self._record = dict(record)
+        self._family, self._prepared = family, prepared
+        self._card, self._record = card, record
         self._logged = time.perf_counter(), 0
+        loss = family.loss(model, prepared)
         super().__init__(
             model=model,
             args=args,
-            train_dataset=data,
+            train_dataset=prepared.data,
             loss=loss,
-            evaluator=None if evaluate is None else CallableEvaluator(evaluate, encoder),
-            data_collator=data_collator,
-            callbacks=[*callbacks, JsonLog(Path(args.output_dir) / "log.jsonl"), FiniteGradients()],
+            evaluator=None if evaluate is None else CallableEvaluator(evaluate, family.encoder),
+            data_collator=family.collator(model, prepared.data),
+            callbacks=[*family.callbacks(loss), JsonLog(Path(args.output_dir) / "log.jsonl"), FiniteGradients()],
         )
         self.remove_callback(PrinterCallback)
 
@@ -146,7 +140,8 @@ class PairTrainer(BaseTrainer):
         """Rows of mapped columns in the batches of our sampler."""
         del batch_size, dataset_kind
         workers = self.args.dataloader_num_workers
-        self.batches = self._batches()
+        recipe = self._family.recipe
+        self.batches = batch_sampler(recipe, self._prepared, self.args.world_size if recipe.share_negatives else 1)
         return DataLoader(
             dataset,
             batch_sampler=self.batches,
@@ -193,11 +188,11 @@ class PairTrainer(BaseTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the model with its card, without pickled arguments."""
-        self._write(self.model, output_dir or self.args.output_dir)
+        self._family.save(self.model, output_dir or self.args.output_dir, self._card)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         """Read the weights as `load` reads any directory: sentence-transformers would import what the files name."""
-        ours: Any = self._encoder(self.model)
+        ours: Any = self._family.encoder(self.model)
         saved: Any = load(Path(checkpoint_path).resolve(), device="cpu")
         getattr(ours, "model", ours).load_state_dict(getattr(saved, "model", saved).state_dict())
 
@@ -224,3 +219,8 @@ class DenseTrainer(PairTrainer, SentenceTransformerTrainer):
 
 class SparseTrainer(PairTrainer, SparseEncoderTrainer):
     """The trainer of sparse models."""
+
+
+def trainer_of(family: Family) -> type[PairTrainer]:
+    """The trainer of a kind of model."""
+    return SparseTrainer if family.sparse else DenseTrainer

@@ -100,7 +100,7 @@ def test_training_starts_from_a_good_one(tmp_path):
     assert start_model(Recipe(**common)).config.hidden_size == 32
     for model in ({}, {"pooling": "mean"}):
         recipe = Recipe(**common, architecture="dense", filter="off", model=model)
-        assert family_of("dense").build(recipe).get_embedding_dimension() == 32
+        assert family_of(recipe).build().get_embedding_dimension() == 32
 
 
 ROOTS = [hostile for hostile in HOSTILE if hostile.family in ("dense", "contextual")]
@@ -112,8 +112,8 @@ def test_training_does_not_start_from_one(hostile, tmp_path, marker):
     common = {"name": "x", "data": (str(tmp_path),), "base": directory, "max_length": 16}
     dense = {"architecture": "dense", "filter": "off"}
     attempt(lambda: start_model(Recipe(**common)), marker)
-    attempt(lambda: family_of("dense").build(Recipe(**common, **dense)), marker)
-    attempt(lambda: family_of("dense").build(Recipe(**common, **dense, model={"pooling": "mean"})), marker)
+    attempt(lambda: family_of(Recipe(**common, **dense)).build(), marker)
+    attempt(lambda: family_of(Recipe(**common, **dense, model={"pooling": "mean"})).build(), marker)
 
 
 @pytest.mark.parametrize("name", ["model_kwargs_unpickled", "tokenizer_with_code", "module_own_code", "only_pickled"])

@@ -1,5 +1,6 @@
 """The kinds of models that can be trained: contextual, dense, SPLADE, SparseEmbed."""
 
+from ..recipes import Recipe
 from .base import Family
 from .contextual import ContextualFamily
 from .dense import DenseFamily
@@ -13,6 +14,6 @@ _FAMILIES: dict[str, type[Family]] = {
 }
 
 
-def family_of(architecture: str) -> Family:
+def family_of(recipe: Recipe) -> Family:
     """The family of a recipe's architecture."""
-    return _FAMILIES[architecture]()
+    return _FAMILIES[recipe.architecture](recipe)

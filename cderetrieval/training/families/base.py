@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from ...files import atomic_write
@@ -18,53 +18,51 @@ if TYPE_CHECKING:
 
     from ..data import PairData
     from ..prepare import Prepared
-    from ..trainer import PairTrainer
 
 
 class Family(ABC):
-    """One kind of model in training."""
+    """One kind of model in training, by a recipe."""
 
-    trainer: ClassVar[type[PairTrainer]]
     # Whether the trainer computes in the recipe's number format; the contextual loss does so itself.
     casts = True
-    # Whether the model must be told which texts are queries.
-    tasks = False
+    # Whether it is one of sentence-transformers' sparse models, which must be told which texts are queries.
+    sparse = False
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
 
     @abstractmethod
-    def build(self, recipe: Recipe) -> Any:
-        """The model that a recipe starts from, on the CPU: one of sentence-transformers' models."""
+    def build(self) -> Any:
+        """The model that the recipe starts from, on the CPU: one of sentence-transformers' models."""
 
     @abstractmethod
     def settings(self, model: Any) -> Mapping[str, Any]:
         """What a run is resumed by, as JSON values: a checkpoint of other settings is refused."""
 
     @abstractmethod
-    def loss(self, recipe: Recipe, model: Any, prepared: Prepared) -> nn.Module:
+    def loss(self, model: Any, prepared: Prepared) -> nn.Module:
         """The recipe's loss; the trainer logs its ``drain()`` and calls its ``check(step)``, where it has them."""
 
     @abstractmethod
     def encoder(self, model: Any) -> Any:
         """What evaluation and the caller are given: a contextual model or an encoder, with the current weights."""
 
-    def collator(self, recipe: Recipe, model: Any, data: PairData) -> PairCollator:
+    def collator(self, model: Any, data: PairData) -> PairCollator:
         """Rows to a batch of token ids."""
-        scored = recipe.distillation != "none"
-        return PairCollator(
-            model.preprocess, data, self.encoder(model).settings.prompts, tasks=self.tasks, scored=scored
-        )
+        prompts, scored = self.encoder(model).settings.prompts, self.recipe.distillation != "none"
+        return PairCollator(model.preprocess, data, prompts, tasks=self.sparse, scored=scored)
 
     def save(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
         """Write the model with its card into a directory that `load` and sentence-transformers read."""
         write_model(model, self.encoder(model), path, card)
 
-    def finish(self, recipe: Recipe, model: Any, path: str, card: Mapping[str, Any]) -> None:
+    def finish(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
         """Write the trained model; where training has a form of its own, in the form in which it is used."""
-        del recipe
         self.save(model, path, card)
 
-    def callbacks(self, recipe: Recipe, loss: nn.Module) -> list[Any]:
+    def callbacks(self, loss: nn.Module) -> list[Any]:
         """Further callbacks of the trainer."""
-        del recipe, loss
+        del loss
         return []
 
 

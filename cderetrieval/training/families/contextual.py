@@ -31,7 +31,6 @@ from ..collator import PairCollator
 from ..gradcache import Caching
 from ..losses import ContextualLoss
 from ..recipes import Recipe
-from ..trainer import DenseTrainer
 from .base import Family, switch_on, write_model
 
 if TYPE_CHECKING:
@@ -51,11 +50,11 @@ _OTHERS = ("cls.", "head.", "decoder.", "pooler.", "classifier.")
 class ContextualFamily(Family):
     """Contextual models: a context of the batch, a loss with its own two-stage gradient cache and masks."""
 
-    trainer = DenseTrainer
     casts = False
 
-    def build(self, recipe: Recipe) -> SentenceTransformer:
+    def build(self) -> SentenceTransformer:
         """A contextual model, as the one module of a `SentenceTransformer`."""
+        recipe = self.recipe
         contextual = start_model(recipe)
         if recipe.statistics and not is_plain(contextual):
             raise ConfigError(
@@ -79,8 +78,9 @@ class ContextualFamily(Family):
         """The model's configuration."""
         return dict(model[0].config.to_dict())
 
-    def loss(self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared) -> ContextualLoss:
+    def loss(self, model: SentenceTransformer, prepared: Prepared) -> ContextualLoss:
         """The contextual loss, with the recipe's filter of false negatives."""
+        recipe = self.recipe
         return ContextualLoss(
             model,
             scale=recipe.scale,
@@ -100,19 +100,18 @@ class ContextualFamily(Family):
         contextual.__dict__.pop("fingerprint", None)  # the weights have changed since it was computed
         return contextual
 
-    def collator(self, recipe: Recipe, model: SentenceTransformer, data: PairData) -> PairCollator:
+    def collator(self, model: SentenceTransformer, data: PairData) -> PairCollator:
         """Columns as the contextual loss takes them."""
-        del recipe
         return PairCollator(model.preprocess, data, dict(model.prompts), contextual=True)
 
     def save(self, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
         """Write the contextual model with its card."""
         model[0].model.save_pretrained(path, **card)
 
-    def finish(self, recipe: Recipe, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
+    def finish(self, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
         """Write a bi-encoder as a plain model, unless it has a head; others as :meth:`save` does."""
         contextual = self.encoder(model)
-        if recipe.architecture == "biencoder" and is_plain(contextual):
+        if self.recipe.architecture == "biencoder" and is_plain(contextual):
             plain = plain_model(contextual)
             write_model(plain, DenseEncoder(plain), path, card)
         else:

@@ -22,8 +22,6 @@ from ...models.dense import DenseEncoder
 from ...models.directory import HUB, SAFE, opened
 from ...models.locate import find, is_contextual
 from ...models.statistics import StatisticsModel
-from ..recipes import Recipe
-from ..trainer import DenseTrainer
 from .base import Family, known_settings, switch_on
 
 if TYPE_CHECKING:
@@ -33,10 +31,9 @@ if TYPE_CHECKING:
 class DenseFamily(Family):
     """One vector for each text, compared by cosine or inner product."""
 
-    trainer = DenseTrainer
-
-    def build(self, recipe: Recipe) -> SentenceTransformer:
+    def build(self) -> SentenceTransformer:
         """Any sentence-transformers model, or a backbone with the recipe's pooling."""
+        recipe = self.recipe
         directory = find(recipe.base)
         if is_contextual(directory):
             raise ConfigError(f"{recipe.base} is a contextual model: architecture='dense' would ignore its context.")
@@ -62,9 +59,9 @@ class DenseFamily(Family):
             "similarity": model.similarity_fn_name,
         }
 
-    def loss(self, recipe: Recipe, model: SentenceTransformer, prepared: Prepared) -> Any:
+    def loss(self, model: SentenceTransformer, prepared: Prepared) -> Any:
         """The contrastive loss over all documents of the batch, gradient-cached where the recipe has chunks."""
-        del prepared
+        recipe = self.recipe
         settings = {
             "scale": recipe.scale,
             "similarity_fct": dot_score if model.similarity_fn_name == "dot" else cos_sim,

@@ -15,9 +15,7 @@ from ...models.locate import ALIASES
 from ...models.mlm import masked_lm
 from ...models.sparse_embed import SparseEmbed
 from ...models.splade import Splade
-from ..recipes import Recipe
 from ..sparse_losses import CountedSpladeLoss, PackedTerms, SparseEmbedRanking, ramp, regularised, splade_ranking
-from ..trainer import SparseTrainer
 from .base import Family, known_settings, switch_on
 
 if TYPE_CHECKING:
@@ -29,13 +27,13 @@ MINILM = "all-MiniLM-L6-v2"
 class SpladeFamily(Family):
     """Weights over the vocabulary."""
 
-    trainer = SparseTrainer
-    tasks = True
+    sparse = True
     kind: ClassVar[type[Splade]] = Splade
     known: tuple[str, ...] = ("pooling", "k_tokens", "inference_free")
 
-    def build(self, recipe: Recipe) -> Any:
+    def build(self) -> Any:
         """A `SparseEncoder` on the CPU."""
+        recipe = self.recipe
         settings = {**known_settings(recipe, self.known), "max_length": recipe.max_length, "device": "cpu"}
         inference_free = settings.pop("inference_free", False)
         if recipe.base in (MINILM, ALIASES[MINILM]):
@@ -58,14 +56,13 @@ class SpladeFamily(Family):
             "k_tokens": encoder.k_tokens,
         }
 
-    def loss(self, recipe: Recipe, model: Any, prepared: Prepared) -> CountedSpladeLoss:
+    def loss(self, model: Any, prepared: Prepared) -> CountedSpladeLoss:
         """Ranking and regularisers."""
-        del prepared
-        return regularised(recipe, model, splade_ranking(recipe, model))
+        return regularised(self.recipe, model, splade_ranking(self.recipe, model))
 
-    def callbacks(self, recipe: Recipe, loss: Any) -> list[Any]:
+    def callbacks(self, loss: Any) -> list[Any]:
         """The ramp of the regularisers' weights."""
-        return [ramp(recipe, loss)]
+        return [ramp(self.recipe, loss)]
 
     def encoder(self, model: Any) -> Splade:
         """The model as an encoder."""
@@ -83,9 +80,8 @@ class SparseEmbedFamily(SpladeFamily):
         own = {"embedding_size": model.embedding_size, "query_k_tokens": model.query_k_tokens}
         return {**super().settings(model), **own}
 
-    def loss(self, recipe: Recipe, model: Any, prepared: Prepared) -> CountedSpladeLoss:
+    def loss(self, model: Any, prepared: Prepared) -> CountedSpladeLoss:
         """Both rankings and the regularisers."""
-        del prepared
         dimension = self.encoder(model).dimension
-        ranking = SparseEmbedRanking(recipe, dimension, model.embedding_size)
-        return regularised(recipe, PackedTerms(model), ranking, dimension)
+        ranking = SparseEmbedRanking(self.recipe, dimension, model.embedding_size)
+        return regularised(self.recipe, PackedTerms(model), ranking, dimension)
