@@ -45,21 +45,20 @@ _last_seq = 0
 class Change:
     """What one transaction is going to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
         self.values: dict[str, Any] = {}
         self.read: dict[str, Any] = {}
         self.contexts: dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
         self.removed: list[str] = []
         self.rebuilt: Rebuild | None = None
-        self.lease: Lease | None = None
         self.documents = Store()
 
     def close(self) -> None:
         """Forget what was gathered, and what was built and not published."""
         self.documents.close()
-        if self.lease is not None:
-            with contextlib.suppress(ServerError):  # the next build clears it away
-                self.lease.release()
+        with contextlib.suppress(ServerError):  # the next build clears it away
+            self.lease.release()
 
     def put_documents(self, rows: Iterable[Document], on: Sequence[str] | None) -> tuple[int, int]:
         """Keep documents; their first number, and how many there are."""

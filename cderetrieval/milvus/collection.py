@@ -34,7 +34,7 @@ from .change import Change, Rebuild, keys_of, send, stored
 from .connection import CollectionGoneError, Connection
 from .expressions import EVERYTHING
 from .fields import VECTOR, Identity, check_schema, check_sparse, choose_index
-from .leases import Leases
+from .leases import Lease
 from .location import parse_location
 from .rebuild import Build, put_next_id
 from .records import SUFFIX, Records, identity_record, measured_record
@@ -66,7 +66,6 @@ class MilvusCollection(Collection):
         self._on: Sequence[str] | None = settings.on
         self._connection = Connection(self.location)
         self._records = Records(self._connection, self.location.collection)
-        self._leases = Leases(self._connection, self._records, self.location.collection)
         self._current: Current | None = None
         self._own, self._turns = _Own(), Turns()
         self._wrote = False
@@ -277,8 +276,9 @@ class MilvusCollection(Collection):
             return
         with self._turns.turn("change"):  # of one thread after the other
             self.refind()
-            self._leases.check_free()
-            change = Change()
+            lease = Lease(self._connection, self._records, self.location.collection)
+            lease.check_free()
+            change = Change(lease)
             self._own.change, self._own.current = change, self._current
             try:
                 yield
@@ -366,7 +366,7 @@ class MilvusCollection(Collection):
                 f"{error} A part of this change may be written: make it again, which completes it."
             ) from error
         put_next_id(self._records, change)
-        self._leases.check_free()
+        change.lease.check_free()
         self.refind()
         if self._current is not current:
             raise self._overtaken()

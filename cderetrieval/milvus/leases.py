@@ -36,13 +36,17 @@ BEAT = 20.0
 LAPSED = 120.0
 
 
-class Leases:
-    """The leases of an alias."""
+class Lease:
+    """The right to build a new collection for an alias, from :meth:`take` to :meth:`release`."""
 
     def __init__(self, connection: Connection, records: Records, alias: str) -> None:
         self._connection = connection
         self._records = records
         self._alias = alias
+        self._target: RemoteCollection | None = None
+        self._note: dict[str, Any] = {"host": platform.node(), "pid": os.getpid()}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="cderetrieval-lease", daemon=True)
 
     def check_free(self) -> None:
         """Refuse to go on while a living process builds; clear away what a dead one left."""
@@ -58,18 +62,42 @@ class Leases:
             )
         self._clear()
 
-    def take(self, target: RemoteCollection, replaces: str | None) -> Lease:
-        """Make `target`, in the place of another collection, and tell the others."""
+    def take(self, target: RemoteCollection, replaces: str | None) -> None:
+        """Leave the note, make `target`, in the place of another collection, and tell the others."""
         self.check_free()
         self._clear()
-        lease = Lease(self._connection, self._records, self._alias, target, replaces)
+        self._target, self._note["replaces"] = target, replaces
+        self._beat(target.name)
+        target.create()
         try:
-            lease.begin()
-        except BaseException:
-            with contextlib.suppress(ServerError):
-                lease.release()
-            raise
-        return lease
+            self._connection.call("create_alias", target.name, self._alias + BUILDING)
+        except ServerError as error:
+            raise LockedError(f"another process has just begun to build {self._alias!r}. Try again later.") from error
+        self._thread.start()
+
+    def check(self) -> None:
+        """The build is still this process's to end."""
+        name = self._target.name if self._target is not None else ""
+        if self._records.get(NOTE + name) is None or not self._holds(name):
+            raise LockedError(
+                f"this process could not renew its note for {LAPSED:.0f} seconds, and another took over "
+                f"{self._alias!r}. Nothing was changed; try again."
+            )
+
+    def release(self) -> None:
+        """End the build, if there is one. What was built is dropped, unless the alias points at it."""
+        if self._target is None:
+            return
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        name = self._target.name
+        if self._holds(name):
+            self._connection.call("drop_alias", self._alias + BUILDING)
+        if self._connection.behind(self._alias) != name:
+            self._target.drop()
+            self._records.forget(name)
+        self._records.remove([NOTE + name])
 
     def _clear(self) -> None:
         """Drop what processes that died had begun, or had replaced; never what the alias points at."""
@@ -77,7 +105,7 @@ class Leases:
         for name, note in dead.items():
             target = name.removeprefix(NOTE)
             with contextlib.suppress(ServerError):  # another process may clear it away at the same time
-                if self._connection.behind(self._alias + BUILDING) == target:
+                if self._holds(target):
                     self._connection.call("drop_alias", self._alias + BUILDING)
                 for left in {target, note["replaces"]} - {self._connection.behind(self._alias), None}:
                     logger.warning("Dropping %s, which a process that died has left.", left)
@@ -85,63 +113,18 @@ class Leases:
                     self._records.forget(left)
                 self._records.remove([name])
 
+    def _holds(self, name: str) -> bool:
+        return self._connection.behind(self._alias + BUILDING) == name
 
-class Lease:
-    """One build, from :meth:`Leases.take` to :meth:`release`."""
-
-    def __init__(
-        self, connection: Connection, records: Records, alias: str, target: RemoteCollection, replaces: str | None
-    ) -> None:
-        self._connection = connection
-        self._records = records
-        self._alias = alias
-        self._target = target
-        self._replaces = replaces
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="cderetrieval-lease", daemon=True)
-
-    def begin(self) -> None:
-        """Leave the note, make the collection, then the alias."""
-        self._beat()
-        self._target.create()
-        try:
-            self._connection.call("create_alias", self._target.name, self._alias + BUILDING)
-        except ServerError as error:
-            raise LockedError(f"another process has just begun to build {self._alias!r}. Try again later.") from error
-        self._thread.start()
-
-    def check(self) -> None:
-        """The build is still this process's to end."""
-        if self._records.get(NOTE + self._target.name) is None or not self._holds():
-            raise LockedError(
-                f"this process could not renew its note for {LAPSED:.0f} seconds, and another took over "
-                f"{self._alias!r}. Nothing was changed; try again."
-            )
-
-    def release(self) -> None:
-        """End the build. What was built is dropped, unless the alias points at it."""
-        self._done.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-        if self._holds():
-            self._connection.call("drop_alias", self._alias + BUILDING)
-        if self._connection.behind(self._alias) != self._target.name:
-            self._target.drop()
-            self._records.forget(self._target.name)
-        self._records.remove([NOTE + self._target.name])
-
-    def _holds(self) -> bool:
-        return self._connection.behind(self._alias + BUILDING) == self._target.name
-
-    def _beat(self) -> None:
-        place = {"host": platform.node(), "pid": os.getpid(), "time": time.time()}
-        self._records.put(NOTE + self._target.name, {"replaces": self._replaces, **place})
+    def _beat(self, name: str) -> None:
+        self._records.put(NOTE + name, {**self._note, "time": time.time()})
 
     def _keep(self) -> None:
+        assert self._target is not None
         while not self._done.wait(BEAT):
             try:
                 self.check()
-                self._beat()
+                self._beat(self._target.name)
             except CDEError as error:  # the next beat may reach the server; the last word is `check` at the end
                 logger.warning("The note of a build could not be renewed: %s", error)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError, LockedError, ServerError
@@ -18,7 +19,6 @@ from .breadth import Probe, measure
 from .change import Change, Rebuild, send
 from .connection import Connection
 from .fields import EXACT, Identity, choose_index
-from .leases import Leases
 from .location import Location
 from .records import Records, identity_record, measured_record
 from .remote import RemoteCollection
@@ -29,63 +29,62 @@ logger = logging.getLogger(__name__)
 SHOWN_WITHIN = 60.0
 
 
+@dataclass(frozen=True)
 class Build:
     """What a change builds."""
 
-    def __init__(self, connection: Connection, records: Records, location: Location, change: Change) -> None:
-        self._connection = connection
-        self._records = records
-        self._location = location
-        self._change = change
+    connection: Connection
+    records: Records
+    location: Location
+    change: Change
 
     def begin(self, layout: Layout, replaces: str | None) -> RemoteCollection:
         """Make a collection, empty, and lease it."""
-        alias = self._location.collection
-        target = RemoteCollection(self._connection, f"{alias}_{secrets.token_hex(4)}", layout)
-        self._change.lease = Leases(self._connection, self._records, alias).take(target, replaces)
+        name = f"{self.location.collection}_{secrets.token_hex(4)}"
+        target = RemoteCollection(self.connection, name, layout)
+        self.change.lease.take(target, replaces)
         return target
 
     def first(self) -> None:
         """Make the first collection."""
-        layout = self._change.documents.layout
+        layout = self.change.documents.layout
         assert layout is not None, "documents of a change have vectors"
-        self._records.create()
+        self.records.create()
         target = self.begin(layout, None)
-        if self._connection.call("has_collection", self._location.collection):
+        if self.connection.call("has_collection", self.location.collection):
             raise LockedError(
-                f"another process has made {self._location} while these documents were embedded. Add them again: they "
+                f"another process has made {self.location} while these documents were embedded. Add them again: they "
                 "are then embedded in its context."
             )
         probe = Probe()
-        rows = send(self._change.documents, target, probe)
+        rows = send(self.change.documents, target, probe)
         self._publish(target, probe, rows, "create_alias")
 
     def replace(self, rebuilt: Rebuild, old: RemoteCollection) -> None:
         """Put the collection of a new context in the place of the old one, and drop that."""
         if not rebuilt.read:
             raise InputError("the index is empty: add documents first.")
-        before = self._records.get(identity_record(old.name))
+        before = self.records.get(identity_record(old.name))
         self._publish(rebuilt.target, rebuilt.probe, rebuilt.read, "alter_alias")
         try:
             old.drop()
-            self._records.forget(old.name)
-            if before and before["context"] not in (None, self._change.values["context"]):
-                self._records.remove_context(before["context"])
+            self.records.forget(old.name)
+            if before and before["context"] not in (None, self.change.values["context"]):
+                self.records.remove_context(before["context"])
         except ServerError as error:
             logger.warning("The refresh is done, but %s could not be removed: %s", old.name, error)
 
     def _publish(self, collection: RemoteCollection, probe: Probe, rows: int, switch: str) -> None:
         """Index a new collection, note what it is, and point the alias at it."""
-        change, layout = self._change, collection.layout
-        assert change.lease is not None
-        index = choose_index(self._location.index, layout.kind, lite=self._location.lite)
+        change, layout = self.change, collection.layout
+        index = choose_index(self.location.index, layout.kind, lite=self.location.lite)
         collection.build(index, rows)
         _wait_for_rows(collection, rows)
         measured: dict[str, Any] = {"parameters": {}, "recall": 1.0, "rows": rows}
         if index not in EXACT:
             measured = measure(probe, index, collection.nearest)
         for digest, (metadata, tensors) in change.contexts.items():
-            self._records.put_context(digest, metadata, tensors)
+            self.records.put_context(digest, metadata, tensors)
         identity = Identity(
             change.values["fingerprint"],
             change.values.get("context"),
@@ -94,16 +93,16 @@ class Build:
             change.values["retriever"],
             index,
         )
-        self._records.put(identity_record(collection.name), identity.to_dict())
-        self._records.put(measured_record(collection.name), measured)
-        put_next_id(self._records, change)
+        self.records.put(identity_record(collection.name), identity.to_dict())
+        self.records.put(measured_record(collection.name), measured)
+        put_next_id(self.records, change)
         change.lease.check()
-        alias = self._location.collection
+        alias = self.location.collection
         try:
-            self._connection.call(switch, collection.name, alias)
+            self.connection.call(switch, collection.name, alias)
         except ServerError:
             # The request may have arrived, and only its answer been lost.
-            if self._connection.behind(alias) != collection.name:
+            if self.connection.behind(alias) != collection.name:
                 raise
 
 

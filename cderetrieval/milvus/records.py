@@ -121,10 +121,6 @@ class Records:
         """Remove a context that no collection stands in any more."""
         self.remove([_context(digest)])
 
-    def drop(self) -> None:
-        """Remove the whole collection."""
-        self._connection.call("drop_collection", self.collection)
-
     def _joined(self, name: str, row: Mapping[str, Any]) -> Any:
         if "value" in row:
             return row["value"]

@@ -30,7 +30,7 @@ def test_ids_and_documents(milvus_server, at):
 
 
 def test_ties(milvus_server, at):
-    parity.test_equal_similarities_stand_in_order_of_insertion(milvus_server.place(), at)
+    parity.test_equal_similarities_come_in_any_order(milvus_server.place(), at)
 
 
 def test_filters(milvus_server, at, rows):
