@@ -73,7 +73,11 @@ class Hybrid(Retriever):
             options = {**_fields(given), **options}
         super().__init__(parts, fusion=fusion, context=context, **options)
         if any(len(retriever) for retriever in given.values()):
-            self._copy(given)
+            try:
+                self._copy(given)
+            except BaseException:
+                self.close()
+                raise
 
     def _copy(self, given: Mapping[str, Retriever]) -> None:
         """Copy the documents of retrievers, and the vectors that each has; the other models embed."""
@@ -85,8 +89,9 @@ class Hybrid(Retriever):
             if not isinstance(collection, Store):
                 raise InputError(f"part {name!r} lives on a server; a hybrid keeps its parts together on one machine.")
             stores.append(collection)
-        merge(stores, self._collection)
-        self._complete()
+        with self._collection.transaction():
+            merge(stores, self._collection)
+            self._complete()
 
     @classmethod
     def load(

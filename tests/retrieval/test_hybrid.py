@@ -306,6 +306,15 @@ def test_parts_given_as_retrievers(tmp_path):
     both.close()
 
 
+def test_a_part_that_fails_leaves_no_copy_of_the_others(tmp_path):
+    full = Retriever(HashEncoder()).add([*DOCUMENTS, {"id": "x", "text": "poison"}])
+    with pytest.raises(ModelError, match="the encoder failed") as caught:
+        Hybrid([full, Failing("f")], path=tmp_path)
+    with Hybrid([full, HashEncoder("g")], path=tmp_path) as both:
+        assert len(both) == 5
+    assert caught.value, "what holds the error holds the frames in which it was raised"
+
+
 def test_parts_with_the_same_documents_in_another_order():
     first, second = Retriever(HashEncoder()).add(DOCUMENTS), Retriever("bm25").add(DOCUMENTS[::-1])
     mixed = Hybrid([first, second], fusion="weighted")
