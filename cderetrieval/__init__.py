@@ -19,6 +19,7 @@ _PUBLIC = {
     "Hybrid": "retrieval.hybrid",
     "Fusion": "retrieval.fusion",
     "Context": "context.context",
+    "DocumentContext": "models.document_context",
     "Hits": "types",
     "Encoder": "types",
     "load": "models.load",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .models.config import ContextualConfig as ContextualConfig
     from .models.contextual import ContextualTransformer as ContextualTransformer
     from .models.dense import DenseEncoder as DenseEncoder
+    from .models.document_context import DocumentContext as DocumentContext
     from .models.load import load as load
     from .models.sparse_embed import SparseEmbed as SparseEmbed
     from .models.splade import Splade as Splade

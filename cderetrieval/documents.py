@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import InputError
+from .passages import FIELD, Passages, field_of, joined
 from .values import SIMPLE, id_name, plain, scalar, shown, too_long
 from .vectors import is_vectors
 
@@ -23,6 +24,7 @@ Row = tuple[Hashable, str, Mapping[str, Any]]
 
 # Fields of the text by default, those of BEIR rows; only the last is required.
 DEFAULT_FIELDS = ("title", "text")
+ONE = Passages(None)
 # Names of the fields of queries in rows and frames.
 QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
 QUERY_TEXTS = ("text", "query")
@@ -36,6 +38,7 @@ def document_rows(
     *,
     skip_empty: bool = False,
     may_be_empty: bool = False,
+    passages: Passages = ONE,
 ) -> Iterator[Row]:
     """Check documents and yield (id, text to embed, payload).
 
@@ -44,7 +47,7 @@ def document_rows(
     """
     seen: dict[str, int] = {}
     skipped = 0
-    for number, row in enumerate(each_row(documents, key, on, next_id)):
+    for number, row in enumerate(each_row(documents, key, on, next_id, passages)):
         if not row[1].strip():
             if skip_empty:
                 skipped += 1
@@ -68,9 +71,13 @@ def document_rows(
         raise InputError("no documents: the call got an empty collection.")
 
 
-def each_row(documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0) -> Iterator[Row]:
+def each_row(
+    documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0, passages: Passages = ONE
+) -> Iterator[Row]:
     """Yield (id, text, payload) of each document; unlike :func:`document_rows`, texts may be empty and ids equal."""
     for number, document in enumerate(_iterate(documents)):
+        if isinstance(document, list):
+            document = {key: next_id + number, FIELD: document}
         if isinstance(document, str):
             yield next_id + number, document, {key: next_id + number, "text": document}
         elif isinstance(document, Mapping):
@@ -78,7 +85,7 @@ def each_row(documents: Any, key: str, on: Sequence[str] | None, next_id: int = 
             if len(fields) < len(document):
                 raise InputError(f"document {number}: {_repeated(document)}; rename one of them.")
             row_id = _document_id(fields, key, number)
-            yield row_id, document_text(fields, on, number), _payload(fields, number)
+            yield row_id, document_text(fields, on, number, passages), _payload(fields, number)
         else:
             raise InputError(f"document {number} is {type(document).__name__}; pass dictionaries or strings.")
 
@@ -197,12 +204,16 @@ def _repeated(names: Iterable[Any]) -> str:
     return f"{count} fields are named {name!r}"
 
 
-def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: int) -> str:
+def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: int, passages: Passages = ONE) -> str:
     """Join the texts of the fields by spaces; null counts as empty. `number` is the document's, for messages."""
+    cut = field_of(payload, passages)
+    if cut is not None and cut not in payload:
+        fields = ", ".join(payload) or "none"
+        raise InputError(f"document {number} has no field {cut!r}; its fields are: {fields}. Name it with passages=.")
     parts = []
     for name in DEFAULT_FIELDS if on is None else on:
-        if name not in payload:
-            if on is None and name != DEFAULT_FIELDS[-1]:
+        if name not in payload or name == cut:
+            if name == cut or (on is None and (name != DEFAULT_FIELDS[-1] or cut is not None)):
                 continue
             fields = ", ".join(payload) or "none"
             raise InputError(f"document {number} has no field {name!r}; its fields are: {fields}. Name them with on=.")
@@ -211,4 +222,9 @@ def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: 
             raise InputError(f"document {number}: field {name!r} is {type(value).__name__}, not a string.")
         if value and value.strip():
             parts.append(value.strip())
+    if cut is not None:
+        try:
+            parts.append(joined(payload[cut], cut))
+        except InputError as error:
+            raise InputError(f"document {number}: {error}") from error
     return " ".join(parts)

@@ -30,15 +30,17 @@ def test_an_index_of_an_earlier_version_opens_answers_and_changes(version, name,
     shutil.unpack_archive(write.HERE / version / f"{name}.zip", tmp_path / Path(expected["location"]).parts[0])
     options = {"model": HashEncoder()} if name == "ready_vectors" else {}
     with getattr(cderetrieval, expected["class"]).load(f"{tmp_path}/{expected['location']}", **options) as index:
-        assert_same(write.answers(name, index), expected["before"])
+        # Weighted scores of these depended on what else a call asked: on the most that a sparse part found.
+        near = 2e-3 if name in ("hybrid_of_four", "hybrid_saved") else 1e-4
+        assert_same(write.answers(name, index), expected["before"], near)
         write.change(name, index)
-        assert_same(write.answers(name, index), expected["after"])
+        assert_same(write.answers(name, index), expected["after"], near)
 
 
-def assert_same(answers, expected):
-    """Ids are equal and in the same order, scores within 1e-4."""
+def assert_same(answers, expected, near):
+    """Ids are equal and in the same order, scores near each other."""
     answers = answers[: len(expected)]  # the first version had no filters
     pairs = zip(chain(*answers), chain(*expected), strict=True)
     for hits, wanted in pairs:
         assert [name for name, _ in hits] == [name for name, _ in wanted]
-        assert [score for _, score in hits] == pytest.approx([score for _, score in wanted], abs=1e-4)
+        assert [score for _, score in hits] == pytest.approx([score for _, score in wanted], abs=near)

@@ -272,7 +272,8 @@ def test_other_indexes_find_the_same_first(index):
 def test_a_text_of_a_million_characters_and_odd_unicode(caplog):
     caplog.set_level("INFO", logger="cderetrieval")
     odd = ["owl " * 250_000, "half a pair: \ud83d", "🦉 العربية 日本語 \x00 \u2028"]
-    retriever = Retriever(tiny_model(), context=None).add([{"id": i, "text": text} for i, text in enumerate(odd)])
+    retriever = Retriever(tiny_model(), context=None, passages=None)
+    retriever.add([{"id": i, "text": text} for i, text in enumerate(odd)])
     assert "1 of 3 texts were cut at 64 tokens" in caplog.text
     assert retriever("x", k=3, documents=True)[0][0]["document"]["text"] in odd
     payloads = {hit["id"]: hit["document"]["text"] for hit in retriever("\ud83d", k=3, documents=True)[0]}

@@ -166,14 +166,14 @@ def _in_directory(
     write_json(building / SOURCE, source)
     options: dict[str, Any] = {"device": device, "dtype": dtype}
     try:
-        return Retriever(model, index=index, path=building, **_settings(folders[0]), **options)
+        return Retriever(model, index=index, path=building, passages=None, **_settings(folders[0]), **options)
     except StoreError:  # an earlier call has stored the first block
         return Retriever.load(building, model=model, **options)
 
 
 def _on_server(index: str, folder: VectorFolder, model: Any, device: str | None, dtype: str) -> Retriever:
     try:
-        return Retriever(model, index=index, device=device, dtype=dtype, **_settings(folder))
+        return Retriever(model, index=index, device=device, dtype=dtype, passages=None, **_settings(folder))
     except ContextError as error:
         raise MismatchError(
             f"{index} is in another context than the vectors of {folder.path}. Choose another collection, or embed the "

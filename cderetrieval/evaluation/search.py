@@ -52,6 +52,7 @@ def index_corpus(
         "on": FIELDS,
         "context": variant.given,
         "context_size": variant.size,
+        "passages": None,
         "path": directory,
         "dtype": dtype,
         "seed": variant.seed,

@@ -25,7 +25,8 @@ from ..documents import Row
 from ..errors import InputError, LockedError, MismatchError, ServerError, StoreError
 from ..files import PRIVATE, make_directory, write_json
 from ..filters import parse_filter
-from ..retrieval.collection import EMPTY, SERVER_FILE, Collection, Settings
+from ..retrieval.collection import EMPTY, PLAIN, SERVER_FILE, Collection, Settings, Want
+from ..splitting import Span
 from ..store.turns import Turns
 from ..types import Encoder
 from ..vectors import DENSE, SPARSE, Layout, Vectors, checked, take
@@ -213,6 +214,10 @@ class MilvusCollection(Collection):
         for number, (_, text, _) in enumerate(self.rows()):
             yield number, text
 
+    def each_passage(self) -> Iterator[tuple[Hashable, str]]:
+        """Id and text of each document, which is one passage here."""
+        return ((document_id, text) for document_id, text, _ in self.rows())
+
     def iter_vectors(self, after_seq: int = 0, chunk: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
         """Numbers, as :meth:`texts` gives them, and vectors, of dense ones."""
         current, number = self.current, 0
@@ -235,27 +240,19 @@ class MilvusCollection(Collection):
         if self.current is None:
             raise InputError(EMPTY)
 
-    def search(
-        self,
-        queries: Any,
-        k: int,
-        part: int = 0,
-        *,
-        filter: Mapping[str, Any] | None = None,
-        documents: bool = False,
-    ) -> list[list[dict[str, Any]]]:
+    def search(self, queries: Any, k: int, part: int = 0, want: Want = PLAIN) -> list[list[dict[str, Any]]]:
         """The hits of each query, those that a filter lets pass, with their documents if wanted."""
         current = self.current
         if current is None:
             raise InputError(EMPTY)
         layout = current.identity.layout
         given: Any = checked(queries, layout, "query")
-        wanted = EVERYTHING if filter is None else expression(parse_filter(filter))
+        wanted = EVERYTHING if want.filter is None else expression(parse_filter(want.filter))
         asked = np.arange(given.shape[0])
         if layout.kind == SPARSE:  # a query without a term has no answers, and Milvus takes none
             asked = np.flatnonzero(np.diff(given.indptr))
         k = most_answers(k, current.collection)
-        found = answers_of(current, take(given, asked), k, wanted, documents) if len(asked) else []
+        found = answers_of(current, take(given, asked), k, wanted, want.documents) if len(asked) else []
         if not any(found) and current.collection.count() == 0:
             raise InputError(EMPTY)
         answers = dict(zip(asked.tolist(), found, strict=True))
@@ -295,9 +292,13 @@ class MilvusCollection(Collection):
         """Put a context, as part of a change."""
         self._open_change.contexts[digest] = dict(metadata), dict(tensors)
 
-    def put_documents(self, rows: Iterable[Row]) -> tuple[int, int]:
+    def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
+        """No document is cut here."""
+        return {}
+
+    def put_documents(self, rows: Iterable[Row], cut: Callable[[Row], Sequence[Span]]) -> tuple[int, int]:
         """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`."""
-        return self._open_change.put_documents(rows, self._on)
+        return self._open_change.put_documents(_seen(rows, cut), self._on)
 
     def remove(self, ids: Iterable[Hashable]) -> None:
         """Remove documents, as part of a change."""
@@ -376,3 +377,10 @@ class MilvusCollection(Collection):
             f"another process has refreshed the context of {self.location} while this change was written to the old "
             "collection. It was not acknowledged; make it again."
         )
+
+
+def _seen(rows: Iterable[Row], cut: Callable[[Row], Sequence[Span]]) -> Iterator[Row]:
+    """The rows, as samplers see them go by."""
+    for row in rows:
+        cut(row)
+        yield row

@@ -19,6 +19,9 @@ import numpy as np
 
 from ..documents import Row
 from ..errors import ConfigError, InputError
+from ..models.document_context import DocumentContextLike
+from ..passages import Passages
+from ..splitting import Span
 from ..types import Encoder
 from ..vectors import Layout, Vectors
 from .fusion import Fusion
@@ -82,6 +85,23 @@ class Settings:
 _OF_SEVERAL = ("models", "indexes", "fusion")
 
 
+@dataclass(frozen=True)
+class Want:
+    """What is asked for beside the number of hits: a filter, documents, passages, and what is ranked."""
+
+    filter: Mapping[str, Any] | None = None
+    documents: bool = False
+    passages: bool = False
+    by: str = "document"
+
+    def __post_init__(self) -> None:
+        if self.by not in ("document", "passage"):
+            raise InputError(f"by={self.by!r} is unknown; rank by 'document' or by 'passage'.")
+
+
+PLAIN = Want()
+
+
 def check_k(k: Any) -> int:
     """The number of hits that was asked for."""
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
@@ -94,6 +114,9 @@ class Collection(ABC):
 
     settings: Settings
     directory: Path | None = None
+    # How documents are cut, and what their passages take in of them, as the user said; a model keeps its own.
+    passages = Passages(None)
+    document: DocumentContextLike = "auto"
     # Gives the encoder of a part whose index is made from words.
     word_model: Callable[[int], Encoder]
 
@@ -128,8 +151,16 @@ class Collection(ABC):
         """Keep a context."""
 
     @abstractmethod
-    def put_documents(self, rows: Iterable[Row]) -> tuple[int, int]:
-        """Take documents; their first number, and how many there are."""
+    def put_documents(self, rows: Iterable[Row], cut: Callable[[Row], Sequence[Span]]) -> tuple[int, int]:
+        """Take documents, cut into passages; their first number, and how many there are."""
+
+    @abstractmethod
+    def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
+        """The spans of those of the documents that were cut, by number."""
+
+    def titles_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, str]:
+        """The titles of those of the documents that were cut, by number: what comes before the last field."""
+        return {}
 
     @abstractmethod
     def pending(self, chunk: int, after_seq: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
@@ -162,6 +193,10 @@ class Collection(ABC):
         """A number and the text of each document."""
 
     @abstractmethod
+    def each_passage(self) -> Iterator[tuple[Hashable, str]]:
+        """Id of the document and text of each passage."""
+
+    @abstractmethod
     def count(self) -> int:
         """Number of documents."""
 
@@ -186,16 +221,8 @@ class Collection(ABC):
         """Refuse to search where there are no documents."""
 
     @abstractmethod
-    def search(
-        self,
-        queries: Any,
-        k: int,
-        part: int = 0,
-        *,
-        filter: Mapping[str, Any] | None = None,
-        documents: bool = False,
-    ) -> list[list[dict[str, Any]]]:
-        """The hits of each query by one model, those that a filter lets pass, with their documents if wanted."""
+    def search(self, queries: Any, k: int, part: int = 0, want: Want = PLAIN) -> list[list[dict[str, Any]]]:
+        """The hits of each query by one model."""
 
     @abstractmethod
     def save(self, path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -15,17 +15,29 @@ from ..context.drift import Drift, measure_drift
 from ..context.sample import Sampler
 from ..context.spec import CENTRE, ContextLike, ContextSpec
 from ..errors import ContextError, InputError, MismatchError, ModelError
+from ..models.document_context import DocumentContext, Units, encode_passages
+from ..splitting import Span
 from ..store.turns import Turns
 from ..types import ContextualModel, Encoder, is_contextual
-from ..vectors import DENSE, Layout, Vectors, as_vectors, checked, weights_of
+from ..vectors import DENSE, Layout, Vectors, as_vectors, checked, spans, weights_of
 
 logger = logging.getLogger(__name__)
 
 Model = ContextualModel | Encoder
 # Models that have no vectors: their index is made from the texts.
 LEXICAL = "lexical"
-# Documents whose term embeddings are held at a time: 10,000 of 124 terms and 64 dimensions would be 320 MB.
-EMBEDDED = 2_000
+# Passages that are embedded together, enough to sort them by length; and those whose term embeddings are held at a
+# time: 10,000 of 124 terms and 64 dimensions would be 320 MB.
+PASSAGES, EMBEDDED = 10_000, 2_000
+
+
+class Cut(NamedTuple):
+    """A document to embed: its number, text, spans and title; no spans: in one piece."""
+
+    seq: int
+    text: str
+    spans: Sequence[Span] = ()
+    title: str = ""
 
 
 class Embedder:
@@ -129,7 +141,7 @@ class Embedder:
             raise ContextError("the context is sampled by the first add: add documents, or pass context=.")
         return context.encoder(model, dtype=self._dtype, checked=True)
 
-    def drift(self, context: Context, texts: Iterator[tuple[int, str]], seed: int) -> Drift | None:
+    def drift(self, context: Context, texts: Iterator[tuple[Hashable, str]], seed: int) -> Drift | None:
         """Compare a context that was sampled from a corpus with a fresh sample of it."""
         model = self.model
         if context.source != "own" or context.embeddings is None or not is_contextual(model):
@@ -146,17 +158,29 @@ class Embedder:
         return measure_drift(distinct, fresh.reshape(len(fresh), -1), seed=seed)
 
 
-def embed(encoder: Encoder, seqs: np.ndarray, texts: list[str], first: int) -> Iterator[tuple[np.ndarray, Vectors]]:
-    """Numbers and checked vectors of texts, in portions; `first` is the row of the first one, for messages."""
-    size = EMBEDDED if Layout.of_encoder(encoder).embedding_size else max(1, len(texts))
-    for start in range(0, len(texts), size):
-        some = texts[start : start + size]
-        row = first + start
+def embed(
+    encoder: Encoder, documents: Sequence[Cut], context: DocumentContext, first: int
+) -> Iterator[tuple[int, np.ndarray, Vectors]]:
+    """How many documents, and numbers and checked vectors of their passages, in portions.
+
+    `first` is the row of the first document, for messages.
+    """
+    counts = np.array([max(1, len(document.spans)) for document in documents])
+    most = EMBEDDED if Layout.of_encoder(encoder).embedding_size else PASSAGES
+    for rows in portions(counts, most):
+        some, row = [documents[i] for i in rows], first + int(rows[0])
         try:
-            vectors = encoder.encode_document(some)
+            vectors = encode_passages(encoder, Units.of(document[1:] for document in some), context)
         except ModelError as error:
             raise ModelError(f"documents {row} to {row + len(some) - 1}: {error}") from error
-        yield seqs[start : start + size], checked_documents(encoder, vectors, len(some), row)
+        numbers = spans(np.array([document.seq for document in some]), counts[rows])
+        yield len(some), numbers, checked_documents(encoder, vectors, len(numbers), row)
+
+
+def portions(counts: np.ndarray, most: int) -> list[np.ndarray]:
+    """Rows in portions of about `most` passages; a document is in one of them, whole."""
+    before = np.cumsum(counts) - counts
+    return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(before // most)) + 1)
 
 
 def embed_queries(encoder: Encoder, texts: Sequence[str], show_progress: bool) -> Any:

@@ -114,6 +114,8 @@ class Ranking:
     # Score of the documents that a part leaves out because nothing in them matches: 0 of a sparse or lexical part, None
     # of a dense one, which scores all.
     unfound: float | None = None
+    # Documents that there are; None: more than anybody asks for.
+    documents: int | None = None
 
     def contributions(self, fusion: Fusion) -> np.ndarray:
         """What each of the first hits adds to its document at weight 1, shape (q, at most depth), none negative."""
@@ -126,7 +128,8 @@ class Ranking:
         scores = np.where(found, self.scores[:, : fusion.depth].astype(np.float64), 0.0)
         last = np.take_along_axis(scores, np.maximum(counts - 1, 0)[:, None], axis=1)
         if self.unfound is not None:
-            last = np.where(counts[:, None] < fusion.depth, self.unfound, last)
+            most = fusion.depth if self.documents is None else min(fusion.depth, self.documents)
+            last = np.where(counts[:, None] < most, self.unfound, last)
         above = np.where(found, scores - last, 0.0)
         if fusion.normalization == "min-max":
             unit = above.max(axis=1, keepdims=True)

@@ -10,6 +10,7 @@ from typing import Any, Self
 from ..context.spec import OWN, ContextLike, ContextSpec
 from ..errors import InputError
 from ..models.locate import HYBRID
+from ..passages import Cut
 from ..store import Store
 from .embedder import Model
 from .fusion import Fusion
@@ -100,11 +101,13 @@ class Hybrid(Retriever):
         *,
         model: Any = None,
         models: Mapping[str, str | Path | Model] | None = None,
+        passages: Cut | None = None,
         device: str | None = None,
         dtype: str = "auto",
     ) -> Self:
         """Open an index of several models; ``models=`` is another name of ``model=``."""
-        hybrid = super().load(path, model=models if model is None else model, device=device, dtype=dtype)
+        model = models if model is None else model
+        hybrid = super().load(path, model=model, passages=passages, device=device, dtype=dtype)
         if hybrid.fusion is None:
             hybrid.close()
             raise InputError(f"{path} is an index of one model: open it with Retriever.load.")

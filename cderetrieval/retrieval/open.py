@@ -13,6 +13,7 @@ from ..files import as_path, make_directory, read_json, reading
 from ..index.manifest import STORE_FILE
 from ..milvus.location import is_location, parse_location
 from ..models.locate import refuse_index
+from ..passages import Passages
 from .collection import SERVER_FILE, Collection, Settings
 from .local import INCOMPLETE, LocalCollection
 from .merge import open_parts, remove_parts
@@ -84,6 +85,7 @@ def reopen(path: str | Path) -> Collection:
             raise StoreError(f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...).")
         with reading(file):
             collection.settings = Settings.from_dict(values)
+            collection.passages = Passages.stored(collection.get_setting("passages"))
         if collection.get_setting(INCOMPLETE) and (directory / MANIFEST).is_file():  # a merge was cut off
             remove_parts(directory, collection.settings)
     return collection

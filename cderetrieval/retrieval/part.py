@@ -10,12 +10,13 @@ import numpy as np
 from ..context.context import Context
 from ..context.sample import Sampler
 from ..errors import ContextError, MismatchError
+from ..models.document_context import DocumentContext
 from ..runtime import progress
 from ..store.database import of_part
 from ..types import Encoder
 from ..vectors import Layout
 from .collection import Collection
-from .embedder import LEXICAL, Embedder, checked_documents, embed
+from .embedder import LEXICAL, Cut, Embedder, checked_documents, embed
 from .recognition import has_made, may_be
 
 UNLIKE = "weights, tokenizer, prompts or length limit differ"
@@ -94,6 +95,13 @@ class Part:
         return f"it holds {layout}, and {type(encoder).__name__} makes {given}"
 
     @property
+    def document(self) -> DocumentContext:
+        """What a passage takes in of its document: as it was kept, else as it is wanted."""
+        kept = self._get("document")
+        wanted = self._collection.document if kept is None else kept
+        return DocumentContext.of(wanted, self.embedder.model)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the model has vectors of all documents, or is one of words, which has none."""
         if self._get("fingerprint") is None:
@@ -109,7 +117,7 @@ class Part:
         """What :meth:`sampler` gives, after it has seen all documents that are there."""
         sampler = self.sampler()
         if sampler is not None:
-            for document_id, text, _ in self._collection.rows():
+            for document_id, text in self._collection.each_passage():
                 sampler.offer(document_id, text)
         return sampler
 
@@ -120,6 +128,8 @@ class Part:
             if context is not None:
                 self._collection.put_context(context.digest, context.describe(), context.arrays())
                 self._set("context", context.digest)
+        if self._collection.passages.how is not None:
+            self._set("document", self.document.to_dict())
         self._set("fingerprint", self.encoder.fingerprint)
         self._collection.check_encoder(self.encoder, self.number)
 
@@ -130,10 +140,15 @@ class Part:
             return
         with progress(range(total), "embedding documents", show=show_progress) as bar:
             for seqs, texts in self._collection.pending(CHUNK, after_seq, self.number):
-                for some, vectors in embed(encoder, seqs, texts, done):
+                cut, titles = self._collection.spans_of(seqs), self._collection.titles_of(seqs)
+                documents = [
+                    Cut(seq, text, cut.get(seq, ()), titles.get(seq, ""))
+                    for seq, text in zip(seqs.tolist(), texts, strict=True)
+                ]
+                for count, some, vectors in embed(encoder, documents, self.document, done):
                     self._collection.put_vectors(some, vectors, self.number)
-                    done += len(some)
-                    bar.update(len(some))
+                    done += count
+                    bar.update(count)
 
     def put(self, vectors: Any, first: int, count: int) -> None:
         """Keep ready vectors of documents that were just put."""
@@ -155,7 +170,7 @@ class Part:
         context = self.context
         if context is None:
             raise ContextError("this retriever has no context: its model takes none, or nothing was added yet.")
-        drift = self.embedder.drift(context, self._collection.texts(), seed)
+        drift = self.embedder.drift(context, self._collection.each_passage(), seed)
         return {**context.describe(), "cache_bytes": getattr(self.encoder, "cache_bytes", 0), "drift": drift}
 
     def _get(self, key: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,9 +12,12 @@ from ..documents import Row
 from ..errors import ContextError, InputError
 from ..types import Encoder
 from .collection import Collection
+from .cut import sampled, splitter_for
 from .embedder import Embedder, embed_queries
 from .models import check_names
 from .part import Part
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -57,22 +61,26 @@ class Parts(dict[str, Part]):
     def put(self, rows: Iterable[Row], next_id: int, ready: Mapping[str, Any], show_progress: bool) -> None:
         """Store documents, decide contexts, and embed, inside a transaction; `ready` vectors are not made."""
         samplers = {name: part.sampler() for name, part in self.items()}
+        if any(samplers[name] is not None for name in ready):
+            raise ContextError(
+                "ready vectors were made in some context, and this retriever has none yet: pass it to "
+                "Retriever(context=...)."
+            )
+        splitter = splitter_for(self._collection, list(self.values()), ready=bool(ready))
         numbers = [next_id]
-        rows = _numbered(rows, numbers)
-        for name, sampler in samplers.items():
-            if sampler is not None:
-                if name in ready:
-                    raise ContextError(
-                        "ready vectors were made in some context, and this retriever has none yet: pass it to "
-                        "Retriever(context=...)."
-                    )
-                rows = sampler.watch(rows)
-        first, count = self._collection.put_documents(rows)
+        cut = sampled(splitter, [sampler for sampler in samplers.values() if sampler is not None])
+        first, count = self._collection.put_documents(_numbered(rows, numbers), cut)
         self._collection.set_setting("next_id", numbers[-1])
+        if self._collection.passages.how is not None:
+            self._collection.set_setting("passages", self._collection.passages.how)
+        passages = count
+        if splitter is not None and splitter.documents:
+            passages += splitter.more
+            logger.info("%d of %d documents were split into %d passages.", splitter.documents, count, splitter.spans)
         for name, part in self.items():
             part.decide(samplers[name], show_progress)
             if name in ready:
-                part.put(ready[name], first, count)
+                part.put(ready[name], first, passages)
             else:
                 part.embed(count, show_progress, after_seq=first - 1)
 

@@ -62,6 +62,8 @@ def _is_unsure(model: Any) -> bool:
 def _sample(collection: Collection, part: int) -> tuple[list[str], np.ndarray]:
     """Texts and vectors of a few documents, from the shortest to the longest of the first ones."""
     texts = dict(islice(collection.texts(), AMONG))
+    for number in collection.spans_of(list(texts)):  # its first vector is that of a passage
+        del texts[number]
     nothing = np.empty(0, dtype=np.int64), np.empty((0, 0))
     numbers, vectors = next(collection.iter_vectors(chunk=AMONG, part=part), nothing)
     found = [(texts[number], row) for row, number in enumerate(numbers.tolist()) if number in texts]

@@ -22,6 +22,8 @@ from typing import Any, Self
 from ..context.spec import OWN, ContextLike, ContextSpec
 from ..documents import document_rows
 from ..errors import ContextError, InputError
+from ..models.document_context import DocumentContext, DocumentContextLike
+from ..passages import AUTO, Cut, Passages, PassagesLike
 from ..vectors import Vectors
 from .collection import Collection, Settings, check_k
 from .embedder import Embedder, Model
@@ -53,6 +55,15 @@ class Retriever(Searcher):
         context). For a dense model: ``"centre"``, the statistics of the first documents added.
     context_size
         Number of context documents; None: what the model was made for.
+    passages
+        How documents become passages, each with a vector of its own; a document is found by its best one. ``"auto"``:
+        one that fits the model stays whole, a longer one is split at headings, paragraphs and sentences. A number of
+        word pieces: passages of at most so many. None: one vector each, of as much of the text as the model reads. The
+        name of a field that holds a list of passages (documents may also be lists of passages), or a function of a
+        text that returns ``(start, end)`` pairs. Models of words alone, ``"bm25"``, keep whole documents by default.
+    document_context
+        What a passage takes in of its document: ``"auto"``, ``"none"``, or a
+        :class:`~cderetrieval.models.document_context.DocumentContext`.
     index
         ``"auto"`` (exact while the collection is small, and for sparse vectors); a FAISS factory string, such as
         ``"HNSW32"`` (for several models a dictionary of names to these); or a collection on a Milvus server,
@@ -87,6 +98,8 @@ class Retriever(Searcher):
         on: str | Sequence[str] | None = None,
         context: ContextLike | ContextSpec = OWN,
         context_size: int | None = None,
+        passages: PassagesLike = AUTO,
+        document_context: DocumentContextLike = AUTO,
         index: str | Mapping[str, str] = "auto",
         fusion: str | Fusion | None = None,
         path: str | Path | None = None,
@@ -98,7 +111,10 @@ class Retriever(Searcher):
         fields = [on] if isinstance(on, str) else None if on is None else list(on)
         settings = Settings(None, key, fields, index, context_size, seed)
         settings, embedders = begin(model, fusion, spec, settings, device, dtype)
-        self._open(create(settings, path, spec), embedders)
+        cut, known = Passages.parse(passages), DocumentContext.parse(document_context)
+        collection = create(settings, path, spec)
+        collection.passages, collection.document = cut, known
+        self._open(collection, embedders)
 
     def _open(self, collection: Collection, embedders: Sequence[Embedder]) -> None:
         super().__init__(collection, Parts.of(collection, embedders))
@@ -111,6 +127,7 @@ class Retriever(Searcher):
         path: str | Path,
         *,
         model: str | Path | Model | Mapping[str, str | Path | Model] | None = None,
+        passages: Cut | None = None,
         device: str | None = None,
         dtype: str = "auto",
     ) -> Self:
@@ -125,6 +142,8 @@ class Retriever(Searcher):
         model
             The model the index was built with, of several a dictionary of names to models; only needed where one was
             given as an object, or has moved.
+        passages
+            The function that cuts texts, where the index was made with one; only needed to add documents.
         device, dtype
             As in a new retriever.
 
@@ -138,6 +157,8 @@ class Retriever(Searcher):
         collection = reopen(path)
         try:
             settings = collection.settings
+            if passages is not None:
+                collection.passages = collection.passages.with_function(passages)
             given = moved_models(settings, model)
             options: dict[str, Any] = {"context_size": settings.context_size, "seed": settings.seed}
             options |= {"device": device, "dtype": dtype}
@@ -210,7 +231,12 @@ class Retriever(Searcher):
         with self._changing():
             next_id = self._collection.get_setting("next_id", 0)
             rows = document_rows(
-                documents, self._collection.settings.key, self._collection.settings.on, next_id, skip_empty=skip_empty
+                documents,
+                self._collection.settings.key,
+                self._collection.settings.on,
+                next_id,
+                skip_empty=skip_empty,
+                passages=self._collection.passages,
             )
             self._parts.put(rows, next_id, ready, show_progress)
         return self

@@ -12,7 +12,7 @@ from ..documents import query_texts
 from ..errors import ContextError, CopyError, InputError
 from ..types import Encoder, Hits
 from ..vectors import Vectors
-from .collection import Collection, check_k
+from .collection import Collection, Want, check_k
 from .embedder import Model
 from .local import LocalCollection
 from .parts import Parts
@@ -95,6 +95,8 @@ class Searcher:
         *,
         filter: Mapping[str, Any] | None = None,
         documents: bool = False,
+        passages: bool = False,
+        by: str = "document",
         show_progress: bool = False,
     ) -> Hits:
         """Search.
@@ -111,6 +113,12 @@ class Searcher:
             :mod:`cderetrieval.filters`).
         documents
             Give each hit its ``"document"``, as it was added.
+        passages
+            Give each hit its best ``"passage"``: ``"text"``, ``"heading"``, and ``"start"`` and ``"end"``, offsets in
+            the last field of the document's text.
+        by
+            What is ranked: ``"document"``, each once, by its best passage; or ``"passage"``, with the id of its
+            document.
         show_progress
             Show a progress bar on a terminal.
 
@@ -130,16 +138,15 @@ class Searcher:
         query_ids, texts = query_texts(queries)
         if texts is None and len(self._parts) > 1:
             raise InputError("several models have no vectors in common: pass queries as texts, or search one of parts.")
-        search = partial(self._search, k=k, filter=filter, documents=documents)
+        want = Want(filter, documents, passages, by)
+        search = partial(self._search, k=k, want=want)
         hits = self._parts.ask(texts, search, show_progress) if texts is not None else None
         return Hits(self._collection.reading(lambda: search([queries])) if hits is None else hits, query_ids)
 
-    def _search(
-        self, vectors: list[Any], *, k: int, filter: Mapping[str, Any] | None, documents: bool
-    ) -> list[list[dict[str, Any]]]:
+    def _search(self, vectors: list[Any], *, k: int, want: Want) -> list[list[dict[str, Any]]]:
         if self._fuses and isinstance(self._collection, LocalCollection):
-            return self._collection.fused(vectors, k, filter=filter, documents=documents)
-        return self._collection.search(vectors[0], k, self._parts.first.number, filter=filter, documents=documents)
+            return self._collection.fused(vectors, k, want)
+        return self._collection.search(vectors[0], k, self._parts.first.number, want)
 
     def context_report(self, *, seed: int = 1) -> dict[str, Any]:
         """Describe the context: its sample, its cost, and how far the corpus has drifted from it.

@@ -23,7 +23,7 @@ class SpladeRetriever:
         self.key = key
         self.on = [on] if isinstance(on, str) else list(on)
         self.encoder = model.encoder()
-        self.retriever = Retriever(self.encoder, key=key, on=self.on)
+        self.retriever = Retriever(self.encoder, key=key, on=self.on, passages=None)
 
     def __len__(self) -> int:
         return len(self.retriever)

@@ -29,7 +29,7 @@ from .schema import damaged, translated, translation
 from .turns import Block, Mark, Turns, wait_until
 
 # Settings that the store keeps by itself; "epoch" is readable and writable, see `Store.clear_vectors`.
-RESERVED = frozenset({"generation", "live", "next_seq", "dimension", "layout", "tables"})
+RESERVED = frozenset({"generation", "live", "next_seq", "dimension", "layout", "tables", "cut"})
 # Turns: of the thread that writes, and of the one that searches.
 WRITER, SEARCHER = "writer", "searcher"
 FAILED = "a part of this change failed, so nothing of it is kept. Make the whole change again."

@@ -17,20 +17,24 @@ import numpy as np
 
 from ..documents import Row
 from ..errors import InputError, StoreError
+from ..passages import passage_texts
+from ..splitting import Span
 from .codec import Damage, checksum, decode, decode_ids, encode_id, encode_json, encode_text
-from .database import Database
+from .passages import LOOKUP, Cut, SpanTable, encode_spans, marks, slices
 from .schema import vector_table
 
-# Placeholders in one IN (...); SQLite before 3.32 allows 999.
-LOOKUP = 500
 TEXTS = 1_024
+# Pending texts are read so many at a time, and given out at the latest when they have so many characters together.
+STEP, CHARACTERS = 64, 2**24
 
 
-class Documents(Database):
+class Documents(SpanTable):
     """The documents of a store; :class:`~cderetrieval.store.sqlite.Store` adds vectors and contexts."""
 
-    def put_documents(self, rows: Iterable[Row]) -> tuple[int, int]:
-        """Insert documents; one whose id is there already is replaced, its vector dropped.
+    def put_documents(self, rows: Iterable[Row], cut: Cut | None = None) -> tuple[int, int]:
+        """Insert documents; one whose id is there already is replaced, its vectors dropped. The first number, how many.
+
+        `cut` gives the spans of a document; one that has some takes as many numbers.
 
         >>> from cderetrieval.store import Store
         >>> store = Store()
@@ -43,16 +47,23 @@ class Documents(Database):
             first = seq = self._number("next_seq", 1)
             live = self._live()
             source = self._taken(rows)
+            position = 0
             while chunk := list(islice(source, LOOKUP)):
-                encoded = [_encode(row, seq + i, seq + i - first) for i, row in enumerate(chunk)]
-                self._replace(encoded, first, live)
+                encoded, passages = [], []
+                for row in chunk:
+                    encoded.append(_encode(row, seq, position))
+                    spans = [] if cut is None else _spans(cut, row, position)
+                    if spans:
+                        passages.append(encode_spans(seq, spans))
+                    seq, position = seq + max(1, len(spans)), position + 1
+                self._replace(encoded, first, position - len(encoded), live)
                 self._execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", encoded)
+                self._put_spans(passages)
                 live.include(((row[0], row[1]) for row in encoded), 1)
-                seq += len(chunk)
             if seq > first:
                 self._set("next_seq", seq)
                 self._set("live", live.values())
-        return first, seq - first
+        return first, position
 
     def _taken(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows; while the caller's iterable is asked for the next one, it must not change this store."""
@@ -142,9 +153,9 @@ class Documents(Database):
         wanted = _numbers(seqs)
         payloads: dict[int, dict[str, Any]] = {}
         distinct = list(dict.fromkeys(wanted))
-        for chunk in _slices(distinct):
+        for chunk in slices(distinct):
             rows = self._execute(
-                f"SELECT seq, payload, payload_checksum FROM documents WHERE seq IN ({_marks(chunk)})", chunk
+                f"SELECT seq, payload, payload_checksum FROM documents WHERE seq IN ({marks(chunk)})", chunk
             )
             with self._decoding():
                 payloads.update((seq, decode(text, expected, seq)) for seq, text, expected in rows)
@@ -156,6 +167,16 @@ class Documents(Database):
             )
         # A document asked for twice is two dictionaries: callers add fields to them.
         return [dict(payloads[seq]) for seq in wanted]
+
+    def texts_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, str]:
+        """Texts of documents, by number."""
+        found: dict[int, str] = {}
+        for chunk in slices(sorted(set(_numbers(seqs)))):
+            statement = f"SELECT seq, text, text_checksum FROM documents WHERE seq IN ({marks(chunk)})"
+            rows = self._execute(statement, chunk)
+            with self._decoding():
+                found |= {seq: decode(text, expected, seq) for seq, text, expected in rows}
+        return found
 
     def texts(self, chunk: int = TEXTS) -> Iterator[tuple[int, str]]:
         """Number and text of each document, in order of insertion."""
@@ -180,6 +201,18 @@ class Documents(Database):
                 ]
             yield from decoded
 
+    def each_passage(self) -> Iterator[tuple[Hashable, str]]:
+        """Id of the document and text of each passage, in order of insertion."""
+        statement = "SELECT seq, id, text, text_checksum FROM documents WHERE seq > ? ORDER BY seq LIMIT ?"
+        for rows in self._chunks(statement, STEP, 0):
+            with self._decoding():
+                ids = decode_ids([row[1] for row in rows])
+                texts = [decode(text, expected, seq) for seq, _, text, expected in rows]
+            spans = self.spans_of([row[0] for row in rows])
+            for (seq, *_), document_id, text in zip(rows, ids, texts, strict=True):
+                for passage in passage_texts(text, spans.get(seq, ())):
+                    yield document_id, passage
+
     def pending(self, chunk: int = TEXTS, after_seq: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Numbers and texts of documents that lack a model's vector, in chunks; put vectors between two chunks.
 
@@ -190,10 +223,19 @@ class Documents(Database):
         statement = (
             f"SELECT seq, text, text_checksum FROM documents AS d WHERE seq > ? AND {lacks} ORDER BY seq LIMIT ?"
         )
-        for rows in self._chunks(statement, chunk, after_seq):
+        numbers: list[int] = []
+        texts: list[str] = []
+        size = 0
+        for rows in self._chunks(statement, min(chunk, STEP), after_seq):
             with self._decoding():
-                texts = [decode(text, expected, seq) for seq, text, expected in rows]
-            yield np.array([row[0] for row in rows], dtype=np.int64), texts
+                texts += [decode(text, expected, seq) for seq, text, expected in rows]
+            numbers += [row[0] for row in rows]
+            size += sum(map(len, texts[-len(rows) :]))
+            if len(texts) >= chunk or size >= CHARACTERS:
+                yield np.array(numbers, dtype=np.int64), texts
+                numbers, texts, size = [], [], 0
+        if texts:
+            yield np.array(numbers, dtype=np.int64), texts
 
     @property
     def tables(self) -> int:
@@ -214,28 +256,37 @@ class Documents(Database):
 
     def _find(self, texts: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}
-        for chunk in _slices(texts):
-            found.update(self._execute(f"SELECT id, seq FROM documents WHERE id IN ({_marks(chunk)})", chunk))
+        for chunk in slices(texts):
+            found.update(self._execute(f"SELECT id, seq FROM documents WHERE id IN ({marks(chunk)})", chunk))
         return found
 
-    def _replace(self, encoded: Sequence[tuple[Any, ...]], first: int, live: Live) -> None:
-        """Delete what has the ids of these rows; refuse an id that these very rows hold twice."""
-        numbers: dict[str, int] = {}
+    def _replace(self, encoded: Sequence[tuple[Any, ...]], first: int, before: int, live: Live) -> None:
+        """Delete what has the ids of these rows; refuse an id that this call, from number `first` on, has twice.
+
+        `before` is the number of documents that the call has put already.
+        """
+        places: dict[str, int] = {}
         found = self._find([row[1] for row in encoded])
-        for seq, text, *_ in encoded:
-            earlier = numbers.get(text, found.get(text, 0))
-            if earlier >= first:
-                raise InputError(
-                    f"row {seq - first}: id {decode_ids([text])[0]!r} is that of row {earlier - first} too. "
-                    "Ids must be unique; drop one of the two."
+        for place, (_, text, *_) in enumerate(encoded, start=before):
+            earlier = places.setdefault(text, place)
+            if earlier == place and (seq := found.get(text, 0)) >= first:
+                ((earlier,),) = self._execute(
+                    "SELECT COUNT(*) FROM documents WHERE seq BETWEEN ? AND ?", (first, seq - 1)
                 )
-            numbers[text] = seq
+            if earlier != place:
+                raise InputError(
+                    f"row {place}: id {decode_ids([text])[0]!r} is that of row {earlier} too. Ids must be unique; drop "
+                    "one of the two."
+                )
         self._delete(found, live)
 
     def _delete(self, found: Mapping[str, int], live: Live) -> None:
-        seqs = [(seq,) for seq in found.values()]
-        for table in ("documents", *map(vector_table, range(self.tables))) if seqs else ():
-            self._execute_many(f"DELETE FROM {table} WHERE seq = ?", seqs)
+        if found:
+            seqs = list(found.values())
+            self._execute_many("DELETE FROM documents WHERE seq = ?", [(seq,) for seq in seqs])
+            numbers = [(seq,) for seq in self._delete_spans(seqs)]
+            for part in range(self.tables):
+                self._execute_many(f"DELETE FROM {vector_table(part)} WHERE seq = ?", numbers)
         live.include(((seq, text) for text, seq in found.items()), -1)
 
 
@@ -268,14 +319,12 @@ def _encode(row: Row, seq: int, position: int) -> tuple[int, str, str, int, str,
     return seq, id_json, text_json, checksum(text_json, seq), payload_json, checksum(payload_json, seq)
 
 
+def _spans(cut: Cut, row: Row, position: int) -> Sequence[Span]:
+    try:
+        return cut(row)
+    except InputError as error:
+        raise InputError(f"document {position} (id {row[0]!r}): {error}") from error
+
+
 def _numbers(seqs: Sequence[int] | np.ndarray) -> list[int]:
     return np.asarray(seqs, dtype=np.int64).ravel().tolist()
-
-
-def _slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), LOOKUP):
-        yield values[start : start + LOOKUP]
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ",".join("?" * len(values))

@@ -4,7 +4,7 @@ A new file is made whole under a temporary name and then renamed, so a file that
 empty or foreign file is damage or another program's, never "a new store". Opening compares the version, the table
 definitions, and (up to 512 MB, 0.07 s for 100,000 documents of 384 dimensions) the structure of every page. A file has
 the lowest version that describes it, so that older programs read what they can: 1 with dense vectors of one model, 2
-with sparse ones, 3 with vectors of several models, each in a table of its own.
+with sparse ones, 3 with passages, or vectors of several models, each in a table of its own.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ SCHEMA = {
         "tensors BLOB NOT NULL, checksum INTEGER NOT NULL)"
     ),
 }
-# Part of version 3. A document without rows here is one passage, and has the document's own number.
+# Part of version 3: of each document that was cut, the number of its spans, and these as JSON: [start, stop, heading].
+# Such a document has as many numbers, from its own on. One without a row here is one passage.
 PASSAGES = (
-    "CREATE TABLE passages (seq INTEGER PRIMARY KEY, document INTEGER NOT NULL, start INTEGER NOT NULL, "
-    "stop INTEGER NOT NULL, heading TEXT NOT NULL, checksum INTEGER NOT NULL)"
+    "CREATE TABLE passages (seq INTEGER PRIMARY KEY, count INTEGER NOT NULL, spans TEXT NOT NULL, "
+    "checksum INTEGER NOT NULL)"
 )
 
 
@@ -189,6 +190,9 @@ def _check_size(path: Path) -> None:
         raise damaged(path, f"{size} bytes, cut short or no store")
 
 
+_UNTOLD = "SELECT 1 FROM passages WHERE NOT EXISTS (SELECT 1 FROM settings WHERE key = 'cut') LIMIT 1"
+
+
 def _verify(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -211,6 +215,8 @@ def _verify(connection: sqlite3.Connection, path: Path) -> None:
     said = connection.execute("SELECT value FROM settings WHERE key = 'tables'").fetchall()
     if version == SCHEMA_VERSION and said != [(str(tables),)]:
         raise damaged(path, f"it has vectors of {tables} models, which is not what its settings say")
+    if version == SCHEMA_VERSION and connection.execute(_UNTOLD).fetchall():
+        raise damaged(path, "it holds passages, which its settings do not say")
     if path.stat().st_size <= CHECK_LIMIT:
         check_structure(connection, path)
 

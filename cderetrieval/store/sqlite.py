@@ -26,11 +26,11 @@ from .blobs import decode as decode_vectors
 from .blobs import encode as encode_vectors
 from .codec import Damage, checksum, decode, encode_json
 from .database import of_part
-from .documents import Documents, _marks, _numbers, _slices
+from .documents import Documents, _numbers
 from .lock import WriterLock
+from .passages import marks, slices
 from .schema import (
     DENSE_VERSION,
-    PASSAGES,
     SCHEMA_VERSION,
     SPARSE_VERSION,
     check_structure,
@@ -95,10 +95,10 @@ class Store(Documents):
             self._prepare(layout, part)
         elif known != layout:
             raise InputError(f"these are {layout}; the store holds {known}.")
-        for chunk in _slices(numbers):
-            rows = self._execute(f"SELECT seq FROM documents WHERE seq IN ({_marks(chunk)})", chunk)
-            if len(rows) != len(chunk):
-                absent = sorted(set(chunk) - {seq for (seq,) in rows})
+        for chunk in slices(numbers):
+            rows = self._execute(f"SELECT seq FROM documents WHERE seq IN ({marks(chunk)})", chunk)
+            absent = sorted(set(chunk) - {seq for (seq,) in rows})
+            if len(rows) != len(chunk) and (len(rows) + len(absent) != len(chunk) or not self._are_passages(absent)):
                 raise InputError(f"document numbers {absent[:3] or 'given twice'} are not those of documents here.")
 
     def _prepare(self, layout: Layout, part: int) -> None:
@@ -106,15 +106,10 @@ class Store(Documents):
         self._set(of_part("dimension", part), layout.dimension)
         if layout.kind != DENSE:
             self._set(of_part("layout", part), layout.to_dict())
-        ((version,),) = self._execute("PRAGMA user_version")
-        wanted = SCHEMA_VERSION if part else DENSE_VERSION if layout.kind == DENSE else SPARSE_VERSION
-        if wanted == SCHEMA_VERSION > version:
-            self._execute(PASSAGES)
+        self._raise_version(SCHEMA_VERSION if part else DENSE_VERSION if layout.kind == DENSE else SPARSE_VERSION)
         for missing in range(self.tables, part + 1):
             self._execute(vector_schema(missing))
             self._set("tables", missing + 1)
-        if wanted > version:
-            self._execute(f"PRAGMA user_version = {wanted}")
 
     def iter_vectors(
         self, after_seq: int = 0, chunk: int = VECTORS, part: int = 0
@@ -130,6 +125,18 @@ class Store(Documents):
         for rows in self._chunks(statement, chunk, after_seq):
             with self._decoding():
                 yield decode_vectors(layout, rows)
+
+    def vectors_of(self, seqs: Sequence[int], part: int = 0) -> tuple[np.ndarray, Vectors]:
+        """Numbers and a model's vectors of those of the passages that have one, in order of insertion."""
+        layout, rows = self.layout_of(part), []
+        assert layout is not None
+        for chunk in slices(seqs):
+            rows += self._execute(
+                f"SELECT seq, vector, checksum FROM {vector_table(part)} WHERE seq IN ({marks(chunk)}) ORDER BY seq",
+                chunk,
+            )
+        with self._decoding():
+            return decode_vectors(layout, rows)
 
     def clear_vectors(self, part: int = 0) -> None:
         """Drop all vectors of a model and start its next epoch; every document is then pending."""
@@ -182,14 +189,16 @@ class Store(Documents):
         with self.snapshot(), self._decoding():
             check_structure(self._connection(), self.path)
             seqs, _ = self.live()
-            for chunk in _slices(seqs.tolist()):
+            for chunk in slices(seqs.tolist()):
                 self.documents(chunk)
             if [seq for seq, _ in self.texts()] != seqs.tolist():
                 raise Damage("the id index does not match the documents")
+            expected = seqs.tolist(), self.numbers(seqs).tolist()
             for part in range(self.tables):
                 embedded = [seq for chunk, _ in self.iter_vectors(part=part) for seq in chunk.tolist()]
-                if self.layout_of(part) is not None and embedded != seqs.tolist():
+                if self.layout_of(part) is not None and embedded not in expected:
                     raise Damage(f"{len(seqs)} documents have {len(embedded)} vectors")
+            self.spans_of(seqs)
             for digest in self.contexts():
                 self.get_context(digest)
 

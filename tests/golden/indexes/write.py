@@ -3,8 +3,7 @@
     git archive REVISION | tar x -C /tmp/old
     PYTHONPATH=/tmp/old python tests/golden/indexes/write.py 0.1.0
 
-They hold what released code wrote, so they are never written again with newer code. Only the answers of
-`hybrid_of_four` and `hybrid_saved` are those of 0.2: before, weighted scores depended on what else was asked.
+They hold what released code wrote, so they are never written again with newer code.
 """
 
 import json

@@ -1,0 +1,259 @@
+"""What a passage knows of its document, without a trained model and without knowing the encoder.
+
+    text     title > heading > heading, newline, the passage                       at most `prefix` word pieces of it
+    vector   passage + lead * title or beginning + mean * mean of the document's passages, all as long as the passage's
+
+Title or beginning say what a document is about, and its passages often do not say it again; one short text more for
+each document is encoded. The mean says what else is in it. Both are vectors of the same encoder, so term
+dimensions and sparse vectors take part as they are. A document in one piece keeps its vector. Chosen on development
+sets (docs/document-context.md), beside Anthropic's prefix and the fusion of scores of DAPR (arXiv 2305.13915).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..passages import words
+from ..splitting import Span, without_surrogates
+from ..vectors import DENSE, SPARSE
+
+
+@dataclass(frozen=True)
+class DocumentContext:
+    """What each passage of a document takes in of it, and how strongly.
+
+    Parameters
+    ----------
+    lead
+        Weight of the vector of the document's title, or of its beginning where it has none, beside a passage's 1; for
+        dense and sparse vectors.
+    mean
+        Weight of the mean of the document's passages.
+    lead_size
+        Most word pieces of title or beginning.
+    prefix
+        Most word pieces of title and headings put before a passage when it is embedded; 0: none.
+    whole
+        Of a text of which the model reads at least half, keep the vector of that as one more passage.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> DocumentContext(prefix=32)
+    DocumentContext(lead=0.4, mean=0.2, lead_size=32, prefix=32, whole=True)
+    """
+
+    lead: float = 0.4
+    mean: float = 0.2
+    lead_size: int = 32
+    prefix: int = 0
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("lead", "mean"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
+                raise ConfigError(f"{name}={value!r} must be a number from 0 to {MOST}.")
+        for name, least in (("lead_size", 1), ("prefix", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LONGEST:
+                raise ConfigError(f"{name}={value!r} must be a number of word pieces, {least} to {LONGEST}.")
+        if not isinstance(self.whole, bool):
+            raise ConfigError(f"whole={self.whole!r} must be True or False.")
+
+    @classmethod
+    def parse(cls, value: DocumentContextLike) -> DocumentContext | str:
+        """From what a user writes; ``"auto"`` stays, as it depends on the model."""
+        if value == AUTO:
+            return AUTO
+        if value in (None, "none"):
+            return NONE
+        if isinstance(value, Mapping):
+            unknown = set(value) - {field.name for field in fields(cls)}
+            if unknown:
+                raise ConfigError(f"document_context has no {sorted(unknown)[0]!r}; see DocumentContext.")
+            value = cls(**value)
+        if not isinstance(value, cls):
+            raise ConfigError(
+                f"document_context={value!r} must be 'auto', 'none' or a DocumentContext, such as "
+                "DocumentContext(prefix=32)."
+            )
+        return value
+
+    @classmethod
+    def of(cls, value: DocumentContextLike, model: Any) -> DocumentContext:
+        """The context for a model; ``"auto"`` is what was chosen for models of its kind."""
+        found = cls.parse(value)
+        if isinstance(found, cls):
+            return found
+        return cls() if getattr(model, "kind", DENSE) == DENSE else NONE
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+
+DocumentContextLike = str | Mapping[str, Any] | DocumentContext | None
+AUTO = "auto"
+# Largest weight, and most word pieces.
+MOST, LONGEST = 10, 1_000
+NONE = DocumentContext(lead=0, mean=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Texts to embed for a number of documents: one for each passage.
+
+    `owners` is the row, among the documents that were cut, of each text's document; -1: a document in one piece, or the
+    whole of one. `titles` are the paths of headings, one for each text; `leads` title or text of those that were cut.
+    """
+
+    texts: list[str]
+    titles: list[str]
+    owners: np.ndarray
+    leads: list[str]
+
+    @classmethod
+    def of(cls, documents: Iterable[tuple[str, Sequence[Span], str]]) -> Units:
+        """The units of documents, given as text, spans and title."""
+        texts: list[str] = []
+        titles: list[str] = []
+        owners: list[int] = []
+        leads: list[str] = []
+        for text, spans, title in documents:
+            for span in spans or [Span(0, 0)]:
+                inner = span.stop > 0
+                texts.append(text[span.start : span.stop] if inner else text)
+                titles.append(span.heading if inner else "")
+                owners.append(len(leads) if inner else -1)
+            if spans:
+                leads.append(title or text)
+        return cls(texts, titles, np.array(owners, dtype=np.int64), leads)
+
+
+def encode_passages(encoder: Any, units: Units, context: DocumentContext) -> Any:
+    """Vectors of units, shape (units, dimension), of the encoder's kind, those of passages in their context."""
+    if not units.leads:
+        return encoder.encode_document(units.texts)
+    texts = prefixed(units, context.prefix, encoder)
+    if encoder.kind not in (DENSE, SPARSE):
+        return encoder.encode_document(texts)
+    leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if context.lead else []
+    vectors = encoder.encode_document(texts + leads)
+    own, lead = vectors[: len(texts)], vectors[len(texts) :]
+    inside = np.flatnonzero(units.owners >= 0)
+    owners = units.owners[inside]
+    together = own[inside]
+    if context.lead:
+        together = together + context.lead * as_long(own[inside], lead[owners])
+    if context.mean:
+        together = together + context.mean * as_long(own[inside], means(own[inside], owners)[owners])
+    return put(own, inside, as_long(own[inside], together))
+
+
+def prefixed(units: Units, budget: int, encoder: Any) -> list[str]:
+    """The texts, those of passages under their titles and headings, unless they begin with them."""
+    if not budget:
+        return units.texts
+    tokenizer = tokenizer_of(encoder)
+    short = {title: _shortened(title, budget, tokenizer) for title in set(units.titles) if title}
+    return [
+        f"{short[title]}\n{text}" if title and not text.startswith(title) else text
+        for text, title in zip(units.texts, units.titles, strict=True)
+    ]
+
+
+def tokenizer_of(model: Any) -> Any:
+    """The tokenizer of a model or an encoder, if it has one."""
+    return next((one.tokenizer for one in _inside(model) if callable(getattr(one, "tokenizer", None))), None)
+
+
+def limit_of(model: Any) -> int | None:
+    """Tokens of a document that a model or an encoder reads, its prompt and special tokens taken off; None: any."""
+    tokenizer = tokenizer_of(model)
+    for one in _inside(model) if tokenizer is not None else ():
+        settings: Any = getattr(one, "settings", None) or getattr(one, "config", None)
+        if isinstance(most := getattr(settings, "max_length", None), int):
+            prompt = dict(settings.prompts).get("document", "")
+            added = len(tokenizer(prompt)["input_ids"])
+            return max(1, most - added)
+    return None
+
+
+def _inside(model: Any) -> list[Any]:
+    """A model or an encoder, and what it may be made of."""
+    inner = getattr(model, "model", None)
+    return [one for one in (model, getattr(model, "encoder", None), getattr(inner, "encoder", None)) if one is not None]
+
+
+def _shortened(title: str, budget: int, tokenizer: Any) -> str:
+    """As much of a title as the budget allows: its first and its last parts tell most, so the middle goes."""
+    starts = token_starts(title, tokenizer)
+    if len(starts) <= budget:
+        return title
+    half = budget // 2
+    return f"{title[: starts[budget - half]].rstrip()} … {title[starts[len(starts) - half + 1] :]}"
+
+
+def token_starts(text: str, tokenizer: Any) -> list[int]:
+    """Where the tokens of a text begin; its words, where the tokenizer does not say."""
+    if not getattr(tokenizer, "is_fast", False):
+        return words(text)
+    found = tokenizer(
+        without_surrogates(text), add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+    )
+    return [start for start, _ in found["offset_mapping"]]
+
+
+def beginning(text: str, size: int, encoder: Any) -> str:
+    """The first word pieces of a text."""
+    size = min(size, limit_of(encoder) or size)
+    some = text[: 20 * size]
+    starts = token_starts(some, tokenizer_of(encoder))
+    return some[: starts[size]].rstrip() if len(starts) > size else some
+
+
+def means(vectors: Any, owners: np.ndarray) -> Any:
+    """Mean of the vectors of each owner, shape (owners, dimension); dense or sparse."""
+    from scipy import sparse
+
+    counts = np.bincount(owners).astype(np.float32)
+    average = sparse.csr_array((1 / counts[owners], (owners, np.arange(len(owners)))), (len(counts), len(owners)))
+    return average @ vectors
+
+
+def as_long(vectors: Any, others: Any) -> Any:
+    """The others, each as long as the vector in its row; dense or sparse, zeros stay."""
+    wanted, given = _lengths(vectors), _lengths(others)
+    factors = wanted / np.where(given > 0, given, 1)
+    if isinstance(others, np.ndarray):
+        return np.asarray(others * factors[:, None], dtype=np.float32)
+    from scipy import sparse
+
+    return sparse.csr_array(sparse.diags_array(factors) @ others).astype(np.float32)
+
+
+def _lengths(vectors: Any) -> np.ndarray:
+    squares = vectors**2 if isinstance(vectors, np.ndarray) else vectors.power(2)
+    return np.sqrt(np.asarray(squares.sum(axis=1), dtype=np.float64).ravel())
+
+
+def put(vectors: Any, rows: np.ndarray, others: Any) -> Any:
+    """The vectors, those of some rows replaced; dense or sparse."""
+    if isinstance(vectors, np.ndarray):
+        vectors[rows] = others
+        return vectors
+    from scipy import sparse
+
+    order = np.arange(vectors.shape[0])
+    order[rows] = vectors.shape[0] + np.arange(len(rows))
+    return sparse.vstack([vectors, others], format="csr")[order]

@@ -1,0 +1,209 @@
+"""What is said of passages, ``passages=``, and how a document becomes passages: spans of its text.
+
+A document that fits the model is one passage and has no spans. One that does not is cut (:mod:`.splitting`), by a
+function of the user's, or where it came cut: as a list of passages in one of its fields. The first span of a document
+may be ``WHOLE``, the text as the model reads it: what one vector of nearly all of a text does well, it then still does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .errors import ConfigError, InputError, MismatchError
+from .splitting import Span, Starts, split, with_headings
+from .values import shown
+
+AUTO, FUNCTION = "auto", "function"
+# Fewest word pieces of a passage that may be asked for.
+MIN_SIZE = 8
+# Field of the passages of a document that is a list, and of one that has no text but these.
+FIELD = "passages"
+SEPARATOR = "\n\n"
+WHOLE = Span(0, 0)
+# Characters of a title that are kept with each passage.
+TITLE = 200
+LISTS = (list, tuple, np.ndarray)
+WORDS = re.compile(r"\w+|[^\w\s]")
+
+Cut = Callable[[str], Iterable[Any]]
+# What `passages=` takes: "auto", None, a number of word pieces, a field, a function.
+PassagesLike = str | int | Cut | None
+
+
+@dataclass(frozen=True)
+class Passages:
+    """How documents are cut: ``"auto"``, None (not at all), a number of word pieces, or the name of a field.
+
+    >>> Passages.parse(200).how, Passages.parse(None).how, Passages.parse(str.splitlines).how
+    (200, None, 'function')
+    """
+
+    how: str | int | None = AUTO
+    function: Cut | None = None
+
+    @classmethod
+    def parse(cls, value: PassagesLike | Passages) -> Passages:
+        """From what a user writes."""
+        if isinstance(value, Passages):
+            return value
+        if callable(value):
+            return cls(FUNCTION, value)
+        if isinstance(value, bool) or not isinstance(value, str | int | None):
+            raise ConfigError(
+                f"passages={shown(value)} must be 'auto', None, a number of word pieces, the name of a field that "
+                "holds a list of passages, or a function of a text that returns (start, end) pairs."
+            )
+        if isinstance(value, int) and value < MIN_SIZE:
+            raise ConfigError(f"passages={value} is too short; passages have at least {MIN_SIZE} word pieces.")
+        if value in ("", FUNCTION):
+            raise ConfigError(f"passages={value!r} names no field; pass the function itself, or 'auto'.")
+        return cls(value)
+
+    @classmethod
+    def stored(cls, how: Any) -> Passages:
+        """From what a collection keeps; one from before passages keeps nothing."""
+        return cls(FUNCTION) if how == FUNCTION else cls.parse(how)
+
+    def with_function(self, function: Cut) -> Passages:
+        """The same with its function, which no file holds."""
+        if self.how != FUNCTION or not callable(function):
+            raise MismatchError(f"this index was made with passages={self.how!r}: leave out passages=.")
+        return replace(self, function=function)
+
+    @property
+    def field(self) -> str | None:
+        """The field that holds a list of passages."""
+        return self.how if isinstance(self.how, str) and self.how not in (AUTO, FUNCTION) else None
+
+
+def field_of(payload: Mapping[str, Any], passages: Passages) -> str | None:
+    """The field in which a document came cut, if it did."""
+    if passages.field is not None:
+        return passages.field
+    return FIELD if isinstance(payload.get(FIELD), LISTS) and payload.get("text") is None else None
+
+
+def listed(value: Any, field: str) -> list[tuple[str, str]]:
+    """Text and heading of each passage of a field; errors name the passage."""
+    if not isinstance(value, LISTS) or not len(value):
+        raise InputError(f"field {field!r} is {shown(value)}; a list of passages is expected.")
+    found = []
+    for number, one in enumerate(value):
+        text, heading = (one.get("text"), one.get("heading", "")) if isinstance(one, Mapping) else (one, "")
+        if not isinstance(text, str) or not text.strip() or not isinstance(heading, str | None):
+            raise InputError(
+                f"field {field!r}: passage {number} is {shown(one)}; a passage is a text that is not empty, or a "
+                "dictionary with 'text' and 'heading'."
+            )
+        found.append((text.strip(), heading or ""))
+    return found
+
+
+class Splitter:
+    """Cuts documents into spans, and counts them."""
+
+    def __init__(
+        self, passages: Passages, on: Sequence[str] | None, *, starts: Starts, fits: int, limit: int, whole: int
+    ) -> None:
+        self.passages = passages
+        self._on = on
+        self._starts, self._fits, self._limit, self._whole = starts, fits, limit, whole
+        # How many documents were cut, into how many passages, and the numbers that they took beyond one each.
+        self.documents = self.spans = self.more = 0
+
+    def __call__(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
+        """The spans of a document; none where it is one passage."""
+        field, start = field_of(payload, self.passages), body_start(text, body_of(payload, self._on, self.passages))
+        if field is not None:
+            spans = _places(listed(payload[field], field), start)
+        elif self.passages.function is not None:
+            spans = _asked(self.passages.function, text, start)
+        elif self._reads(text, self._fits):
+            return []
+        else:
+            spans = split(text, self._limit, self._starts)
+        if len(spans) < 2:
+            return []
+        if spans[0].start == start:  # the title is found with the first passage
+            spans[0] = spans[0]._replace(start=0)
+        title = text[:start].strip()[:TITLE]
+        titled = [Span(a, b, " > ".join(filter(None, (title, heading)))) for a, b, heading in spans]
+        found = [WHOLE, *titled] if self._whole and self._reads(text, self._whole) else titled
+        self.documents, self.spans, self.more = self.documents + 1, self.spans + len(spans), self.more + len(found) - 1
+        return found
+
+    def _reads(self, text: str, tokens: int) -> bool:
+        """Whether a text has at most so many tokens; each has a character at least, and hardly one has twenty."""
+        return len(text) <= tokens or (len(text) <= 20 * tokens and len(self._starts(text)) <= tokens)
+
+
+def words(text: str) -> list[int]:
+    """Where the words and signs of a text begin: what is counted where a model has no tokens."""
+    return [found.start() for found in WORDS.finditer(text)]
+
+
+def _places(passages: list[tuple[str, str]], start: int) -> list[Span]:
+    """Where passages are in a text that joins them."""
+    spans = []
+    for text, heading in passages:
+        spans.append(Span(start, start + len(text), heading))
+        start += len(text) + len(SEPARATOR)
+    return spans
+
+
+def _asked(function: Cut, text: str, start: int) -> list[Span]:
+    """What a user's function says of a text, checked."""
+    body = text[start:]
+    try:
+        answer = [tuple(one) for one in function(body)]
+    except Exception as error:
+        raise InputError(f"passages= raised {type(error).__name__}: {error}") from error
+    if not answer:
+        raise InputError("passages= returned no passage; return [(0, len(text))] for one.")
+    last = 0
+    for number, pair in enumerate(answer):
+        if len(pair) != 2 or not all(isinstance(place, int) for place in pair):
+            raise InputError(f"passages= returned {shown(pair)} as passage {number}; return pairs (start, end).")
+        first, stop = pair
+        if not last <= first < stop <= len(body):
+            raise InputError(
+                f"passages= returned ({first}, {stop}) as passage {number} of a text of {len(body)} characters. "
+                f"Passages follow each other: it starts at {last} or later, and ends after that within the text."
+            )
+        last = stop
+    return with_headings(text, [(start + a, start + b) for a, b in answer])
+
+
+def body_start(text: str, body: str) -> int:
+    """Where the last field of a document begins in its text; what comes before it is the title."""
+    body = body.strip()
+    return len(text) - len(body) if body and text.endswith(body) else 0
+
+
+def body_of(payload: Mapping[str, Any], on: Sequence[str] | None, passages: Passages) -> str:
+    """The last field of a document, or the passages that it came as, joined."""
+    field = field_of(payload, passages)
+    value = joined(payload[field], field) if field is not None else payload.get("text" if on is None else on[-1])
+    return value if isinstance(value, str) else ""
+
+
+def place(text: str, span: Span, body: str) -> tuple[int, int]:
+    """Where a passage of a text begins and ends in the last field; the same place twice, where it is all title."""
+    shift = body_start(text, body) - (len(body) - len(body.lstrip()))
+    least = len(body) - len(body.lstrip()) if body.strip() else 0
+    return max(span.start - shift, least), max((span.stop or len(text)) - shift, least) if body.strip() else 0
+
+
+def joined(passages: Any, field: str) -> str:
+    """The text of a document that came cut."""
+    return SEPARATOR.join(text for text, _ in listed(passages, field))
+
+
+def passage_texts(text: str, spans: Sequence[Span]) -> list[str]:
+    """The texts of a document's passages, without the whole; of a document in one piece, its own."""
+    return [text[span.start : span.stop] for span in spans if span != WHOLE] or [text]

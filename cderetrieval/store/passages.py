@@ -1,0 +1,149 @@
+"""The spans of documents that were cut into passages; one row for each such document.
+
+A document of n spans has n numbers, from its own on, and each may have a vector; so the document of a number is the
+last one at or below it. The setting ``cut`` holds the number of rows and the exclusive-or of the checksums of their
+counts: the counts are read at every change, and their spans are not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..documents import Row
+from ..splitting import Span
+from ..vectors import spans
+from .codec import Damage, checksum
+from .database import Database
+from .schema import PASSAGES, SCHEMA_VERSION
+
+# Gives the spans of a document; none where it is one passage.
+Cut = Callable[[Row], Sequence[Span]]
+# Placeholders in one IN (...); SQLite before 3.32 allows 999.
+LOOKUP = 500
+
+
+class SpanTable(Database):
+    """Numbers and spans of passages; :class:`~.documents.Documents` adds the documents."""
+
+    def cut(self, after_seq: int = 0, before: Sequence[int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the documents that were cut, ascending, and how many spans each has, both of shape (n,), int64.
+
+        Above a number alone, where `before` is the state of all that is not above it.
+        """
+        with self.snapshot():
+            expected = self.cut_state()
+            rows: list[Any] = []
+            if expected[0]:
+                rows = self._execute("SELECT seq, count FROM passages WHERE seq > ? ORDER BY seq", (after_seq,))
+        with self._decoding():
+            if _included(before, rows, 1) != expected:
+                raise Damage("the counts of passages do not match their checksum")
+            table = np.array(rows, dtype=np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
+
+    def numbers(self, seqs: np.ndarray, after_seq: int = 0, before: Sequence[int] = (0, 0)) -> np.ndarray:
+        """Numbers of all passages of documents, `seqs`; these are all there are, or all above a number, see `cut`."""
+        cut, counts = self.cut(after_seq, before)
+        if not len(cut):
+            return seqs
+        each = np.ones(len(seqs), dtype=np.int64)
+        each[np.searchsorted(seqs, cut)] = counts
+        return spans(seqs, each)
+
+    def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
+        """The spans of those of the documents that were cut, by number."""
+        found: dict[int, list[Span]] = {}
+        if self.cut_state()[0]:
+            for chunk in slices(np.asarray(seqs).tolist()):
+                statement = f"SELECT seq, count, spans, checksum FROM passages WHERE seq IN ({marks(chunk)})"
+                rows = self._execute(statement, chunk)
+                with self._decoding():
+                    found |= {seq: _decoded(seq, count, text, total) for seq, count, text, total in rows}
+        return found
+
+    def _put_spans(self, rows: Sequence[tuple[int, int, str, int]]) -> None:
+        if not rows:
+            return
+        self._raise_version(SCHEMA_VERSION)
+        self._execute_many("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
+        self._set("cut", _included(self.cut_state(), rows, 1))
+
+    def _delete_spans(self, seqs: Sequence[int]) -> list[int]:
+        """Drop the spans of documents; the numbers of all their passages."""
+        state, numbers = self.cut_state(), list(seqs)
+        if not state[0]:
+            return numbers
+        for chunk in slices(seqs):
+            rows = self._execute(f"DELETE FROM passages WHERE seq IN ({marks(chunk)}) RETURNING seq, count", chunk)
+            state = _included(state, rows, -1)
+            numbers += [number for seq, count in rows for number in range(seq + 1, seq + count)]
+        self._set("cut", state)
+        return numbers
+
+    def _are_passages(self, numbers: Sequence[int]) -> bool:
+        """Whether these numbers, ascending, are those of passages."""
+        seqs, counts = self._cut_between(numbers[0], numbers[-1])
+        owners = np.searchsorted(seqs, numbers, side="right") - 1
+        return bool(len(seqs) and (owners >= 0).all() and (numbers < (seqs + counts)[owners]).all())
+
+    def _cut_between(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        if not self.cut_state()[0]:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        begin = "SELECT COALESCE(MAX(seq), 0) FROM passages WHERE seq <= ?"
+        statement = f"SELECT seq, count FROM passages WHERE seq BETWEEN ({begin}) AND ? ORDER BY seq"
+        table = np.array(self._execute(statement, (first, last)), dtype=np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
+
+    def _raise_version(self, wanted: int) -> None:
+        """Give the file a later version, where what it is to hold takes that."""
+        ((version,),) = self._execute("PRAGMA user_version")
+        if wanted == SCHEMA_VERSION > version:
+            self._execute(PASSAGES)
+            self._set("tables", int(self.get_setting("tables", 1)))
+        if wanted > version:
+            self._execute(f"PRAGMA user_version = {wanted}")
+
+    def cut_state(self) -> list[int]:
+        """Number of documents that were cut, and a checksum of their counts."""
+        with self._decoding():
+            rows, total = self.get_setting("cut", [0, 0])
+            return [int(rows), int(total)]
+
+
+def encode_spans(seq: int, found: Sequence[Span]) -> tuple[int, int, str, int]:
+    """The row of a document."""
+    text = json.dumps(found, separators=(",", ":"))
+    return seq, len(found), text, checksum(f"{len(found)}:{text}", seq)
+
+
+def _decoded(seq: int, count: int, text: str, expected: int) -> list[Span]:
+    if checksum(f"{count}:{text}", seq) != expected:
+        raise Damage(f"the passages of document {seq} do not match their checksum")
+    found = [Span(*one) for one in json.loads(text)]
+    if len(found) != count:
+        raise Damage(f"document {seq} has {len(found)} passages, not {count}")
+    return found
+
+
+def _included(state: Sequence[int], rows: Iterable[tuple[Any, ...]], sign: int) -> list[int]:
+    """The state with rows (seq, count, ...) taken in (``sign=1``) or out (-1)."""
+    number, total = state
+    for seq, count, *_ in rows:
+        number += sign
+        total ^= checksum(str(count), seq)
+    return [number, total]
+
+
+def slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Portions for one IN (...)."""
+    for start in range(0, len(values), LOOKUP):
+        yield values[start : start + LOOKUP]
+
+
+def marks(values: Sequence[Any]) -> str:
+    """As many question marks."""
+    return ",".join("?" * len(values))
