@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -66,12 +67,8 @@ def answers_of(
     if sparse:  # documents that share no term with a query are no answers to it
         answers = [[record for record in answer if record["similarity"] > 0] for answer in answers]
     for answer in answers:
-        answer.sort(key=_similarity, reverse=True)
+        answer.sort(key=itemgetter("similarity"), reverse=True)
     return answers
-
-
-def _similarity(record: Mapping[str, Any]) -> float:
-    return float(record["similarity"])
 
 
 def _above(scores: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -76,12 +76,6 @@ class MilvusCollection(Collection):
             self._connection.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the connection; a Milvus Lite file is flushed first: reading its log back takes 1 s for 1,000 rows."""
         try:
@@ -105,9 +99,7 @@ class MilvusCollection(Collection):
             name = described["collection_name"]
             if self._current is not None and self._current.collection.name == name:
                 return
-            found = (
-                self._records.get_many([identity_record(name), measured_record(name)]) if self._records.exist() else {}
-            )
+            found = self._records.get_many([identity_record(name), measured_record(name)])
             if identity_record(name) in found:
                 self._current = self._checked(described, found)
                 self._on = self._current.identity.settings["on"]

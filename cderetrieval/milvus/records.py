@@ -36,16 +36,12 @@ class Records:
         self._wrote = False
         self.collection = alias + SUFFIX
 
-    def exist(self) -> bool:
-        """Whether the collection is there."""
-        return bool(self._connection.call("has_collection", self.collection))
-
     def create(self) -> None:
         """Make the collection; harmless where it is there."""
         from pymilvus import DataType, MilvusClient
 
         call = self._connection.call
-        if not self.exist():
+        if not call("has_collection", self.collection):
             schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="cderetrieval")
             schema.add_field("name", DataType.VARCHAR, is_primary=True, max_length=MAX_NAME)
             schema.add_field("value", DataType.VARCHAR, max_length=PART)
