@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,12 +21,15 @@ from typing import Any
 
 from . import __version__
 from .errors import CDEError, InputError
+from .excerpts import Words, excerpt, plain_words
 from .files import as_path
 from .milvus.location import is_location
 from .terminal import Formatter, complain, printable, say
 
 DEFAULT_MODEL = "cde-minilm"
 SIGPIPE = 13
+# Spaces before a passage, and the narrowest lines of one.
+INDENT, NARROW = 6, 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,9 +119,10 @@ def _add_index(commands: Any) -> None:
     parser.add_argument("--model", help=model)
     index = "auto, a FAISS factory string, or milvus://HOST:PORT/COLLECTION"
     parser.add_argument("--index", default="auto", metavar="FACTORY", help=index)
-    from .distributed.command import add_corpus_arguments, add_vectors_arguments
+    from .distributed.command import add_corpus_arguments, add_passages_arguments, add_vectors_arguments
 
     add_corpus_arguments(parser)
+    add_passages_arguments(parser)
     add_vectors_arguments(parser)
 
 
@@ -126,6 +131,8 @@ def _add_search(commands: Any) -> None:
     parser.add_argument("index", metavar="DIR", help="directory, or milvus://HOST:PORT/COLLECTION")
     parser.add_argument("queries", nargs="+", metavar="QUERY", help="text to search for")
     parser.add_argument("-k", type=int, default=10, help="hits for each query (default: 10)")
+    by = "what is ranked: documents, each once, or passages (default: document)"
+    parser.add_argument("--by", default="document", choices=["document", "passage"], help=by)
     parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per hit")
@@ -180,6 +187,7 @@ def run_index(arguments: argparse.Namespace) -> None:
     if arguments.documents is None:
         raise InputError("nothing to index: name a file of documents, or folders of vectors with --vectors.")
     from .corpora.readers import read_documents
+    from .distributed.command import document_context_of, passages_of
     from .retrieval.retriever import Retriever
 
     documents = read_documents(arguments.documents, key=arguments.key)
@@ -189,6 +197,8 @@ def run_index(arguments: argparse.Namespace) -> None:
         on=arguments.on,
         context=arguments.context,
         context_size=arguments.context_size,
+        passages=passages_of(arguments.passages),
+        document_context=document_context_of(arguments.document_context),
         index=arguments.index,
         path=arguments.out,
         device=arguments.device,
@@ -202,11 +212,12 @@ def run_index(arguments: argparse.Namespace) -> None:
 
 
 def run_search(arguments: argparse.Namespace) -> None:
-    """Print the hits of each query."""
+    """Print the hits of each query, each with its best passage."""
     from .retrieval.retriever import Retriever
 
     with Retriever.load(arguments.index, model=arguments.model, device=arguments.device) as retriever:
-        hits = retriever(arguments.queries, k=arguments.k, documents=True)
+        hits = retriever(arguments.queries, k=arguments.k, documents=True, passages=True, by=arguments.by)
+        words = plain_words if arguments.json else _words_of(retriever)
     for query, ranking in zip(arguments.queries, hits, strict=True):
         if not arguments.json:
             say(printable(query) + ("" if ranking else "\n  no document matches"))
@@ -214,15 +225,24 @@ def run_search(arguments: argparse.Namespace) -> None:
             if arguments.json:
                 say(json.dumps({"query": query, "rank": rank, **hit}))
             else:
-                shown = printable(f"{hit['id']}  {_preview(hit['document'])}")
-                say(f"  {rank:2d}  {hit['similarity']:.4f}  {shown}")
+                _show(rank, hit, query, words)
 
 
-def _preview(document: dict[str, Any]) -> str:
-    """Show the first words of a document's text."""
-    text = " ".join(str(document.get(name) or "") for name in ("title", "text")).split()
-    line = " ".join(text or map(str, document.values()))
-    return line if len(line) <= 80 else line[:79] + "…"
+def _words_of(retriever: Any) -> Words:
+    """What cuts texts into words: a model of words, where there is one."""
+    models = (part.model for part in retriever.parts.values())
+    found = next((model for model in models if getattr(model, "kind", "") == "lexical"), None)
+    return plain_words if found is None else found.encode_query
+
+
+def _show(rank: int, hit: dict[str, Any], query: str, words: Words) -> None:
+    """Print a hit: similarity, id, headings, and the passage in lines."""
+    width, passage = shutil.get_terminal_size().columns, hit["passage"]
+    title = " ".join(str(passage["heading"] or hit["document"].get("title") or "").split())
+    line = printable(f"  {rank:2d}  {hit['similarity']:.4f}  {hit['id']}  {title}").rstrip()
+    say(line if len(line) <= width else line[: width - 1] + "…")
+    for line, marks in excerpt(passage["text"], query, words, max(NARROW, width - INDENT)):
+        say(" " * INDENT + line, marks=[mark.moved(INDENT) for mark in marks])
 
 
 def run_context(arguments: argparse.Namespace) -> None:

@@ -199,6 +199,13 @@ def place(text: str, span: Span, body: str) -> tuple[int, int]:
     return max(span.start - shift, least), max((span.stop or len(text)) - shift, least) if body.strip() else 0
 
 
+def shown_passage(text: str, span: Span, body: str) -> dict[str, Any]:
+    """A passage as a hit shows it: text, heading, and start and end in the last field."""
+    start, end = place(text, span, body)
+    shown = body[start:end] or text[span.start : span.stop]
+    return {"text": shown, "start": start, "end": end, "heading": span.heading}
+
+
 def joined(passages: Any, field: str) -> str:
     """The text of a document that came cut."""
     return SEPARATOR.join(text for text, _ in listed(passages, field))

@@ -7,14 +7,30 @@ through :func:`say`, and everything in it that came from data through :func:`pri
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
-from typing import Any, TextIO
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, TextIO
 
 # C0, DEL and C1; line and paragraph separators; embeddings, overrides and isolates of direction; lone surrogates.
 _UNSAFE = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(f"[{_UNSAFE}]")
 _CONTROL_IN_LINES = re.compile(rf"(?!\n)[{_UNSAFE}]")
+BOLD, UNDERLINE = "1", "4"
+
+
+class Mark(NamedTuple):
+    """Characters `start` to `stop` of a text, and how a terminal shows them."""
+
+    start: int
+    stop: int
+    style: str
+
+    def moved(self, places: int) -> Mark:
+        """The same mark where its text begins elsewhere."""
+        return Mark(self.start + places, self.stop + places, self.style)
 
 
 def printable(value: Any) -> str:
@@ -31,14 +47,33 @@ def printable_lines(text: str) -> str:
     return _CONTROL_IN_LINES.sub(_escape, text)
 
 
-def say(text: str, file: TextIO | None = None) -> None:
-    """Print to standard output, or another stream; what its code page lacks becomes an escape, too."""
+def say(text: str, file: TextIO | None = None, marks: Sequence[Mark] = ()) -> None:
+    """Print to standard output, or another stream; what its code page lacks becomes an escape, too.
+
+    A terminal shows marks, unless NO_COLOR is set or it is a dumb one.
+    """
     stream = sys.stdout if file is None else file
     if stream is None:  # closed by the caller
         return
     code_page = getattr(stream, "encoding", None) or "utf-8"
-    shown = printable_lines(text).encode(code_page, "backslashreplace").decode(code_page)
-    stream.write(shown + "\n")
+    pieces = _pieces(text, marks) if marks and _is_styled(stream) else [(text, "")]
+    for piece, styles in pieces:
+        shown = printable_lines(piece).encode(code_page, "backslashreplace").decode(code_page)
+        stream.write(f"\x1b[{styles}m{shown}\x1b[0m" if styles else shown)
+    stream.write("\n")
+
+
+def _is_styled(stream: TextIO) -> bool:
+    is_terminal = hasattr(stream, "isatty") and stream.isatty()
+    return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _pieces(text: str, marks: Sequence[Mark]) -> Iterator[tuple[str, str]]:
+    """A text in pieces, each with its styles."""
+    ends = {min(max(place, 0), len(text)) for mark in marks for place in mark[:2]}
+    for start, stop in pairwise(sorted({0, len(text), *ends})):
+        styles = sorted({mark.style for mark in marks if mark.start <= start and stop <= mark.stop})
+        yield text[start:stop], ";".join(styles)
 
 
 def complain(text: str) -> None:

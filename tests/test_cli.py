@@ -3,17 +3,19 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import unicodedata
 
 import pytest
 
-from cderetrieval import Retriever
+from cderetrieval import DocumentContext, Retriever
 from cderetrieval.cli import main
+from cderetrieval.excerpts import excerpt, plain_words
 from cderetrieval.runtime import pick_device
-from cderetrieval.terminal import Formatter, printable, say
-from cderetrieval.testing import tiny_model
+from cderetrieval.terminal import BOLD, UNDERLINE, Formatter, Mark, printable, say
+from cderetrieval.testing import tiny_dense_directory, tiny_model
 
 # A terminal obeys each: colours and titles, a bell, overwriting, C1, direction, lines that are none, half a character.
 HOSTILE = "a\x1b[2J\x1b]0;x\x07\rb\x08\x7f\x9b31m\u202egnp\u2066\u2028c\ud800\n1  0.99 forged\td\x00"
@@ -51,8 +53,133 @@ def test_search_prints_no_control_characters(index, capsys):
     assert main(["search", index, f"owls {HOSTILE}"]) == 0
     shown = capsys.readouterr()
     assert is_shown(shown.out + shown.err)
-    assert len(shown.out.splitlines()) == 3, "one line for the query, one for each hit"
-    assert "forged" in shown.out
+    query, *lines = shown.out.splitlines()
+    assert "forged" in query
+    assert sorted(line.startswith("      ") for line in lines) == [False] * 2 + [True] * (len(lines) - 2)
+    assert "forged" in "".join(line for line in lines if line.startswith("      "))
+
+
+BODY = (
+    "What this tells of animals is made up. " * 3
+    + "\n\n# Owls\n\nOwls hunt mice at night. They sleep by day.\n\n"
+    + " ".join(f"Bee {i} hums." for i in range(60))
+)
+
+
+@pytest.fixture
+def cut(tmp_path):
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"id": 7, "title": "Animals", "text": BODY}) + "\n")
+    arguments = ["index", str(tmp_path / "docs.jsonl"), "--on", "title", "text", "--passages", "24"]
+    assert main([*arguments, "--model", "bm25", "--out", str(tmp_path / "cut")]) == 0
+    return str(tmp_path / "cut")
+
+
+class Terminal:
+    """A stream that says it is a terminal."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def isatty(self):
+        return True
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("by", ["document", "passage"])
+def test_search_shows_passages(cut, capsys, by):
+    capsys.readouterr()
+    assert main(["search", cut, "hunting mouse mice", "bees", "--by", by, "-k", "3"]) == 0
+    query, first, *lines = capsys.readouterr().out.splitlines()
+    assert query == "hunting mouse mice"
+    assert first.split()[2:] == ["7", "Animals", ">", "Owls"]
+    assert lines[0].startswith("      # Owls Owls hunt mice at night.")
+    assert sum("  7  Animals" in line for line in lines) == (1 if by == "document" else 3)
+    assert main(["search", cut, "mice", "--json", "--by", by]) == 0
+    hit = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert list(hit) == ["query", "rank", "id", "similarity", "document", "passage"]
+    assert BODY[hit["passage"]["start"] : hit["passage"]["end"]] == hit["passage"]["text"]
+
+
+def test_a_terminal_marks_words_and_the_best_sentence(cut, index, capsys, monkeypatch):
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    marks = re.compile("\x1b\\[[0-9;]*m")
+    for place, query in ((cut, "hunting mice"), (index, f"owls {HOSTILE}")):
+        monkeypatch.setattr("sys.stdout", stream := Terminal())
+        assert main(["search", place, query]) == 0
+        assert is_shown(marks.sub("", stream.text))
+        assert set(marks.findall(stream.text)) <= {"\x1b[0m", "\x1b[1m", "\x1b[4m", "\x1b[1;4m"}
+        assert max(len(marks.sub("", line)) for line in stream.text.splitlines()[1:]) <= 40
+        if place == cut:
+            sentence = "\x1b[4mOwls \x1b[0m\x1b[1;4mhunt\x1b[0m\x1b[4m \x1b[0m\x1b[1;4mmice\x1b[0m\x1b[4m at night."
+            assert sentence in stream.text
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setattr("sys.stdout", plain := Terminal())
+        assert main(["search", place, query]) == 0
+        monkeypatch.delenv("NO_COLOR")
+        assert plain.text == marks.sub("", stream.text)
+        assert not re.search("\n\x1b", stream.text), "the space before a line is not marked"
+
+
+def test_an_excerpt_of_a_long_text_begins_at_its_best_sentence():
+    text = " ".join(f"Bee {i} hums." for i in range(1_000)) + " Owls hunt mice. " + "x" * 3_000
+    lines = list(excerpt(text, "owls hunting mice", plain_words, 30))
+    assert lines[0][0].startswith("… Owls hunt mice. x")
+    assert lines[-1][0].endswith("…")
+    assert [lines[0][0][a:b] for a, b, _ in lines[0][1]] == ["Owls hunt mice.", "Owls", "mice"]
+    assert list(excerpt("日本の猫。犬は走る。", "犬", plain_words, 30)) == [
+        ("日本の猫。犬は走る。", [Mark(5, 10, UNDERLINE), Mark(5, 6, BOLD)])
+    ]
+    assert list(excerpt("", "owls", plain_words, 30)) == []
+
+
+@pytest.mark.parametrize(
+    ("passages", "message"), [("3", "at least 8"), ("-1", "at least 8"), ("", "names no field"), ("nowhere", "nowhere")]
+)
+def test_bad_passages_are_named(tmp_path, capsys, passages, message):
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "text": "owls"}\n')
+    arguments = ["index", str(tmp_path / "docs.jsonl"), "--model", "bm25", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--passages", passages]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        ("strong", "must be 'auto', 'none'"),
+        ("lead=x", "lead='x' must be"),
+        ("lead=1,mix=2", "no 'mix'"),
+        ("prefix", "'prefix'"),
+        ("=1", "no ''"),
+    ],
+)
+def test_bad_document_contexts_are_named(tmp_path, capsys, context, message):
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "text": "owls"}\n')
+    arguments = ["index", str(tmp_path / "docs.jsonl"), "--model", "bm25", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--document-context", context]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_passages_and_what_they_take_in_are_kept(tmp_path):
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"id": "a", "text": "Owls hunt mice. " * 40}) + "\n")
+    documents, out = str(tmp_path / "docs.jsonl"), str(tmp_path / "out")
+    model = tiny_dense_directory()
+    arguments = ["index", documents, "--model", str(model), "--out", out, "--passages", "20"]
+    assert main([*arguments, "--document-context", "lead=0.5, prefix=8,whole=false"]) == 0
+    with Retriever.load(out) as retriever:
+        assert retriever.collection.passages.how == 20
+        kept = DocumentContext.parse(retriever.collection.get_setting("document"))
+        assert kept == DocumentContext(lead=0.5, prefix=8, whole=False)
+    assert main(["index", documents, "--model", str(model), "--out", out + "2", "--passages", "none"]) == 0
+    with Retriever.load(out + "2") as retriever:
+        assert len(retriever("owls", by="passage")[0]) == 1
 
 
 def test_json_is_ascii_and_gives_ids_back(index, capsys):

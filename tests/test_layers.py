@@ -12,6 +12,7 @@ import cderetrieval
 PACKAGE = Path(cderetrieval.__file__).parent
 LEAVES = {
     "errors",
+    "excerpts",
     "documents",
     "files",
     "filters",

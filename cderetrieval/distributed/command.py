@@ -9,8 +9,11 @@ cderetrieval index --vectors vectors/ --out index/
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import logging
 import time
+from typing import Any
 
 from ..errors import InputError
 from ..files import as_path
@@ -49,6 +52,32 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-empty", action="store_true", help="skip documents without text")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
+
+
+def add_passages_arguments(parser: argparse.ArgumentParser) -> None:
+    """How documents become passages."""
+    passages = "auto (what is longer than the model reads is split), none, most word pieces, or a field that holds them"
+    parser.add_argument("--passages", default="auto", metavar="auto|none|N|FIELD", help=passages)
+    document = "what a passage takes in of its document: auto, none, or NAME=VALUE,... (prefix=32, say)"
+    parser.add_argument("--document-context", default="auto", metavar="auto|none|NAME=VALUE", help=document)
+
+
+def passages_of(text: str) -> str | int | None:
+    """What ``--passages`` says, as a retriever takes it."""
+    return None if text == "none" else int(text) if text.removeprefix("-").isdecimal() else text
+
+
+def document_context_of(text: str) -> str | dict[str, Any]:
+    """What ``--document-context`` says, as a retriever takes it; values that are no JSON are refused by name later."""
+    if "=" not in text:
+        return text
+    return {name.strip(): _value(value) for name, _, value in (pair.partition("=") for pair in text.split(","))}
+
+
+def _value(text: str) -> Any:
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    return text
 
 
 def add_vectors_arguments(parser: argparse.ArgumentParser) -> None:

@@ -244,7 +244,7 @@ class MilvusCollection(Collection):
         if layout.kind == SPARSE:  # a query without a term has no answers, and Milvus takes none
             asked = np.flatnonzero(np.diff(given.indptr))
         k = most_answers(k, current.collection)
-        found = answers_of(current, take(given, asked), k, wanted, want.documents) if len(asked) else []
+        found = answers_of(current, take(given, asked), k, wanted, want) if len(asked) else []
         if not any(found) and current.collection.count() == 0:
             raise InputError(EMPTY)
         answers = dict(zip(asked.tolist(), found, strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..index.engine import new_index
 from ..models.document_context import Units
-from ..passages import WHOLE, body_of, place
+from ..passages import WHOLE, body_of, shown_passage
 from ..splitting import Span
 from ..store import Store
 from ..vectors import as_vectors, spans, take
@@ -74,9 +74,7 @@ def describe(collection: Local, records: Sequence[dict[str, Any]], seqs: np.ndar
     for record, seq, number, payload in rows:
         text, body = texts[seq], body_of(payload, collection.settings.on, collection.passages)
         span = spans_of[seq][number - seq] if seq in spans_of else Span(0, len(text))
-        start, end = place(text, span, body)
-        shown = body[start:end] or text[span.start : span.stop]
-        record["passage"] = {"text": shown, "start": start, "end": end, "heading": span.heading}
+        record["passage"] = shown_passage(text, span, body)
 
 
 def unit_texts(store: Store, after_seq: int, part: int) -> Iterator[tuple[np.ndarray, list[str]]]:

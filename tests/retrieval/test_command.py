@@ -40,9 +40,9 @@ def test_a_query_that_nothing_matches(documents, tmp_path, capsys):
     assert main(["index", documents, "--out", out, "--model", "bm25"]) == 0
     capsys.readouterr()
     assert main(["search", out, "???", "bees", "-k", "1"]) == 0
-    first, said, second, hit = capsys.readouterr().out.splitlines()
+    first, said, second, hit, passage = capsys.readouterr().out.splitlines()
     assert (first, said, second) == ("???", "  no document matches", "bees")
-    assert hit.split()[2] == "b"
+    assert (hit.split()[2], passage.strip()) == ("b", "bees make honey")
 
 
 def test_contexts_of_a_hybrid(documents, tmp_path, capsys):
