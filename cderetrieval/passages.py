@@ -1,8 +1,9 @@
 """What is said of passages, ``passages=``, and how a document becomes passages: spans of its text.
 
 A document that fits the model is one passage and has no spans. One that does not is cut (:mod:`.splitting`), by a
-function of the user's, or where it came cut: as a list of passages in one of its fields. The first span of a document
-may be ``WHOLE``, the text as the model reads it: what one vector of nearly all of a text does well, it then still does.
+function of the user's, or where it came cut: as a list of passages in one of its fields. Where nothing was said, the
+first passage is the head of the text, as far as the model reads it: so the vector of before is still there, and what
+one vector of nearly all of a text does well, it still does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConfigError, InputError, MismatchError
-from .splitting import Span, Starts, split, with_headings
+from .splitting import BLOCK, Span, Starts, split, split_after_head, with_headings
 from .values import shown
 
 AUTO, FUNCTION = "auto", "function"
@@ -24,7 +25,6 @@ MIN_SIZE = 8
 # Field of the passages of a document that is a list, and of one that has no text but these.
 FIELD = "passages"
 SEPARATOR = "\n\n"
-WHOLE = Span(0, 0)
 # Characters of a title that are kept with each passage.
 TITLE = 200
 LISTS = (list, tuple, np.ndarray)
@@ -107,14 +107,12 @@ def listed(value: Any, field: str) -> list[tuple[str, str]]:
 class Splitter:
     """Cuts documents into spans, and counts them."""
 
-    def __init__(
-        self, passages: Passages, on: Sequence[str] | None, *, starts: Starts, fits: int, limit: int, whole: int
-    ) -> None:
+    def __init__(self, passages: Passages, on: Sequence[str] | None, *, starts: Starts, fits: int, limit: int) -> None:
         self.passages = passages
         self._on = on
-        self._starts, self._fits, self._limit, self._whole = starts, fits, limit, whole
-        # How many documents were cut, into how many passages, and the numbers that they took beyond one each.
-        self.documents = self.spans = self.more = 0
+        self._starts, self._fits, self._limit = starts, fits, limit
+        # How many documents were cut, and into how many passages.
+        self.documents = self.spans = 0
 
     def __call__(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
         """The spans of a document; none where it is one passage."""
@@ -123,7 +121,11 @@ class Splitter:
             spans = _places(listed(payload[field], field), start)
         elif self.passages.function is not None:
             spans = _asked(self.passages.function, text, start)
-        elif self._reads(text, self._fits):
+        elif len(text) <= self._fits:  # a token has a character at least
+            return []
+        elif self.passages.how == AUTO:
+            spans = split_after_head(text, self._fits, self._limit, self._starts)
+        elif len(text) <= BLOCK and len(self._starts(text)) <= self._fits:
             return []
         else:
             spans = split(text, self._limit, self._starts)
@@ -131,15 +133,9 @@ class Splitter:
             return []
         if spans[0].start == start:  # the title is found with the first passage
             spans[0] = spans[0]._replace(start=0)
+        self.documents, self.spans = self.documents + 1, self.spans + len(spans)
         title = text[:start].strip()[:TITLE]
-        titled = [Span(a, b, " > ".join(filter(None, (title, heading)))) for a, b, heading in spans]
-        found = [WHOLE, *titled] if self._whole and self._reads(text, self._whole) else titled
-        self.documents, self.spans, self.more = self.documents + 1, self.spans + len(spans), self.more + len(found) - 1
-        return found
-
-    def _reads(self, text: str, tokens: int) -> bool:
-        """Whether a text has at most so many tokens; each has a character at least, and hardly one has twenty."""
-        return len(text) <= tokens or (len(text) <= 20 * tokens and len(self._starts(text)) <= tokens)
+        return [span._replace(heading=" > ".join(filter(None, (title, span.heading)))) for span in spans]
 
 
 def words(text: str) -> list[int]:
@@ -196,7 +192,7 @@ def place(text: str, span: Span, body: str) -> tuple[int, int]:
     """Where a passage of a text begins and ends in the last field; the same place twice, where it is all title."""
     shift = body_start(text, body) - (len(body) - len(body.lstrip()))
     least = len(body) - len(body.lstrip()) if body.strip() else 0
-    return max(span.start - shift, least), max((span.stop or len(text)) - shift, least) if body.strip() else 0
+    return max(span.start - shift, least), max(span.stop - shift, least) if body.strip() else 0
 
 
 def shown_passage(text: str, span: Span, body: str) -> dict[str, Any]:
@@ -209,8 +205,3 @@ def shown_passage(text: str, span: Span, body: str) -> dict[str, Any]:
 def joined(passages: Any, field: str) -> str:
     """The text of a document that came cut."""
     return SEPARATOR.join(text for text, _ in listed(passages, field))
-
-
-def passage_texts(text: str, spans: Sequence[Span]) -> list[str]:
-    """The texts of a document's passages, without the whole; of a document in one piece, its own."""
-    return [text[span.start : span.stop] for span in spans if span != WHOLE] or [text]

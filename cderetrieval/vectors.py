@@ -144,11 +144,13 @@ def take(vectors: Vectors, rows: Sequence[int] | np.ndarray) -> Vectors:
 
 
 def join(parts: Sequence[Any]) -> Any:
-    """All rows of all parts of one sparse layout."""
+    """All rows of all parts of one layout."""
     from scipy.sparse import vstack
 
     if len(parts) == 1:
         return parts[0]
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
     return TermEmbeddings.concatenate(parts) if isinstance(parts[0], TermEmbeddings) else vstack(parts, format="csr")
 
 

@@ -25,6 +25,7 @@ from ..documents import Row
 from ..errors import InputError, LockedError, MismatchError, ServerError, StoreError
 from ..files import PRIVATE, make_directory, write_json
 from ..filters import parse_filter
+from ..passages import Splitter
 from ..retrieval.collection import EMPTY, PLAIN, SERVER_FILE, Collection, Settings, Want
 from ..splitting import Span
 from ..store.turns import Turns
@@ -206,10 +207,6 @@ class MilvusCollection(Collection):
         for number, (_, text, _) in enumerate(self.rows()):
             yield number, text
 
-    def each_passage(self) -> Iterator[tuple[Hashable, str]]:
-        """Id and text of each document, which is one passage here."""
-        return ((document_id, text) for document_id, text, _ in self.rows())
-
     def iter_vectors(self, after_seq: int = 0, chunk: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
         """Numbers, as :meth:`texts` gives them, and vectors, of dense ones."""
         current, number = self.current, 0
@@ -288,9 +285,9 @@ class MilvusCollection(Collection):
         """No document is cut here."""
         return {}
 
-    def put_documents(self, rows: Iterable[Row], cut: Callable[[Row], Sequence[Span]]) -> tuple[int, int]:
+    def put_documents(self, rows: Iterable[Row], cut: Splitter | None = None) -> tuple[int, int]:
         """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`."""
-        return self._open_change.put_documents(_seen(rows, cut), self._on)
+        return self._open_change.put_documents(rows, self._on)
 
     def remove(self, ids: Iterable[Hashable]) -> None:
         """Remove documents, as part of a change."""
@@ -369,10 +366,3 @@ class MilvusCollection(Collection):
             f"another process has refreshed the context of {self.location} while this change was written to the old "
             "collection. It was not acknowledged; make it again."
         )
-
-
-def _seen(rows: Iterable[Row], cut: Callable[[Row], Sequence[Span]]) -> Iterator[Row]:
-    """The rows, as samplers see them go by."""
-    for row in rows:
-        cut(row)
-        yield row

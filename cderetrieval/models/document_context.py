@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..passages import words
 from ..splitting import Span, without_surrogates
-from ..vectors import DENSE, SPARSE
+from ..vectors import DENSE, SPARSE, join, take
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ class DocumentContext:
         Most word pieces of title or beginning.
     prefix
         Most word pieces of title and headings put before a passage when it is embedded; 0: none.
-    whole
-        Of a text of which the model reads at least half, keep the vector of that as one more passage.
 
     Raises
     ------
@@ -49,14 +47,13 @@ class DocumentContext:
     Examples
     --------
     >>> DocumentContext(prefix=32)
-    DocumentContext(lead=0.4, mean=0.2, lead_size=32, prefix=32, whole=True)
+    DocumentContext(lead=0.4, mean=0.2, lead_size=32, prefix=32)
     """
 
     lead: float = 0.4
     mean: float = 0.2
     lead_size: int = 32
     prefix: int = 0
-    whole: bool = True
 
     def __post_init__(self) -> None:
         for name in ("lead", "mean"):
@@ -67,8 +64,6 @@ class DocumentContext:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LONGEST:
                 raise ConfigError(f"{name}={value!r} must be a number of word pieces, {least} to {LONGEST}.")
-        if not isinstance(self.whole, bool):
-            raise ConfigError(f"whole={self.whole!r} must be True or False.")
 
     @classmethod
     def parse(cls, value: DocumentContextLike) -> DocumentContext | str:
@@ -111,15 +106,17 @@ NONE = DocumentContext(lead=0, mean=0)
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Texts to embed for a number of documents: one for each passage.
+    """Texts to embed for a number of documents, one for each passage.
 
-    `owners` is the row, among the documents that were cut, of each text's document; -1: a document in one piece, or the
-    whole of one. `titles` are the paths of headings, one for each text; `leads` title or text of those that were cut.
+    `owners` is the row, among the documents that were cut, of each text's document; -1: a document in one piece.
+    `heads` says which texts are those of whole documents, as far as the model reads them. `titles` are the paths of
+    headings, one for each text; `leads` title or text of the documents that were cut.
     """
 
     texts: list[str]
     titles: list[str]
     owners: np.ndarray
+    heads: np.ndarray
     leads: list[str]
 
     @classmethod
@@ -128,36 +125,50 @@ class Units:
         texts: list[str] = []
         titles: list[str] = []
         owners: list[int] = []
+        heads: list[bool] = []
         leads: list[str] = []
         for text, spans, title in documents:
-            for span in spans or [Span(0, 0)]:
-                inner = span.stop > 0
-                texts.append(text[span.start : span.stop] if inner else text)
-                titles.append(span.heading if inner else "")
-                owners.append(len(leads) if inner else -1)
+            for span in spans or [Span(0, len(text), head=True)]:
+                texts.append(text if span.head else text[span.start : span.stop])
+                titles.append(span.heading)
+                owners.append(len(leads) if spans else -1)
+                heads.append(span.head)
             if spans:
                 leads.append(title or text)
-        return cls(texts, titles, np.array(owners, dtype=np.int64), leads)
+        return cls(texts, titles, np.array(owners, dtype=np.int64), np.array(heads, dtype=bool), leads)
 
 
 def encode_passages(encoder: Any, units: Units, context: DocumentContext) -> Any:
-    """Vectors of units, shape (units, dimension), of the encoder's kind, those of passages in their context."""
-    if not units.leads:
+    """Vectors of units, shape (units, dimension), of the encoder's kind, those of passages in their context.
+
+    Heads and documents in one piece are encoded together, as they are where nothing is cut, and the passages after
+    them: what is encoded together decides the last bits.
+    """
+    if units.heads.all():
         return encoder.encode_document(units.texts)
     texts = prefixed(units, context.prefix, encoder)
-    if encoder.kind not in (DENSE, SPARSE):
-        return encoder.encode_document(texts)
-    leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if context.lead else []
-    vectors = encoder.encode_document(texts + leads)
-    own, lead = vectors[: len(texts)], vectors[len(texts) :]
-    inside = np.flatnonzero(units.owners >= 0)
-    owners = units.owners[inside]
-    together = own[inside]
+    mixes = encoder.kind in (DENSE, SPARSE)
+    leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if mixes and context.lead else []
+    rows = np.flatnonzero(units.heads), np.flatnonzero(~units.heads)
+    whole = encoder.encode_document([units.texts[row] for row in rows[0]]) if len(rows[0]) else None
+    inner = encoder.encode_document([texts[row] for row in rows[1]] + leads)
+    parts = [inner[: len(rows[1])]] if mixes else [inner]
+    order = np.concatenate(rows) if whole is not None else rows[1]
+    own = take(join([whole, *parts] if whole is not None else parts), np.argsort(order))
+    return in_context(own, units, context, inner[len(rows[1]) :]) if mixes else own
+
+
+def in_context(own: Any, units: Units, context: DocumentContext, leads: Any) -> Any:
+    """Vectors of passages with what they take in of their documents; heads stay as they are."""
+    inside = np.flatnonzero(~units.heads)
+    owners, vectors = units.owners[inside], own[inside]
+    together = vectors
     if context.lead:
-        together = together + context.lead * as_long(own[inside], lead[owners])
+        together = together + context.lead * as_long(vectors, leads[owners])
     if context.mean:
-        together = together + context.mean * as_long(own[inside], means(own[inside], owners)[owners])
-    return put(own, inside, as_long(own[inside], together))
+        cut = np.flatnonzero(units.owners >= 0)
+        together = together + context.mean * as_long(vectors, means(own[cut], units.owners[cut])[owners])
+    return put(own, inside, as_long(vectors, together))
 
 
 def prefixed(units: Units, budget: int, encoder: Any) -> list[str]:
@@ -167,8 +178,8 @@ def prefixed(units: Units, budget: int, encoder: Any) -> list[str]:
     tokenizer = tokenizer_of(encoder)
     short = {title: _shortened(title, budget, tokenizer) for title in set(units.titles) if title}
     return [
-        f"{short[title]}\n{text}" if title and not text.startswith(title) else text
-        for text, title in zip(units.texts, units.titles, strict=True)
+        f"{short[title]}\n{text}" if title and not head else text
+        for text, title, head in zip(units.texts, units.titles, units.heads, strict=True)
     ]
 
 

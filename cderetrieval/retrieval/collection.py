@@ -20,7 +20,7 @@ import numpy as np
 from ..documents import Row
 from ..errors import ConfigError, InputError
 from ..models.document_context import DocumentContextLike
-from ..passages import Passages
+from ..passages import Passages, Splitter
 from ..splitting import Span
 from ..types import Encoder
 from ..vectors import Layout, Vectors
@@ -151,7 +151,7 @@ class Collection(ABC):
         """Keep a context."""
 
     @abstractmethod
-    def put_documents(self, rows: Iterable[Row], cut: Callable[[Row], Sequence[Span]]) -> tuple[int, int]:
+    def put_documents(self, rows: Iterable[Row], cut: Splitter | None) -> tuple[int, int]:
         """Take documents, cut into passages; their first number, and how many there are."""
 
     @abstractmethod
@@ -191,10 +191,6 @@ class Collection(ABC):
     @abstractmethod
     def texts(self) -> Iterator[tuple[int, str]]:
         """A number and the text of each document."""
-
-    @abstractmethod
-    def each_passage(self) -> Iterator[tuple[Hashable, str]]:
-        """Id of the document and text of each passage."""
 
     @abstractmethod
     def count(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -141,7 +141,7 @@ class Embedder:
             raise ContextError("the context is sampled by the first add: add documents, or pass context=.")
         return context.encoder(model, dtype=self._dtype, checked=True)
 
-    def drift(self, context: Context, texts: Iterator[tuple[Hashable, str]], seed: int) -> Drift | None:
+    def drift(self, context: Context, texts: Iterator[tuple[int, str]], seed: int) -> Drift | None:
         """Compare a context that was sampled from a corpus with a fresh sample of it."""
         model = self.model
         if context.source != "own" or context.embeddings is None or not is_contextual(model):

@@ -117,7 +117,7 @@ class Part:
         """What :meth:`sampler` gives, after it has seen all documents that are there."""
         sampler = self.sampler()
         if sampler is not None:
-            for document_id, text in self._collection.each_passage():
+            for document_id, text, _ in self._collection.rows():
                 sampler.offer(document_id, text)
         return sampler
 
@@ -170,7 +170,7 @@ class Part:
         context = self.context
         if context is None:
             raise ContextError("this retriever has no context: its model takes none, or nothing was added yet.")
-        drift = self.embedder.drift(context, self._collection.each_passage(), seed)
+        drift = self.embedder.drift(context, self._collection.texts(), seed)
         return {**context.describe(), "cache_bytes": getattr(self.encoder, "cache_bytes", 0), "drift": drift}
 
     def _get(self, key: str) -> Any:

@@ -12,7 +12,7 @@ from ..documents import Row
 from ..errors import ContextError, InputError
 from ..types import Encoder
 from .collection import Collection
-from .cut import sampled, splitter_for
+from .cut import splitter_for
 from .embedder import Embedder, embed_queries
 from .models import check_names
 from .part import Part
@@ -68,14 +68,16 @@ class Parts(dict[str, Part]):
             )
         splitter = splitter_for(self._collection, list(self.values()), ready=bool(ready))
         numbers = [next_id]
-        cut = sampled(splitter, [sampler for sampler in samplers.values() if sampler is not None])
-        first, count = self._collection.put_documents(_numbered(rows, numbers), cut)
+        rows = _numbered(rows, numbers)
+        for sampler in samplers.values():
+            rows = rows if sampler is None else sampler.watch(rows)
+        first, count = self._collection.put_documents(rows, splitter)
         self._collection.set_setting("next_id", numbers[-1])
         if self._collection.passages.how is not None:
             self._collection.set_setting("passages", self._collection.passages.how)
         passages = count
         if splitter is not None and splitter.documents:
-            passages += splitter.more
+            passages += splitter.spans - splitter.documents
             logger.info("%d of %d documents were split into %d passages.", splitter.documents, count, splitter.spans)
         for name, part in self.items():
             part.decide(samplers[name], show_progress)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..index.engine import new_index
 from ..models.document_context import Units
-from ..passages import WHOLE, body_of, shown_passage
+from ..passages import body_of, shown_passage
 from ..splitting import Span
 from ..store import Store
 from ..vectors import as_vectors, spans, take
@@ -39,9 +39,7 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndar
     mine = np.flatnonzero(np.isin(cut, seqs))
     if not len(mine):
         return seqs
-    found_spans = collection.spans_of(cut[mine])
-    first = np.array([int(found_spans[seq][0] == WHOLE) for seq in cut[mine].tolist()])
-    numbers = spans(cut[mine] + first, counts[mine] - first)
+    numbers = spans(cut[mine], counts[mine])
     layout = collection.layout_of(part)
     if layout is None:
         index: Any = collection.index(part)
@@ -55,16 +53,8 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndar
     found = found[found >= 0]
     for number, owner in zip(found.tolist(), collection.known.owners(found).tolist(), strict=True):
         best.setdefault(owner, number)
-    # Where no passage shares a term with the query, the whole text does; the first passage then stands for it.
-    fallback = dict(zip(cut[mine].tolist(), (cut[mine] + first).tolist(), strict=True))
-    return np.array([best.get(seq, fallback.get(seq, seq)) for seq in seqs.tolist()], dtype=np.int64)
-
-
-def without_wholes(collection: Local, numbers: np.ndarray) -> np.ndarray:
-    """Numbers of passages; -1 for those that are whole documents beside their passages."""
-    firsts = numbers[np.isin(numbers, collection.cut()[0])]
-    wholes = [seq for seq, found in collection.spans_of(np.unique(firsts)).items() if found[0] == WHOLE]
-    return np.where(np.isin(numbers, wholes), -1, numbers)
+    # Its own number is that of the first passage: of a document that was found by another model, or by no word of it.
+    return np.array([best.get(seq, seq) for seq in seqs.tolist()], dtype=np.int64)
 
 
 def describe(collection: Local, records: Sequence[dict[str, Any]], seqs: np.ndarray, numbers: np.ndarray) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 
 from ..documents import Row
 from ..errors import InputError, StoreError
-from ..passages import passage_texts
 from ..splitting import Span
 from .codec import Damage, checksum, decode, decode_ids, encode_id, encode_json, encode_text
 from .passages import LOOKUP, Cut, SpanTable, encode_spans, marks, slices
@@ -201,18 +200,6 @@ class Documents(SpanTable):
                 ]
             yield from decoded
 
-    def each_passage(self) -> Iterator[tuple[Hashable, str]]:
-        """Id of the document and text of each passage, in order of insertion."""
-        statement = "SELECT seq, id, text, text_checksum FROM documents WHERE seq > ? ORDER BY seq LIMIT ?"
-        for rows in self._chunks(statement, STEP, 0):
-            with self._decoding():
-                ids = decode_ids([row[1] for row in rows])
-                texts = [decode(text, expected, seq) for seq, _, text, expected in rows]
-            spans = self.spans_of([row[0] for row in rows])
-            for (seq, *_), document_id, text in zip(rows, ids, texts, strict=True):
-                for passage in passage_texts(text, spans.get(seq, ())):
-                    yield document_id, passage
-
     def pending(self, chunk: int = TEXTS, after_seq: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Numbers and texts of documents that lack a model's vector, in chunks; put vectors between two chunks.
 
@@ -321,7 +308,7 @@ def _encode(row: Row, seq: int, position: int) -> tuple[int, str, str, int, str,
 
 def _spans(cut: Cut, row: Row, position: int) -> Sequence[Span]:
     try:
-        return cut(row)
+        return cut(row[1], row[2])
     except InputError as error:
         raise InputError(f"document {position} (id {row[0]!r}): {error}") from error
 

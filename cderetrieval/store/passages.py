@@ -8,20 +8,19 @@ counts: the counts are read at every change, and their spans are not.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..documents import Row
 from ..splitting import Span
 from ..vectors import spans
 from .codec import Damage, checksum
 from .database import Database
 from .schema import PASSAGES, SCHEMA_VERSION
 
-# Gives the spans of a document; none where it is one passage.
-Cut = Callable[[Row], Sequence[Span]]
+# Gives the spans of a document, from its text and payload; none where it is one passage.
+Cut = Callable[[str, Mapping[str, Any]], Sequence[Span]]
 # Placeholders in one IN (...); SQLite before 3.32 allows 999.
 LOOKUP = 500
 
@@ -116,7 +115,7 @@ class SpanTable(Database):
 
 def encode_spans(seq: int, found: Sequence[Span]) -> tuple[int, int, str, int]:
     """The row of a document."""
-    text = json.dumps(found, separators=(",", ":"))
+    text = json.dumps([span if span.head else span[:3] for span in found], separators=(",", ":"))
     return seq, len(found), text, checksum(f"{len(found)}:{text}", seq)
 
 

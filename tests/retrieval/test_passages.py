@@ -9,8 +9,8 @@ import pytest
 from cderetrieval import DocumentContext, Retriever, load
 from cderetrieval.errors import ConfigError, InputError, MismatchError, StoreError
 from cderetrieval.models.document_context import Units, encode_passages
-from cderetrieval.passages import WHOLE, Passages, words
-from cderetrieval.splitting import BLOCK, heading_paths, split
+from cderetrieval.passages import Passages, words
+from cderetrieval.splitting import BLOCK, Span, heading_paths, split, split_after_head
 from cderetrieval.testing import HashEncoder, tiny_dense_directory, tiny_model, tiny_splade
 
 ANIMALS = ["owl", "bee", "fox", "cat", "dog", "elk", "ant", "cod"]
@@ -63,7 +63,7 @@ def expected(retriever, query, by):
         if by == "document":
             best.append((name, max(scores[number] for number in own)))
         else:
-            best += [(name, scores[number]) for number, span in own.items() if span != WHOLE]
+            best += [(name, scores[number]) for number in own]
     return sorted(best, key=lambda pair: -pair[1])
 
 
@@ -77,18 +77,26 @@ def test_documents_are_ranked_by_their_best_passage(model, by):
             wanted = [
                 pair for pair in expected(retriever, query, by) if retriever.encoder.kind == "dense" or pair[1] > 0
             ]
-            assert [score for _, score in found] == pytest.approx([score for _, score in wanted[:k]], abs=2e-5)
+            assert [score for _, score in found] == pytest.approx(
+                [score for _, score in wanted[:k]], rel=1e-5, abs=2e-5
+            )
             if by == "document":
                 assert len({name for name, _ in found}) == len(found)
     retriever.collection.check()
 
 
-def test_what_fits_is_as_it_was(model):
-    short = [document for document in DOCUMENTS if len(document["text"]) < 40]
-    both = [Retriever(model, passages=how).add(short, show_progress=False) for how in ("auto", None)]
-    (numbers, vectors), (others, plain) = (next(one.collection.iter_vectors()) for one in both)
-    assert numbers.tolist() == others.tolist()
-    assert (vectors != plain).sum() == 0
+def test_the_vector_of_before_is_still_there_to_the_bit(model):
+    """Of what fits, and of the head of what does not."""
+    cut, plain = (Retriever(model, passages=how).add(DOCUMENTS, show_progress=False) for how in ("auto", None))
+    assert (cut.context and cut.context.digest) == (plain.context and plain.context.digest)
+    seqs, ids = cut.collection.numbered_ids()
+    assert ids.tolist() == [document["id"] for document in DOCUMENTS]
+    before = next(plain.collection.iter_vectors())[1]
+    after = cut.collection.vectors_of(seqs.tolist())[1]
+    assert (before != after).sum() == 0
+    spans = cut.collection.spans_of(seqs)
+    assert 3 < len(spans) < len(DOCUMENTS)
+    assert all([span.head for span in found] == [True] + [False] * (len(found) - 1) for found in spans.values())
 
 
 def test_a_hybrid_keeps_documents_of_words_whole_and_fuses_documents(dense):
@@ -212,7 +220,7 @@ def test_bad_settings(passages):
 
 
 @pytest.mark.parametrize(
-    "context", ["strong", {"mix": 1}, {"lead": -1}, {"lead": True}, {"prefix": 2.5}, {"whole": 1}, {"lead_size": 0}, 3]
+    "context", ["strong", {"mix": 1}, {"lead": -1}, {"lead": True}, {"prefix": 2.5}, {"lead_size": 0}, 3]
 )
 def test_bad_document_contexts(context):
     with pytest.raises(ConfigError):
@@ -237,16 +245,17 @@ def test_an_index_on_disk(tmp_path, model):
         assert again.collection.cut_state()[0] == 1
 
 
-def test_a_refreshed_context_is_made_of_passages():
-    retriever = Retriever(tiny_model(), context_size=64).add(DOCUMENTS[:6], show_progress=False)
-    assert len(retriever.context.ids) > 6
+def test_a_refresh_embeds_passages_anew():
+    retriever = Retriever(tiny_model(), context_size=8).add(DOCUMENTS[:6], show_progress=False)
     retriever.add(DOCUMENTS[6:], show_progress=False)
     before = retriever.context
     retriever.refresh(show_progress=False)
     assert retriever.context.digest != before.digest
-    fresh = Retriever(tiny_model(), context_size=64).add(DOCUMENTS, show_progress=False)
+    fresh = Retriever(tiny_model(), context_size=8).add(DOCUMENTS, show_progress=False)
     assert fresh.context.digest == retriever.context.digest
-    assert fresh(QUERIES, k=12) == retriever(QUERIES, k=12)
+    assert [[hit["id"] for hit in hits] for hits in fresh(QUERIES)] == [
+        [hit["id"] for hit in hits] for hits in retriever(QUERIES)
+    ]
 
 
 @pytest.mark.parametrize("column", ["count", "spans", "checksum"])
@@ -262,21 +271,32 @@ def test_altered_passages_are_noticed(tmp_path, dense, column):
 
 
 def test_a_context_of_the_document(dense):
-    spans = [[(0, 10, "T"), (11, 20, "T > H")], [], [(0, 0, ""), (0, 9, ""), (10, 20, "")]]
+    spans = [[Span(0, 10, "T"), Span(11, 20, "T > H")], [], [Span(0, 9, "", head=True), Span(10, 20, "")]]
     texts = ["owls hunt bees make honey", "cats sleep", "foxes run elks stand here"]
-    from cderetrieval.splitting import Span
-
-    units = Units.of((text, [Span(*one) for one in some], "") for text, some in zip(texts, spans, strict=True))
-    assert units.owners.tolist() == [0, 0, -1, -1, 1, 1]
+    units = Units.of(zip(texts, spans, ["owl", "", ""], strict=True))
+    assert units.owners.tolist() == [0, 0, -1, 1, 1]
+    assert units.heads.tolist() == [False, False, True, True, False]
+    assert units.texts[3] == texts[2]
     plain = dense.encode_document(units.texts)
-    context = DocumentContext(lead=0.5, mean=0.25, lead_size=3)
-    mixed = encode_passages(dense, units, context)
+    mixed = encode_passages(dense, units, DocumentContext(lead=0.5, mean=0.25, lead_size=4))
     assert mixed[[2, 3]] == pytest.approx(plain[[2, 3]], abs=1e-6)
-    leads = dense.encode_document([" ".join(text.split()[:1])[:3] for text in texts])
-    assert np.linalg.norm(mixed, axis=1) == pytest.approx(1, abs=1e-5)
-    centre = plain[:2].sum(axis=0) / np.linalg.norm(plain[:2].sum(axis=0))
-    wanted = plain[0] + 0.25 * centre + 0.5 * leads[0]
-    assert mixed[0] == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-2)
+    leads = dense.encode_document(["owl", texts[2][:4]])
+    for own, owner, among in ((0, 0, [0, 1]), (4, 1, [3, 4])):
+        centre = plain[among].mean(axis=0)
+        wanted = plain[own] + 0.5 * leads[owner] + 0.25 * centre / np.linalg.norm(centre)
+        assert mixed[own] == pytest.approx(wanted / np.linalg.norm(wanted), abs=2e-3)
+
+
+def test_a_prefix_is_embedded_and_not_shown(dense):
+    document = {"id": 1, "title": "A tale of owls", "text": "# Night\n\n" + text_of(3, 30)}
+    found = [
+        Retriever(dense, on=["title", "text"], document_context=context).add([document], show_progress=False)
+        for context in ("none", DocumentContext(lead=0, mean=0, prefix=16))
+    ]
+    plain, prefixed = (next(one.collection.iter_vectors())[1] for one in found)
+    assert np.array_equal(plain[0], prefixed[0])
+    assert not np.allclose(plain[1:2], prefixed[1:2], atol=1e-3)
+    assert all("A tale" not in hit["passage"]["text"] for one in found for hit in one("owl", by="passage", k=9)[0])
 
 
 def test_splitting_covers_a_text_and_fits():
@@ -287,11 +307,32 @@ def test_splitting_covers_a_text_and_fits():
         limit = rng.randrange(8, 60)
         spans = split(text, limit, words)
         covered = np.zeros(len(text), dtype=bool)
-        for start, stop, _ in spans:
+        for start, stop, *_ in spans:
             assert not covered[start:stop].any()
             covered[start:stop] = True
             assert len(spans) == 1 or len(words(text[start:stop])) <= limit + 1
         assert not "".join(letter for letter, seen in zip(text, covered, strict=True) if not seen).strip()
+
+
+def test_a_head_and_what_follows_cover_a_text():
+    rng = random.Random(1)
+    for _ in range(60):
+        text = " ".join(
+            rng.choice(["Owls hunt.", "bees", "\n\nFoxes", "x" * 700]) for _ in range(rng.randrange(1, 300))
+        )
+        reads, limit = rng.randrange(10, 60), rng.randrange(8, 30)
+        spans = split_after_head(text, reads, limit, words)
+        if len(words(text)) <= reads:
+            assert spans == [Span(0, len(text))]
+            continue
+        assert spans[0].head
+        assert len(words(text[: spans[0].stop])) <= reads
+        end = 0
+        for span in spans:
+            assert not text[end : span.start].strip()
+            assert span.start >= 0 <= span.stop
+            end = max(end, span.stop)
+        assert not text[end:].strip()
 
 
 def test_headings_of_markdown_and_of_underlines():
