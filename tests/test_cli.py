@@ -172,11 +172,11 @@ def test_passages_and_what_they_take_in_are_kept(tmp_path):
     documents, out = str(tmp_path / "docs.jsonl"), str(tmp_path / "out")
     model = tiny_dense_directory()
     arguments = ["index", documents, "--model", str(model), "--out", out, "--passages", "20"]
-    assert main([*arguments, "--document-context", "lead=0.5, prefix=8,whole=false"]) == 0
+    assert main([*arguments, "--document-context", "lead=0.5, prefix=8"]) == 0
     with Retriever.load(out) as retriever:
         assert retriever.collection.passages.how == 20
         kept = DocumentContext.parse(retriever.collection.get_setting("document"))
-        assert kept == DocumentContext(lead=0.5, prefix=8, whole=False)
+        assert kept == DocumentContext(lead=0.5, prefix=8)
     assert main(["index", documents, "--model", str(model), "--out", out + "2", "--passages", "none"]) == 0
     with Retriever.load(out + "2") as retriever:
         assert len(retriever("owls", by="passage")[0]) == 1
