@@ -122,7 +122,7 @@ def _add_index(commands: Any) -> None:
     from .distributed.command import add_corpus_arguments, add_passages_arguments, add_vectors_arguments
 
     add_corpus_arguments(parser)
-    add_passages_arguments(parser)
+    add_passages_arguments(parser, "auto")
     add_vectors_arguments(parser)
 
 

@@ -9,7 +9,7 @@ one vector of nearly all of a text does well, it still does.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,8 @@ class Passages:
 
     how: str | int | None = AUTO
     function: Cut | None = None
+    # Spans of the documents that come next, in order, where they were cut before.
+    ready: Iterator[list[Span]] | None = None
 
     @classmethod
     def parse(cls, value: PassagesLike | Passages) -> Passages:
@@ -116,6 +118,12 @@ class Splitter:
 
     def __call__(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
         """The spans of a document; none where it is one passage."""
+        found = self._cut(text, payload) if self.passages.ready is None else next(self.passages.ready)
+        if found:
+            self.documents, self.spans = self.documents + 1, self.spans + len(found)
+        return found
+
+    def _cut(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
         field, start = field_of(payload, self.passages), body_start(text, body_of(payload, self._on, self.passages))
         if field is not None:
             spans = _places(listed(payload[field], field), start)
@@ -133,7 +141,6 @@ class Splitter:
             return []
         if spans[0].start == start:  # the title is found with the first passage
             spans[0] = spans[0]._replace(start=0)
-        self.documents, self.spans = self.documents + 1, self.spans + len(spans)
         title = text[:start].strip()[:TITLE]
         return [span._replace(heading=" > ".join(filter(None, (title, span.heading)))) for span in spans]
 

@@ -35,6 +35,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     engine = f"auto: Ray Data from {FEW_DOCUMENTS:,} documents on"
     parser.add_argument("--engine", default="auto", choices=ENGINES, help=engine)
     add_corpus_arguments(parser)
+    add_passages_arguments(parser, "none")
     workers = "number of Ray workers (default: one for each GPU, or for each CPU)"
     parser.add_argument("--workers", type=int, metavar="N", help=workers)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPUs for each worker (default: 1)")
@@ -54,10 +55,12 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
 
 
-def add_passages_arguments(parser: argparse.ArgumentParser) -> None:
+def add_passages_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     """How documents become passages."""
-    passages = "auto (what is longer than the model reads is split), none, most word pieces, or a field that holds them"
-    parser.add_argument("--passages", default="auto", metavar="auto|none|N|FIELD", help=passages)
+    passages = "auto (split what is longer than the model reads), none, most word pieces, or a field that holds them"
+    parser.add_argument(
+        "--passages", default=default, metavar="auto|none|N|FIELD", help=f"{passages} (default: {default})"
+    )
     document = "what a passage takes in of its document: auto, none, or NAME=VALUE,... (prefix=32, say)"
     parser.add_argument("--document-context", default="auto", metavar="auto|none|NAME=VALUE", help=document)
 
@@ -102,6 +105,8 @@ def run_embed(arguments: argparse.Namespace) -> None:
             on=arguments.on,
             context=arguments.context,
             context_size=arguments.context_size,
+            passages=passages_of(arguments.passages),
+            document_context=document_context_of(arguments.document_context),
             seed=arguments.seed,
             skip_empty=arguments.skip_empty,
             engine=arguments.engine,

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -24,10 +24,13 @@ from ..context.spec import CENTRE, NULL, OWN, ContextLike, ContextSpec
 from ..corpora.blocks import Block, corpus_files, cut
 from ..errors import ClusterError, ConfigError, MismatchError, ModelError, missing_dependency
 from ..files import as_path, open_own
-from ..retrieval.embedder import Embedder, Model, checked_documents
+from ..models.document_context import DocumentContext, DocumentContextLike
+from ..passages import Passages, PassagesLike, body_of, body_start
+from ..retrieval.cut import splitter_of
+from ..retrieval.embedder import Cut, Embedder, Model, embed
 from ..retrieval.part import CHUNK
 from ..store.lock import WriterLock
-from ..vectors import KINDS, Layout
+from ..vectors import KINDS, Layout, join
 from .cluster import STALLED, RayCluster, run_here
 from .progress import counted, watch
 from .scan import BlockScanner, Fields, gather
@@ -55,6 +58,8 @@ def embed_corpus(
     on: str | Sequence[str] | None = None,
     context: ContextLike = "own",
     context_size: int | None = None,
+    passages: PassagesLike = None,
+    document_context: DocumentContextLike = "auto",
     seed: int = 0,
     skip_empty: bool = False,
     engine: str = "auto",
@@ -77,8 +82,8 @@ def embed_corpus(
         The folder of vectors. On a cluster, this and the corpus are where all machines see them.
     model
         Name or directory, which each worker loads, or a model, which travels to them.
-    key, on, context, context_size, seed, device, dtype
-        As in :class:`~cderetrieval.Retriever`.
+    key, on, context, context_size, passages, document_context, seed, device, dtype
+        As in :class:`~cderetrieval.Retriever`; by default each document has one vector, and functions do not cut here.
     skip_empty
         Leave out documents with an empty text, and log how many, in place of an error.
     engine
@@ -121,7 +126,11 @@ def embed_corpus(
     """
     if engine not in ENGINES or block < 1:
         raise ConfigError(f"engine={engine!r} must be one of {', '.join(ENGINES)}, and block={block} at least 1.")
-    fields = Fields(key, (on,) if isinstance(on, str) else None if on is None else tuple(on), skip_empty)
+    how = Passages.parse(passages)
+    if how.function is not None:
+        raise ConfigError("passages= a function cannot be kept with vectors; pass a field that holds the passages.")
+    fields = Fields(key, (on,) if isinstance(on, str) else None if on is None else tuple(on), skip_empty, how.how)
+    said = DocumentContext.parse(document_context)
     files = [file.resolve() for file in corpus_files([corpus] if isinstance(corpus, str | Path) else corpus)]
     out = as_path(out).resolve()
     lock = WriterLock(out / MANIFEST)
@@ -138,6 +147,8 @@ def embed_corpus(
             "on": None if fields.on is None else list(fields.on),
             "skip_empty": skip_empty,
             "block": block,
+            "passages": how.how,
+            "document_context": None if how.how is None else said if isinstance(said, str) else said.to_dict(),
         }
         blocks = [found for file in files for found in cut(file, block)]
         cluster = None
@@ -193,6 +204,9 @@ def _begin(
     """Read the corpus, make the context, and write the plan; an earlier one must be of the same documents and model."""
     sampler = embedder.sampler()
     sample = None if sampler is None else (sampler.size, sampler.seed)
+    document = None
+    if fields.passages is not None:
+        document = DocumentContext.of(request["document_context"], embedder.model)
     arguments = {"blocks": blocks, "fields": fields, "sample": sample}
     results = read(BlockScanner, arguments, range(len(blocks)))
     with counted("reading", sum(block.rows for block in blocks), show=show_progress) as bar:
@@ -213,6 +227,7 @@ def _begin(
         files=tuple(map(_stamp, files)),
         blocks=scanned,
         ids=ids,
+        document=None if document is None else document.to_dict(),
     )
     if VectorFolder.exists(out):
         if VectorFolder(out).plan.belongs != plan.belongs:
@@ -227,7 +242,8 @@ def _resumed(out: Path, request: dict[str, Any], files: Sequence[Path], embedder
     if not VectorFolder.exists(out):
         return None
     folder = VectorFolder(out)
-    for name, was in folder.plan.request.items():
+    before = {"passages": None, "document_context": None}  # of folders from before there were passages
+    for name, was in (before | folder.plan.request).items():
         if request.get(name) != was:
             raise MismatchError(
                 f"{out} holds vectors of another run: {name} was {was!r}, is {request.get(name)!r}. Say the same, or "
@@ -275,6 +291,9 @@ class BlockEmbedder:
         self._folder = VectorFolder(folder)
         plan = self._folder.plan
         embedder = Embedder(model, ContextSpec(), device=device, dtype=dtype)
+        self._document, self._splitter = DocumentContext.of(plan.document, embedder.model), None
+        if plan.document is not None:
+            self._splitter = splitter_of(plan.fields.cut, plan.fields.on, [(embedder.model, self._document)])
         self._encoder = embedder.encoder(self._folder.context)
         found = self._encoder.fingerprint
         if found != plan.fingerprint:
@@ -288,15 +307,22 @@ class BlockEmbedder:
         """Embed one block."""
         begun = self._begin(number)
         blocks, rows = self._folder.plan.blocks, self._folder.rows(number)
+        before = sum(scanned.documents for scanned in blocks[:number])
+        documents = [self._cut(text, payload) for _, text, payload in rows]
         try:
-            vectors = self._encoder.encode_document([text for _, text, _ in rows])
+            vectors = [found for *_, found in embed(self._encoder, documents, self._document, before)]
         except ModelError as error:
             raise ModelError(f"{blocks[number].block}: {error}") from error
-        before = sum(scanned.documents for scanned in blocks[:number])
-        checked = checked_documents(self._encoder, vectors, len(rows), before)
-        self._folder.write(number, [document_id for document_id, *_ in rows], checked)
+        ids, spans = [document_id for document_id, *_ in rows], [document.spans for document in documents]
+        self._folder.write(number, ids, join(vectors), spans)
         begun.unlink(missing_ok=True)
         return {"block": number}
+
+    def _cut(self, text: str, payload: Mapping[str, Any]) -> Cut:
+        fields = self._folder.plan.fields
+        spans = [] if self._splitter is None else self._splitter(text, payload)
+        title = text[: body_start(text, body_of(payload, fields.on, fields.cut))] if spans else ""
+        return Cut(0, text, spans, title)
 
     def _begin(self, number: int) -> Path:
         """Note, in a file that outlives this process, that a block is begun; give up on one begun too often."""

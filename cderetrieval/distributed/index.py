@@ -11,6 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,8 @@ def _folders(vectors: Any) -> list[VectorFolder]:
             )
         if (folder.plan.fields.key, folder.plan.fields.on) != (plan.fields.key, plan.fields.on):
             raise MismatchError(f"{folder.path} was embedded from other fields than {first.path}.")
+        if (folder.plan.fields.passages, folder.plan.document) != (plan.fields.passages, plan.document):
+            raise MismatchError(f"the documents of {folder.path} were cut in another way than those of {first.path}.")
     if len(folders) > 1:
         names = [str(folder.path) for folder in folders]
         check_unique([id_hashes(_ids(folder)) for folder in folders], lambda place: _ids(folders[place]), names)
@@ -166,14 +169,19 @@ def _in_directory(
     write_json(building / SOURCE, source)
     options: dict[str, Any] = {"device": device, "dtype": dtype}
     try:
-        return Retriever(model, index=index, path=building, passages=None, **_settings(folders[0]), **options)
+        return Retriever(model, index=index, path=building, **_settings(folders[0]), **options)
     except StoreError:  # an earlier call has stored the first block
         return Retriever.load(building, model=model, **options)
 
 
 def _on_server(index: str, folder: VectorFolder, model: Any, device: str | None, dtype: str) -> Retriever:
+    if folder.plan.document is not None:
+        raise ConfigError(
+            f"{folder.path} holds vectors of passages, which are not kept on a server yet. Embed the corpus with "
+            "passages=None (--passages none) into another folder, or index this one in a directory."
+        )
     try:
-        return Retriever(model, index=index, device=device, dtype=dtype, passages=None, **_settings(folder))
+        return Retriever(model, index=index, device=device, dtype=dtype, **_settings(folder))
     except ContextError as error:
         raise MismatchError(
             f"{index} is in another context than the vectors of {folder.path}. Choose another collection, or embed the "
@@ -189,6 +197,8 @@ def _settings(folder: VectorFolder) -> dict[str, Any]:
         "on": None if plan.fields.on is None else list(plan.fields.on),
         "context": "own" if plan.context is None else folder.context,
         "context_size": plan.request["context_size"],
+        "passages": plan.fields.passages,
+        "document_context": plan.document,
         "seed": plan.request["seed"],
     }
 
@@ -216,13 +226,16 @@ def _check_model(retriever: Retriever, folder: VectorFolder, place: str) -> None
 
 def _add(retriever: Retriever, folders: Sequence[VectorFolder], show_progress: bool) -> None:
     """Add each block whose documents are not there yet; a block is one transaction."""
+    collection, passages = retriever.collection, retriever.collection.passages
     with counted("storing", sum(map(len, folders)), show=show_progress) as bar:
         for folder in folders:
             for number in folder.blocks:
-                if retriever.collection.missing(folder.ids(number)):
+                if collection.missing(folder.ids(number)):
                     rows = folder.rows(number)
                     ids, vectors = folder.read(number)
                     if ids != [document_id for document_id, *_ in rows]:
                         raise StoreError(f"{folder.file(number)} holds other ids than the corpus. Embed it anew.")
+                    collection.passages = replace(passages, ready=iter(folder.spans(number)))
                     retriever.add([payload for *_, payload in rows], vectors=vectors, show_progress=False)
+                    collection.passages = passages
                 bar.update(folder.plan.blocks[number].documents)

@@ -3,12 +3,16 @@
 dense          id, vector: a list of ``dimension`` float32
 sparse         id, terms: a list of int32, ascending; weights: as many float32
 sparse-embed   the same, and embeddings: the terms' embeddings one after the other, float16 as the store keeps them
+
+Where documents were cut, a row is a passage: id is that of its document; passage, its number in it; start and stop,
+characters of the text; heading, as JSON text; head, whether it is the beginning, with all that the model reads.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,13 @@ import numpy as np
 
 from ..errors import InputError, missing_dependency
 from ..files import atomic_write, reading
+from ..splitting import Span
 from ..store.blobs import LARGEST
 from ..vectors import DENSE, SPARSE, Layout, TermEmbeddings, Vectors, weights_of
 from .scan import INTEGER, JSON
 
 METADATA = b"cderetrieval"
+PASSAGE = ["passage", "start", "stop", "heading", "head"]
 EMBED_AGAIN = "Delete it and run `cderetrieval embed` again."
 
 
@@ -35,12 +41,25 @@ def arrow() -> Any:
 
 
 def write_vectors(
-    path: Path, ids: Sequence[Hashable], vectors: Vectors, layout: Layout, id_type: str, metadata: dict[str, Any]
+    path: Path,
+    ids: Sequence[Hashable],
+    vectors: Vectors,
+    layout: Layout,
+    id_type: str,
+    metadata: dict[str, Any],
+    spans: Sequence[Sequence[Span]] | None = None,
 ) -> None:
-    """Write one file, whole or not at all."""
+    """Write one file, whole or not at all; `spans` of documents that were cut, none of one in one piece."""
     pa = arrow()
+    if spans is not None:
+        rows = [list(enumerate(some or [Span(0, 0)])) for some in spans]
+        ids = [document_id for document_id, some in zip(ids, rows, strict=True) for _ in some]
     names: list[Any] = [json.dumps(i) for i in ids] if id_type == JSON else list(ids)
-    columns = {"id": pa.array(names, pa.int64() if id_type == INTEGER else pa.string()), **_columns(vectors, layout)}
+    columns = {"id": pa.array(names, pa.int64() if id_type == INTEGER else pa.string())}
+    if spans is not None:
+        passages = [(number, a, b, json.dumps(name), head) for number, (a, b, name, head) in chain.from_iterable(rows)]
+        columns |= {name: pa.array([row[i] for row in passages]) for i, name in enumerate(PASSAGE)}
+    columns |= _columns(vectors, layout)
     table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps(metadata)})
     with atomic_write(path) as temporary:
         # Float vectors do not shrink: zstd would take a second for a million and save 8 per cent.
@@ -50,7 +69,7 @@ def write_vectors(
 
 
 def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashable], Vectors, dict[str, Any]]:
-    """Ids, vectors and metadata of a file that :func:`write_vectors` wrote; its checksums are verified."""
+    """Ids of documents, vectors and metadata of a file that :func:`write_vectors` wrote; its checksums are verified."""
     pa = arrow()
     with reading(path, remedy=EMBED_AGAIN):
         with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
@@ -61,13 +80,31 @@ def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashabl
 
 def read_ids(path: Path, id_type: str) -> list[Hashable]:
     """The ids alone."""
-    pa = arrow()
     with reading(path, remedy=EMBED_AGAIN):
-        return _ids(pa.parquet.read_table(path, columns=["id"], page_checksum_verification=True), id_type)
+        return _ids(_some(path, ["id", "passage"]), id_type)
+
+
+def read_spans(path: Path) -> list[list[Span]]:
+    """The spans of each document; none of one in one piece."""
+    found: list[list[Span]] = []
+    with reading(path, remedy=EMBED_AGAIN):
+        columns = _some(path, PASSAGE).to_pydict()
+        for number, start, stop, heading, head in zip(*(columns[name] for name in PASSAGE), strict=True):
+            found += [] if number else [[]]
+            found[-1].append(Span(start, stop, json.loads(heading), head))
+    return [spans if len(spans) > 1 else [] for spans in found]
+
+
+def _some(path: Path, columns: list[str]) -> Any:
+    """Those of the columns that are there."""
+    with arrow().parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(columns=columns)
 
 
 def _ids(table: Any, id_type: str) -> list[Hashable]:
     ids = table["id"].to_pylist()
+    if "passage" in table.column_names:
+        ids = [name for name, number in zip(ids, table["passage"].to_pylist(), strict=True) if number == 0]
     return [json.loads(name) for name in ids] if id_type == JSON else ids
 
 

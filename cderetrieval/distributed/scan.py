@@ -19,6 +19,7 @@ from ..context.sample import Sampler
 from ..corpora.blocks import Block, read_block
 from ..documents import Row, document_rows
 from ..errors import InputError
+from ..passages import Passages
 from ..store.codec import encode_id, encode_json
 
 # How a column of ids is stored: as itself where all are of one type, else as JSON text.
@@ -29,11 +30,17 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Fields:
-    """Which fields of a document hold its id and its text, and whether documents without text are left out."""
+    """Which fields hold a document's id and text, whether one without text is left out, and how documents are cut."""
 
     key: str = "id"
     on: tuple[str, ...] | None = None
     skip_empty: bool = False
+    passages: str | int | None = None
+
+    @property
+    def cut(self) -> Passages:
+        """How documents are cut."""
+        return Passages.parse(self.passages)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,11 @@ def block_rows(block: Block, fields: Fields) -> list[Row]:
     if not documents:
         return []
     try:
-        return list(document_rows(documents, fields.key, fields.on, skip_empty=fields.skip_empty, may_be_empty=True))
+        return list(
+            document_rows(
+                documents, fields.key, fields.on, skip_empty=fields.skip_empty, may_be_empty=True, passages=fields.cut
+            )
+        )
     except InputError as error:
         raise InputError(f"{block}, counted from 0: {error}") from error
 

@@ -21,11 +21,13 @@ from ..corpora.blocks import Block, corpus_files
 from ..documents import Row
 from ..errors import InputError, StoreError
 from ..files import as_path, json_digest, read_json, reading, unsealed, write_sealed
+from ..splitting import Span
 from ..vectors import Layout, Vectors
-from .parquet import read_ids, read_vectors, write_vectors
+from .parquet import read_ids, read_spans, read_vectors, write_vectors
 from .scan import Fields, Scanned, block_rows, payloads_digest, rows_digest
 
-FORMAT = 1
+# The newest; a folder of one vector a document has the first, which older versions read.
+FORMAT, FIRST = 2, 1
 MANIFEST, CONTEXT, VECTORS = "vectors.json", "context.safetensors", "vectors"
 
 
@@ -48,22 +50,30 @@ class Plan:
     # The corpus, block by block, and how its ids are stored.
     blocks: tuple[Scanned, ...]
     ids: str
+    # What a passage takes in of its document; None where no document is cut.
+    document: dict[str, Any] | None = None
+
+    @property
+    def format(self) -> int:
+        """The version of what is written."""
+        return FIRST if self.document is None else FORMAT
 
     @property
     def belongs(self) -> tuple[Any, ...]:
         """What all vectors depend on: equal where only files have moved."""
-        return self.fingerprint, self.layout, self.ids, [(scanned.documents, scanned.digest) for scanned in self.blocks]
+        blocks = [(scanned.documents, scanned.digest) for scanned in self.blocks]
+        return self.fingerprint, self.layout, self.ids, self.fields.passages, self.document, blocks
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written; a block's file by its place among the files."""
         places = {path: place for place, (path, *_) in enumerate(self.files)}
         return {
-            "format": FORMAT,
+            "format": self.format,
             "model": self.model,
             "fingerprint": self.fingerprint,
             "layout": self.layout.to_dict(),
             "context": self.context,
-            "fields": asdict(self.fields),
+            "fields": {name: value for name, value in asdict(self.fields).items() if name != "passages" or value},
             "request": self.request,
             "files": self.files,
             "ids": self.ids,
@@ -73,6 +83,7 @@ class Plan:
                 for s in self.blocks
             ],
             "payloads": [scanned.payloads for scanned in self.blocks],
+            **({} if self.document is None else {"document": self.document}),
         }
 
     @classmethod
@@ -87,6 +98,7 @@ class Plan:
         on = values["fields"]["on"]
         fields = Fields(**{**values["fields"], "on": None if on is None else tuple(on)})
         same = {name: values[name] for name in ("model", "fingerprint", "context", "request", "ids")}
+        same["document"] = values.get("document")
         return cls(layout=Layout(**values["layout"]), fields=fields, files=files, blocks=blocks, **same)
 
 
@@ -165,17 +177,27 @@ class VectorFolder:
         """Where the vectors of a block are."""
         return self.path / VECTORS / f"{number:08d}.parquet"
 
-    def write(self, number: int, ids: list[Hashable], vectors: Vectors) -> None:
-        """Write the vectors of a block."""
-        write_vectors(self.file(number), ids, vectors, self.plan.layout, self.plan.ids, self._stamp(number))
+    def write(self, number: int, ids: list[Hashable], vectors: Vectors, spans: Sequence[Sequence[Span]]) -> None:
+        """Write the vectors of a block, and the spans of its documents."""
+        plan, kept = self.plan, None if self.plan.document is None else spans
+        write_vectors(self.file(number), ids, vectors, plan.layout, plan.ids, self._stamp(number), kept)
 
     def read(self, number: int) -> tuple[list[Hashable], Vectors]:
-        """Ids and vectors of a block, in the order of the corpus; a file of another run is refused."""
+        """Ids of documents and vectors of a block, in the order of the corpus; a file of another run is refused.
+
+        Where documents were cut, each has a vector for each of its :meth:`spans`.
+        """
         path = self.file(number)
         ids, vectors, stamp = read_vectors(path, self.plan.layout, self.plan.ids)
         if stamp != self._stamp(number) or len(ids) != self.plan.blocks[number].documents:
             raise StoreError(f"{path} belongs to another corpus or model. Delete it and run cderetrieval embed again.")
         return ids, vectors
+
+    def spans(self, number: int) -> list[list[Span]]:
+        """The spans of each document of a block; none of one in one piece, which has one vector."""
+        if self.plan.document is None:
+            return [[] for _ in range(self.plan.blocks[number].documents)]
+        return read_spans(self.file(number))
 
     def ids(self, number: int) -> list[Hashable]:
         """Ids of a block alone."""
@@ -199,7 +221,7 @@ class VectorFolder:
     def _stamp(self, number: int) -> dict[str, Any]:
         """What is written with a block's vectors."""
         digest = self.plan.blocks[number].digest
-        return {"format": FORMAT, "fingerprint": self.plan.fingerprint, "block": number, "digest": digest}
+        return {"format": self.plan.format, "fingerprint": self.plan.fingerprint, "block": number, "digest": digest}
 
 
 def _moved(files: list[list[Any]], corpus: Sequence[str | Path]) -> list[list[Any]]:

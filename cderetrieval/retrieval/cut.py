@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from ..errors import ConfigError, MismatchError
-from ..models.document_context import limit_of, token_starts, tokenizer_of
-from ..passages import AUTO, FUNCTION, MIN_SIZE, Splitter, words
+from ..models.document_context import DocumentContext, limit_of, token_starts, tokenizer_of
+from ..passages import AUTO, FUNCTION, MIN_SIZE, Passages, Splitter, words
 from .collection import Collection
 from .embedder import LEXICAL
 from .part import Part
@@ -24,8 +25,18 @@ def splitter_for(collection: Collection, parts: Sequence[Part], *, ready: bool) 
 
     Of documents with ready vectors those alone are cut that came cut, or that a function of the user's cuts.
     """
-    passages = collection.passages
-    reading = [part for part in parts if getattr(part.embedder.model, "kind", "") != LEXICAL]
+    reading = [
+        (part.embedder.model, part.document) for part in parts if getattr(part.embedder.model, "kind", "") != LEXICAL
+    ]
+    return splitter_of(collection.passages, collection.settings.on, reading, ready=ready)
+
+
+def splitter_of(
+    passages: Passages, on: Sequence[str] | None, reading: Sequence[tuple[Any, DocumentContext]], *, ready: bool = False
+) -> Splitter | None:
+    """The splitter for models that read texts, each with what its passages take in of their documents."""
+    if passages.ready is not None:
+        return Splitter(passages, on, starts=words, fits=UNLIMITED, limit=UNLIMITED)
     if passages.how is None or (passages.how == AUTO and not reading):
         return None
     if passages.how == FUNCTION and passages.function is None:
@@ -34,16 +45,16 @@ def splitter_for(collection: Collection, parts: Sequence[Part], *, ready: bool) 
             "Retriever.load(path, passages=that_function)."
         )
     size = passages.how if isinstance(passages.how, int) else UNLIMITED
-    limits = [(limit_of(part.embedder.model) or UNLIMITED, number) for number, part in enumerate(reading)]
+    limits = [(limit_of(model) or UNLIMITED, number) for number, (model, _) in enumerate(reading)]
     most, narrowest = min(limits, default=(UNLIMITED, 0))
-    prefix = max((part.document.prefix for part in reading), default=0)
+    prefix = max((document.prefix for _, document in reading), default=0)
     if prefix and most - prefix < MIN_SIZE:
         raise ConfigError(f"prefix={prefix} leaves no room: this model reads {most} word pieces of a text.")
-    tokenizer = tokenizer_of(reading[narrowest].embedder.model) if reading else None
+    tokenizer = tokenizer_of(reading[narrowest][0]) if reading else None
     starts = words if tokenizer is None else partial(token_starts, tokenizer=tokenizer)
     return Splitter(
         passages,
-        collection.settings.on,
+        on,
         starts=starts,
         fits=UNLIMITED if ready else min(size, most),
         limit=min(size, most - prefix, max(MIN_SIZE, int(FILLED * most))),

@@ -260,7 +260,7 @@ class Wrong(HashEncoder):
 def test_what_a_model_does_wrong_is_named_with_its_block(corpus, tmp_path):
     with pytest.raises(InputError, match=r"vectors have shape \(30, 15\)"):
         embed(corpus, tmp_path / "v", Wrong())
-    with pytest.raises(ModelError, match=r"corpus\.jsonl, lines 1 to 30: not finite"):
+    with pytest.raises(ModelError, match=r"corpus\.jsonl, lines 1 to 30: documents 0 to 29: not finite"):
         embed(corpus, tmp_path / "w", Wrong(ModelError("not finite")))
 
 

@@ -225,3 +225,88 @@ def test_vectors_are_stored_as_they_are(vectors, tmp_path):
     stored = np.concatenate([matrix for _, matrix in built.collection.iter_vectors()])
     np.testing.assert_array_equal(stored, np.concatenate([matrix for _, matrix in vectors]))
     built.collection.check()
+
+
+@pytest.fixture
+def long(tmp_path, write_corpus):
+    rng = random.Random(1)
+    names = ["d7", 7, 7.5, True, *range(10, 46)]
+    documents = [
+        {
+            "id": i,
+            "title": f"Tale {n}",
+            "text": ". ".join(f"The {rng.choice(['owl', 'bee'])} saw {j}" for j in range(n)),
+        }
+        for n, i in enumerate(names, start=1)
+    ]
+    documents[5] = {"id": 99, "passages": [{"heading": "Birds \ud800", "text": "Owls hunt."}, "Bees hum."]}
+    return documents, write_corpus(tmp_path / "long.jsonl", documents)
+
+
+@pytest.mark.parametrize("settings", [{"passages": "auto"}, {"passages": 20, "document_context": {"prefix": 8}}])
+def test_folders_of_passages_answer_as_a_retriever(long, model_name, tmp_path, settings):
+    documents, corpus = long
+    retriever = Retriever(model_name, context_size=8, **settings).add(documents)
+    folder = embed_corpus(corpus, tmp_path / "v", model_name, context_size=8, **settings)
+    assert folder.context == retriever.context
+    built = index_vectors(folder, tmp_path / "index")
+    assert built.collection.cut_state() == retriever.collection.cut_state()
+    assert built.collection.get_setting("document") == retriever.collection.get_setting("document")
+    for by in ("document", "passage"):
+        assert built(QUERIES, k=30, passages=True, by=by) == retriever(QUERIES, k=30, passages=True, by=by)
+    more = [{"id": "new", "title": "Tale", "text": documents[30]["text"]}]
+    assert built.add(more)(QUERIES, k=30) == retriever.add(more)(QUERIES, k=30)
+    blocks = index_vectors(
+        embed_corpus(corpus, tmp_path / "w", model_name, context_size=8, block=7, **settings), tmp_path / "blocks"
+    )
+    assert blocks.collection.cut_state()[1:] == index_vectors(folder, tmp_path / "i").collection.cut_state()[1:]
+    assert list(map(repr, blocks.collection.numbered_ids()[1])) == [repr(document["id"]) for document in documents]
+    built.collection.check()
+
+
+def test_a_folder_of_passages_goes_on_and_is_told_from_others(long, tmp_path):
+    _, corpus = long
+    settings = {"passages": 20, "block": 10}
+    folder = embed_corpus(corpus, tmp_path / "v", HashEncoder(), **settings)
+    (ids, vectors), spans = folder.read(1), folder.spans(1)
+    assert len(ids) == len(spans) == 10 < len(vectors) == sum(max(1, len(some)) for some in spans)
+    folder.file(1).unlink()
+    again = embed_corpus(corpus, tmp_path / "v", HashEncoder(), **settings)
+    np.testing.assert_array_equal(again.read(1)[1], vectors)
+    assert (again.spans(1), again.ids(1)) == (spans, ids)
+    for other, message in (({"passages": 30}, "passages was 20, is 30"), ({"document_context": "none"}, "context was")):
+        with pytest.raises(MismatchError, match=message):
+            embed_corpus(corpus, tmp_path / "v", HashEncoder(), **{**settings, **other})
+    plain = embed_corpus(corpus, tmp_path / "plain", HashEncoder(), block=10)
+    with pytest.raises(MismatchError, match="passages was None, is 20"):
+        embed_corpus(corpus, tmp_path / "plain", HashEncoder(), **settings)
+    with pytest.raises(MismatchError, match="cut in another way"):
+        index([folder, plain], tmp_path / "index")
+    with pytest.raises(ConfigError, match="a function cannot be kept"):
+        embed_corpus(corpus, tmp_path / "f", HashEncoder(), passages=str.splitlines)
+    with pytest.raises(ConfigError, match="not kept on a server yet"):
+        index(folder, None, index="milvus://localhost:1/none")
+
+
+def test_folders_from_before_passages_are_read(long, tmp_path):
+    from cderetrieval.files import read_json, unsealed, write_sealed
+
+    folder = embed_corpus(long[1], tmp_path / "v", HashEncoder())
+    manifest = folder.path / "vectors.json"
+    values = unsealed(manifest, read_json(manifest), remedy="")
+    assert values["format"] == 1
+    assert "passages" not in values["fields"]
+    for name in ("passages", "document_context"):
+        del values["request"][name]
+    write_sealed(manifest, values)
+    assert len(index(embed_corpus(long[1], tmp_path / "v", HashEncoder()), tmp_path / "index")) == 40
+
+
+def test_passages_on_the_command_line(long, tmp_path, dense_directory, capsys):
+    arguments = ["embed", str(long[1]), "--out", str(tmp_path / "v"), "--model", dense_directory]
+    assert main([*arguments, "--passages", "20", "--document-context", "lead=0.5,mean=0"]) == 0
+    assert main(["index", "--vectors", str(tmp_path / "v"), "--out", str(tmp_path / "index")]) == 0
+    capsys.readouterr()
+    assert main(["search", str(tmp_path / "index"), "owl", "--by", "passage", "--json", "-k", "20"]) == 0
+    hits = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len({hit["id"] for hit in hits}) < len(hits) == 20
