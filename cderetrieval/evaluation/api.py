@@ -20,8 +20,10 @@ from ..corpora.known_item import known_item
 from ..documents import document_rows, named_queries
 from ..errors import InputError, ModelError
 from ..files import as_path
+from ..models.document_context import AUTO, DocumentContext, DocumentContextLike
 from ..models.load import load
 from ..models.locate import ALIASES, DEFAULT_MODEL, HYBRID, holds_model, short_name
+from ..passages import Passages, PassagesLike
 from ..retrieval.embedder import Model
 from ..retrieval.names import AnyModel, load_model
 from ..runtime import pick_device
@@ -32,7 +34,7 @@ from .folder import NoFolder, ResultsFolder, safe
 from .metrics import as_qrels
 from .rerank import PAPER_DEPTH, FirstStage
 from .results import Results, write_tables
-from .runner import Job, check_tasks, evaluate_subject
+from .runner import Job, check_tasks, evaluate_subject, subjects_for
 from .stats import bootstrap_interval
 from .tables import terminal_table
 from .tasks import subjects_of
@@ -53,6 +55,8 @@ def evaluate(
     context: ContextLike | Sequence[ContextLike] = "own",
     context_size: int | None = None,
     seeds: int | Sequence[int] = 1,
+    passages: PassagesLike | Sequence[PassagesLike] = None,
+    document_context: DocumentContextLike | Sequence[DocumentContextLike] = AUTO,
     out: str | Path | None = None,
     split: str | None = None,
     first_stage: str | Path | AnyModel | None = None,
@@ -78,6 +82,10 @@ def evaluate(
         Number of context documents; None: what the model was made for.
     seeds
         Number of samples of each context, or their seeds.
+    passages, document_context
+        One or a list of: how long documents are cut, None (the default: not at all), ``"auto"`` or a number of word
+        pieces; and what a passage takes in of its document, as in a
+        :class:`~cderetrieval.retrieval.retriever.Retriever`. Each pair is evaluated, under a name of its own.
     out
         Folder to keep results in; finished work in it is not done again.
     split
@@ -113,8 +121,11 @@ def evaluate(
     """
     subjects, results = subjects_of(tasks, split), None
     seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
+    how = [Passages.parse(one) for one in _several(passages)]
+    taken = [DocumentContext.parse(one) for one in _several(document_context)]
     if out is not None:
         settings = {"dtype": dtype, "device": str(pick_device(device)), "seeds": seeds, "context_size": context_size}
+        settings |= {"passages": str(passages), "document_context": str(document_context)}
         results = ResultsFolder(out, {**settings, **(about or {})})
     stage = None
     if first_stage is not None:
@@ -123,10 +134,10 @@ def evaluate(
     cells: list[Cell] = []
     for name, full_name, one in entrants(model, device, dtype):
         check_tasks(one, subjects)
-        for variant in variants_for(one, _contexts(context), context_size, seeds):
+        for variant in variants_for(one, _contexts(context), context_size, seeds, how, taken):
             folder = NoFolder() if results is None else results.model(name, one.fingerprint, variant, dtype)
             job = Job(name, full_name, one, variant, dtype, folder, stage, show_progress)
-            for subject in subjects:
+            for subject in subjects_for(variant, subjects):
                 with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory:
                     for cell in evaluate_subject(job, subject, Path(directory)):
                         logger.info("%s on %s: %s %.5f", cell.system, cell.column, MAIN, cell.metrics[MAIN])
@@ -134,6 +145,11 @@ def evaluate(
                 if results is not None:
                     write_tables(results)
     return Results(cells, None if results is None else results.directory)
+
+
+def _several(given: Any) -> list[Any]:
+    """One value or several."""
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _contexts(context: Any) -> list[ContextLike]:

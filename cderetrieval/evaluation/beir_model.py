@@ -70,7 +70,10 @@ class BeirModel:
 
 
 class BeirSearch:
-    """A model of any family behind beir's search interface; keywords as for `BeirModel`."""
+    """A model of any family behind beir's search interface.
+
+    Keywords are those of `BeirModel`; `passages`, None by default, and `document_context` are as in a `Retriever`.
+    """
 
     def __init__(self, model: AnyModel, *, dtype: str = "auto", **context: Any) -> None:
         self._model, self._dtype = model, dtype

@@ -10,8 +10,10 @@ python run_eval.py --ask "how do I merge two tables?" --ask-in pandas
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from ..context.spec import ContextSpec
 from ..corpora import pydocs
@@ -62,6 +64,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     context.add_argument("--context-size", type=int, metavar="J", help="number of context documents")
     context.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N samples of the context")
+    long = parser.add_argument_group("long documents")
+    long.add_argument(
+        "--passages",
+        nargs="+",
+        type=_passages,
+        default=[None],
+        metavar="P",
+        help="none, auto, or a number of word pieces",
+    )
+    long.add_argument(
+        "--document-context",
+        nargs="+",
+        type=_document,
+        default=["auto"],
+        metavar="D",
+        help="what a passage takes in of its document: auto, none, or NAME=VALUE,... (lead=0.4,prefix=32)",
+    )
     results = parser.add_argument_group("results")
     results.add_argument("--out", type=as_path, metavar="DIR", help="folder for results; finished work is not repeated")
     results.add_argument(
@@ -89,6 +108,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
 
 
+def _passages(word: str) -> str | int | None:
+    """``--passages``."""
+    if word.isdecimal():
+        return int(word)
+    if word not in ("none", "auto"):
+        raise argparse.ArgumentTypeError(f"{word!r} is not none, auto or a number of word pieces")
+    return None if word == "none" else word
+
+
+def _document(word: str) -> str | dict[str, Any]:
+    """``--document``; the values are those of JSON."""
+    if "=" not in word:
+        return word
+    try:
+        return {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in word.split(","))}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is not NAME=VALUE,NAME=VALUE") from error
+
+
 def run(arguments: argparse.Namespace) -> str:
     """Evaluate what the arguments say; the tables, comparisons and answers, for a terminal."""
     for name in ("seeds", "depth", "max_documents"):
@@ -100,6 +138,8 @@ def run(arguments: argparse.Namespace) -> str:
     started = time.perf_counter()
     subjects = read_subjects(arguments)
     asked = _asked_dataset(arguments, subjects) if arguments.ask else None
+    if arguments.document_context != ["auto"] and arguments.passages == [None]:
+        raise InputError("--document-context says what passages take in: pass --passages auto too.")
     for given in arguments.context:
         ContextSpec.parse(given)  # a list of other strings would be the texts of one context
     results = evaluate(
@@ -108,6 +148,8 @@ def run(arguments: argparse.Namespace) -> str:
         context=arguments.context,
         context_size=arguments.context_size,
         seeds=arguments.seeds,
+        passages=arguments.passages,
+        document_context=arguments.document_context,
         out=arguments.out,
         first_stage=arguments.truncated,
         depth=arguments.depth,
@@ -152,14 +194,15 @@ def _asked_dataset(arguments: argparse.Namespace, subjects: Sequence[Subject]) -
 def _answers(arguments: argparse.Namespace, dataset: Dataset) -> list[str]:
     """The best three documents of each question, by the last model in its first context."""
     model = list(entrants(arguments.model, arguments.device, arguments.dtype))[-1].model
-    variant = variants_for(model, arguments.context, arguments.context_size)[0]
+    cuts = arguments.passages, arguments.document_context
+    variant = variants_for(model, arguments.context, arguments.context_size, [0], *cuts)[0]
     with index_corpus(model, variant, dataset.corpus, arguments.dtype) as retriever:
-        found = retriever(arguments.ask, k=3, documents=True)
+        found = retriever(arguments.ask, k=3, documents=True, passages=True)
     lines = []
     for question, hits in zip(arguments.ask, found, strict=True):
         lines.append("\n" + printable(f"{dataset.name}: {question}"))
         for hit in hits:
-            text = " ".join(str(hit["document"].get("text", "")).split())
+            text = " ".join(hit["passage"]["text"].split())
             shown = printable(text[:100]) + ("..." if len(text) > 100 else "")
             lines.append(f"  {hit['similarity']:.3f}  {printable(hit['id'])}\n         {shown}")
     return lines

@@ -21,13 +21,25 @@ import numpy as np
 
 from ..context.spec import ContextLike
 from ..errors import ContextError, InputError
+from ..models.document_context import AUTO, DocumentContextLike
+from ..passages import PassagesLike
 from ..retrieval.names import AnyModel, HybridModel, takes_context
 from ..types import ContextualModel, Encoder, is_contextual
 from ..vectors import DENSE
 from .metrics import Run
 from .mteb_data import TaskCorpus, context_pools, is_retrieval, query_texts
 from .rerank import rerank
-from .search import NO_VECTORS, audit, encode_side, encoder_in, index_corpus, model_kind, search_blocks, texts_of
+from .search import (
+    NO_VECTORS,
+    audit,
+    cut_of,
+    encode_side,
+    encoder_in,
+    index_corpus,
+    model_kind,
+    search_blocks,
+    texts_of,
+)
 from .variants import ContextVariant, as_variant
 
 Watch = Callable[[str, str, Iterator[Run]], Iterator[Run]]
@@ -52,6 +64,8 @@ class MTEBModel:
         Number format of a contextual model's computation, and where a corpus is kept while it is searched.
     candidates
         Name of what chose the documents to rerank, where that is not the task; part of the experiment.
+    passages, document_context
+        As in a `Retriever`, but for None, the default; retrieval tasks alone have documents to cut.
     watch, on_context
         Called with subset, split and the blocks of their hits, which it passes on; or what their context was made of.
 
@@ -78,11 +92,13 @@ class MTEBModel:
         dtype: str = "auto",
         directory: str | Path | None = None,
         candidates: str | None = None,
+        passages: PassagesLike = None,
+        document_context: DocumentContextLike = AUTO,
         watch: Watch | None = None,
         on_context: OnContext | None = None,
     ) -> None:
         self.model = model
-        self.variant = as_variant(model, context)
+        self.variant = as_variant(model, context, passages=passages, document_context=document_context)
         self.audits: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._dtype, self._directory, self._watch, self._on_context = dtype, directory, watch, on_context
         self._pools: dict[tuple[str, str, str], list[str]] = {}
@@ -101,6 +117,8 @@ class MTEBModel:
         if takes_context(model):
             size = variant.size or cast(ContextualModel, model).context_size
             experiment = {"context": variant.name, "seed": variant.seed, "size": size}
+        if variant.passages is not None:
+            experiment |= variant.cut
         if self._candidates is not None:
             experiment["candidates"] = self._candidates
         config = getattr(model, "config", None)
@@ -144,7 +162,7 @@ class MTEBModel:
 
     def _encoder(self, task: str, subset: str, split: str) -> Any:
         if not is_contextual(self.model):
-            return self.model
+            return encoder_in(cast(Encoder, self.model), self.variant, ())[0]
         pool = self._pools.get((task, subset, split))
         if pool is None:
             raise ContextError(
@@ -192,13 +210,14 @@ class MTEBModel:
         if self._corpus is None:
             raise InputError("index(corpus) must come before search(queries).")
         asked = dict(zip(queries["id"], query_texts(queries), strict=True))
-        found: Run = {}
+        found, cut = Run(), {}
         with contextlib.ExitStack() as stack:
             if top_ranked is None:
                 directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="corpus-", dir=self._directory))
                 retriever = index_corpus(self.model, self.variant, self._corpus, self._dtype, directory)
                 stack.callback(retriever.close)
                 blocks, context = search_blocks(retriever, asked, top_k), retriever.context
+                cut = cut_of(retriever, self.variant)
             else:
 
                 def encode(encoder: Encoder, texts: Sequence[str], is_query: bool) -> Any:
@@ -206,7 +225,7 @@ class MTEBModel:
 
                 blocks, context = rerank(self.model, self.variant, self._corpus, asked, top_ranked, self._dtype, encode)
             made = audit(context, len(self._corpus), texts_of(self._corpus), asked.values())
-            self._report((task_metadata.name, hf_subset, hf_split), made)
+            self._report((task_metadata.name, hf_subset, hf_split), {**made, **cut})
             for block in blocks if self._watch is None else self._watch(hf_subset, hf_split, blocks):
                 found.update(block)
         return found

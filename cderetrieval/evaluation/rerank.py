@@ -51,7 +51,7 @@ def rerank(
     `corpus` is read twice, for the context and for the candidates. A query without candidates has no hits.
     """
     wanted = {document for query in queries for document in candidates.get(query, ())}
-    if model_kind(model) in NO_VECTORS:
+    if model_kind(model) in NO_VECTORS or variant.passages is not None:
         retriever = index_corpus(model, variant, corpus, dtype)
         _check_present(wanted, retriever)
         return _by_search(retriever, queries, candidates), retriever.context

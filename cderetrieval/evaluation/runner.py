@@ -25,7 +25,7 @@ from .metrics import PerQuery, Run, Scorer
 from .mteb_data import is_retrieval, split_dataset
 from .mteb_model import MTEBModel
 from .rerank import Candidates, FirstStage, rerank
-from .search import NO_VECTORS, audit, index_corpus, model_kind, search_blocks, texts_of
+from .search import NO_VECTORS, audit, cut_of, index_corpus, model_kind, search_blocks, texts_of
 from .tasks import GroupedDataset, Subject, TaskSubject
 from .variants import ContextVariant, as_variant
 
@@ -63,12 +63,14 @@ def evaluate_retrieval(
             retriever = index_corpus(model, variant, dataset.corpus, dtype, directory, show_progress)
             stack.callback(retriever.close)
             blocks, made = search_blocks(retriever, dataset.queries), retriever.context
+            cut = cut_of(retriever, variant)
         else:
+            cut = {}
             blocks, made = rerank(model, variant, dataset.corpus, dataset.queries, candidates, dtype)
         for _ in scorer.watch(blocks):
             pass
     found = audit(made, len(dataset.corpus), texts_of(dataset.corpus), dataset.queries.values())
-    return Evaluation(scorer.scores(), scorer.run, found)
+    return Evaluation(scorer.scores(), scorer.run, {**found, **cut})
 
 
 @dataclass
@@ -151,6 +153,15 @@ def check_tasks(model: AnyModel, subjects: Iterable[Subject]) -> None:
                 f"{subject.name} is a task of type {subject.task.metadata.type}, which needs one vector for each text, "
                 f"and a {model_kind(model)!r} model has none. Leave it out, or evaluate this model on retrieval tasks."
             )
+
+
+def subjects_for(variant: ContextVariant, subjects: Iterable[Subject]) -> Iterator[Subject]:
+    """What a variant is evaluated on: where it cuts documents, only what has some."""
+    for subject in subjects:
+        if variant.passages is None or isinstance(subject, GroupedDataset) or is_retrieval(subject.task):
+            yield subject
+        else:
+            logger.warning("%s is left out with passages: it has no documents to cut.", subject.name)
 
 
 def _task_cells(job: Job, subject: TaskSubject, directory: Path) -> list[Cell]:

@@ -12,7 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..context.context import Context
+from ..errors import InputError
 from ..retrieval.embedder import LEXICAL, Model
+from ..retrieval.local import LocalCollection
 from ..retrieval.names import AnyModel, HybridModel
 from ..retrieval.retriever import Retriever
 from ..types import Encoder, Hits, is_contextual, text_ids
@@ -52,7 +54,8 @@ def index_corpus(
         "on": FIELDS,
         "context": variant.given,
         "context_size": variant.size,
-        "passages": None,
+        "passages": variant.passages,
+        "document_context": variant.document,
         "path": directory,
         "dtype": dtype,
         "seed": variant.seed,
@@ -106,10 +109,20 @@ def encoder_in(
     model: Model, variant: ContextVariant, pool: Iterable[tuple[str, str]], dtype: str = "auto"
 ) -> tuple[Encoder, Context | None]:
     """The model in a context made from (id, text) pairs, and that context; None for a model that takes none."""
+    if variant.passages is not None:
+        raise InputError("one vector for each text was asked for, and documents are to be cut: leave out passages=.")
     if not is_contextual(model):
         return cast(Encoder, model), None
     context = variant.spec.make(model, pool, seed=variant.seed, size=variant.size)
     return context.encoder(model, dtype=dtype), context
+
+
+def cut_of(retriever: Retriever, variant: ContextVariant) -> dict[str, Any]:
+    """How many documents were cut, and the number of vectors of these; empty where the variant cuts none."""
+    if variant.passages is None:
+        return {}
+    counts = cast(LocalCollection, retriever.collection).cut()[1]
+    return {"cut_documents": len(counts), "cut_vectors": int(counts.sum())}
 
 
 def audit(

@@ -1,17 +1,21 @@
-"""The contexts that a model is evaluated in: the source, size and seed of each.
+"""The contexts that a model is evaluated in: source, size and seed of each, and how long documents are cut.
 
-A score depends on the sample, so a source can be evaluated under several seeds, and every result names its own.
+A score depends on the sample, so a source can be evaluated under several seeds, and every result names its own. Where
+documents are cut, the name of the context says so: passages of ``own+passages`` take in nothing of their document,
+those of ``own+passages+document`` do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..context.spec import CENTRE, NULL, READY, ContextLike, ContextSpec
 from ..errors import ConfigError
-from ..retrieval.names import AnyModel, takes_context
+from ..models.document_context import AUTO, NONE, DocumentContext, DocumentContextLike, OfAnother
+from ..passages import Passages, PassagesLike
+from ..retrieval.names import AnyModel, HybridModel, takes_context
 
 # The name of the one variant of a model that takes no context.
 NO_CONTEXT = "none"
@@ -25,6 +29,9 @@ class ContextVariant:
     given: ContextLike = "own"
     size: int | None = None
     seed: int = 0
+    passages: str | int | None = None
+    # "auto" only for hybrids, each part of which has its own.
+    document: DocumentContext | str = NONE
 
     @property
     def spec(self) -> ContextSpec:
@@ -38,7 +45,17 @@ class ContextVariant:
 
     def identity(self) -> dict[str, Any]:
         """What two results of one variant have in common, as JSON values."""
-        return {"context": self.name, "context_size": self.size, "seed": self.seed, "context_digest": self.spec.digest}
+        found = {"context": self.name, "context_size": self.size, "seed": self.seed, "context_digest": self.spec.digest}
+        return {**found, **self.cut}
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """How documents are cut and what a passage takes in, as JSON values; None twice where they are not cut."""
+        if self.passages is None:
+            return {"passages": None, "document": None}
+        document = self.document
+        kept = document.to_dict() if isinstance(document, DocumentContext) else {AUTO: DocumentContext().to_dict()}
+        return {"passages": self.passages, "document": kept}
 
 
 def context_variant(given: ContextLike, size: int | None = None, seed: int = 0) -> ContextVariant:
@@ -65,17 +82,54 @@ def context_variant(given: ContextLike, size: int | None = None, seed: int = 0) 
 
 
 def as_variant(
-    model: AnyModel, context: ContextLike | ContextVariant = "own", context_size: int | None = None, seed: int = 0
+    model: AnyModel,
+    context: ContextLike | ContextVariant = "own",
+    context_size: int | None = None,
+    seed: int = 0,
+    *,
+    passages: PassagesLike = None,
+    document_context: DocumentContextLike = AUTO,
 ) -> ContextVariant:
     """The variant for a model and a context that a user asks for."""
-    return context if isinstance(context, ContextVariant) else variants_for(model, [context], context_size, [seed])[0]
+    if isinstance(context, ContextVariant):
+        return context
+    return variants_for(model, [context], context_size, [seed], [passages], [document_context])[0]
 
 
 def variants_for(
-    model: AnyModel, contexts: Iterable[ContextLike], size: int | None = None, seeds: Sequence[int] = (0,)
+    model: AnyModel,
+    contexts: Iterable[ContextLike],
+    size: int | None = None,
+    seeds: Sequence[int] = (0,),
+    passages: Sequence[PassagesLike | Passages] = (None,),
+    documents: Sequence[DocumentContextLike] = (AUTO,),
 ) -> list[ContextVariant]:
     """All variants to evaluate a model in."""
-    if not takes_context(model):
-        return [ContextVariant(NO_CONTEXT)]
-    variants = (context_variant(given, size, seed) for given in contexts for seed in seeds)
-    return list({(variant.name, variant.seed): variant for variant in variants}.values())
+    if takes_context(model):
+        found = [context_variant(given, size, seed) for given in contexts for seed in seeds]
+    else:
+        found = [ContextVariant(NO_CONTEXT)]
+    cut = [_cut(one, how, document, model) for one in found for how in passages for document in documents]
+    return list({(variant.name, variant.seed): variant for variant in cut}.values())
+
+
+def _cut(
+    variant: ContextVariant, how: PassagesLike | Passages, given: DocumentContextLike, model: AnyModel
+) -> ContextVariant:
+    """The variant with documents cut, and that in its name: only what differs from the default of each."""
+    passages = Passages.parse(how)
+    if passages.how is None:
+        return variant
+    if passages.how != AUTO and not isinstance(passages.how, int):
+        raise ConfigError(f"passages={passages.how!r} is not evaluated; pass None, 'auto' or a number of word pieces.")
+    document = DocumentContext.parse(given)
+    if not isinstance(model, HybridModel):
+        document = DocumentContext.of(document, model)
+    name = variant.name + "+passages" + ("" if passages.how == AUTO else f"-{passages.how}")
+    if document == NONE:
+        return replace(variant, name=name, passages=passages.how)
+    name += "+another" if isinstance(document, OfAnother) else "+document"
+    if isinstance(document, DocumentContext):
+        values, default = document.to_dict(), DocumentContext().to_dict()
+        name += "".join(f"-{field}{values[field]}" for field in default if values[field] != default[field])
+    return replace(variant, name=name, passages=passages.how, document=document)

@@ -12,7 +12,7 @@ sets (docs/document-context.md), beside Anthropic's prefix and the fusion of sco
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -73,10 +73,11 @@ class DocumentContext:
         if value in (None, "none"):
             return NONE
         if isinstance(value, Mapping):
-            unknown = set(value) - {field.name for field in fields(cls)}
+            unknown = set(value) - {field.name for field in fields(cls)} - {ANOTHER}
             if unknown:
                 raise ConfigError(f"document_context has no {sorted(unknown)[0]!r}; see DocumentContext.")
-            value = cls(**value)
+            kind = OfAnother if value.get(ANOTHER) else cls
+            value = kind(**{name: value[name] for name in value if name != ANOTHER})
         if not isinstance(value, cls):
             raise ConfigError(
                 f"document_context={value!r} must be 'auto', 'none' or a DocumentContext, such as "
@@ -97,8 +98,16 @@ class DocumentContext:
         return asdict(self)
 
 
+class OfAnother(DocumentContext):
+    """A control for evaluation: each passage takes in another document than its own, as far as there is one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored."""
+        return {**super().to_dict(), ANOTHER: True}
+
+
 DocumentContextLike = str | Mapping[str, Any] | DocumentContext | None
-AUTO = "auto"
+AUTO, ANOTHER = "auto", "another"
 # Largest weight, and most word pieces.
 MOST, LONGEST = 10, 1_000
 NONE = DocumentContext(lead=0, mean=0)
@@ -146,6 +155,8 @@ def encode_passages(encoder: Any, units: Units, context: DocumentContext) -> Any
     """
     if units.heads.all():
         return encoder.encode_document(units.texts)
+    if isinstance(context, OfAnother):
+        units, context = exchanged(units), context if len(units.leads) > 1 else NONE
     texts = prefixed(units, context.prefix, encoder)
     mixes = encoder.kind in (DENSE, SPARSE)
     leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if mixes and context.lead else []
@@ -167,8 +178,25 @@ def in_context(own: Any, units: Units, context: DocumentContext, leads: Any) -> 
         together = together + context.lead * as_long(vectors, leads[owners])
     if context.mean:
         cut = np.flatnonzero(units.owners >= 0)
-        together = together + context.mean * as_long(vectors, means(own[cut], units.owners[cut])[owners])
+        averages = means(own[cut], units.owners[cut])
+        donors = others(len(units.leads))[owners] if isinstance(context, OfAnother) else owners
+        together = together + context.mean * as_long(vectors, averages[donors])
     return put(own, inside, as_long(vectors, together))
+
+
+def exchanged(units: Units) -> Units:
+    """Units with the titles and leads of other documents."""
+    donors, inside = others(len(units.leads)), np.flatnonzero(~units.heads)
+    first = inside[np.unique(units.owners[inside], return_index=True)[1]]
+    titles = ["" if owner < 0 else units.titles[first[donors[owner]]] for owner in units.owners]
+    return replace(units, titles=titles, leads=[units.leads[donor] for donor in donors])
+
+
+def others(count: int) -> np.ndarray:
+    """Another row for each of a number of rows, always the same; neighbours are often alike, so not the next."""
+    order, found = np.random.default_rng(0).permutation(count), np.empty(count, dtype=np.int64)
+    found[order] = np.roll(order, 1)
+    return found
 
 
 def prefixed(units: Units, budget: int, encoder: Any) -> list[str]:

@@ -162,7 +162,7 @@ def test_rerank_scores_equal_the_retrievers(make_toy):
         assert hits == pytest.approx(
             {document: everything[query][document] for document in candidates[query]}, abs=2e-6
         )
-    with Retriever(model, on=["title", "text"], context_size=4) as retriever:
+    with Retriever(model, on=["title", "text"], context_size=4, passages=None) as retriever:
         retriever.add(toy.corpus)
         assert retriever.context.digest == digest
 
