@@ -133,7 +133,7 @@ class Splitter:
             return []
         elif self.passages.how == AUTO:
             spans = split_after_head(text, self._fits, self._limit, self._starts)
-        elif len(text) <= BLOCK and len(self._starts(text)) <= self._fits:
+        elif self.fits(text):
             return []
         else:
             spans = split(text, self._limit, self._starts)
@@ -143,6 +143,10 @@ class Splitter:
             spans[0] = spans[0]._replace(start=0)
         title = text[:start].strip()[:TITLE]
         return [span._replace(heading=" > ".join(filter(None, (title, span.heading)))) for span in spans]
+
+    def fits(self, text: str) -> bool:
+        """Whether a text is one passage by its length."""
+        return len(text) <= self._fits or (len(text) <= BLOCK and len(self._starts(text)) <= self._fits)
 
 
 def words(text: str) -> list[int]:

@@ -12,6 +12,7 @@ the power of ten above the query's best answer. Equal ones may come in any order
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,9 @@ STALE = 5.0
 # How often it looks again where the collection is replaced while it does.
 ATTEMPTS = 3
 OF_IDENTITY = {"retriever": "settings", "fingerprint": "fingerprint", "context": "context"}
+# Settings of passages, which are not kept here.
+UNKEPT = ("passages", "document")
+logger = logging.getLogger(__name__)
 
 
 class _Own(threading.local):
@@ -70,7 +74,7 @@ class MilvusCollection(Collection):
         self._records = Records(self._connection, self.location.collection)
         self._current: Current | None = None
         self._own, self._turns = _Own(), Turns()
-        self._wrote = False
+        self._wrote = self._warned = False
         try:
             self.refind()
         except BaseException:
@@ -152,7 +156,7 @@ class MilvusCollection(Collection):
         if self._change is not None and key in self._change.values:
             return self._change.values[key]
         current = self.current
-        if current is None:
+        if current is None or key in UNKEPT:
             return default
         if key in OF_IDENTITY:
             return getattr(current.identity, OF_IDENTITY[key])
@@ -286,8 +290,19 @@ class MilvusCollection(Collection):
         return {}
 
     def put_documents(self, rows: Iterable[Row], cut: Splitter | None = None) -> tuple[int, int]:
-        """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`."""
-        return self._open_change.put_documents(rows, self._on)
+        """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`. None is cut, and of that it warns."""
+        return self._open_change.put_documents(rows if cut is None else self._watched(rows, cut), self._on)
+
+    def _watched(self, rows: Iterable[Row], cut: Splitter) -> Iterator[Row]:
+        for row in rows:
+            if not self._warned and not cut.fits(row[1]):
+                self._warned = True
+                logger.warning(
+                    "Document %r is longer than the model reads, and a server keeps one vector for each document: what "
+                    "its end says is not found. An index on this machine keeps passages. This is said once.",
+                    row[0],
+                )
+            yield row
 
     def remove(self, ids: Iterable[Hashable]) -> None:
         """Remove documents, as part of a change."""
