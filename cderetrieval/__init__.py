@@ -32,7 +32,7 @@ _PUBLIC = {
     "Splade": "models.splade",
     "SparseEmbed": "models.sparse_embed",
     "evaluate": "evaluation.api",
-    "context_gain": "evaluation.api",
+    "context_gain": "evaluation.gain",
     "Results": "evaluation.results",
     "CDEError": "errors",
 }
@@ -41,8 +41,8 @@ __all__ = [*_PUBLIC, "__version__"]
 if TYPE_CHECKING:
     from .context.context import Context as Context
     from .errors import CDEError as CDEError
-    from .evaluation.api import context_gain as context_gain
     from .evaluation.api import evaluate as evaluate
+    from .evaluation.gain import context_gain as context_gain
     from .evaluation.results import Results as Results
     from .models.bm25 import BM25 as BM25
     from .models.config import ContextualConfig as ContextualConfig

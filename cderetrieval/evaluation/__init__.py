@@ -11,10 +11,10 @@ _PUBLIC = {
     "BeirModel": "beir_model",
     "BeirSearch": "beir_model",
     "Comparison": "compare",
-    "ContextGain": "api",
+    "ContextGain": "gain",
     "MTEBModel": "mteb_model",
     "Results": "results",
-    "context_gain": "api",
+    "context_gain": "gain",
     "evaluate": "api",
     "evaluate_run": "metrics",
     "passage_metrics": "spans",
@@ -23,12 +23,12 @@ _PUBLIC = {
 __all__ = [*_PUBLIC]
 
 if TYPE_CHECKING:
-    from .api import ContextGain as ContextGain
-    from .api import context_gain as context_gain
     from .api import evaluate as evaluate
     from .beir_model import BeirModel as BeirModel
     from .beir_model import BeirSearch as BeirSearch
     from .compare import Comparison as Comparison
+    from .gain import ContextGain as ContextGain
+    from .gain import context_gain as context_gain
     from .metrics import evaluate_run as evaluate_run
     from .mteb_model import MTEBModel as MTEBModel
     from .results import Results as Results

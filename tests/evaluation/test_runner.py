@@ -220,7 +220,7 @@ def test_comparison_needs_the_same_data(make_words, make_toy, toy):
 
 
 def test_context_gain_with_and_without_judgements(toy):
-    given = context_gain(toy.corpus, toy.queries, toy.qrels, tiny_model(), seeds=2, **SMALL)
+    given = context_gain(toy.corpus, toy.queries, toy.qrels, tiny_model(), seeds=2, passages=None, **SMALL)
     frame = given.to_frame().set_index("context")
     assert list(frame.index) == ["null", "random", "own"]
     assert frame.loc["own", "seeds"] == 2
@@ -243,7 +243,7 @@ def test_context_gain_with_and_without_judgements(toy):
 
 def test_context_gain_refuses(words, toy):
     with pytest.raises(ModelError, match="takes no context"):
-        context_gain(toy.corpus, model=words)
+        context_gain(toy.corpus, toy.queries, toy.qrels, words)
     with pytest.raises(InputError, match="together"):
         context_gain(toy.corpus, toy.queries, model=tiny_model())
     with pytest.raises(InputError, match="not in the corpus"):
