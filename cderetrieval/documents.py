@@ -206,7 +206,7 @@ def _repeated(names: Iterable[Any]) -> str:
 
 def document_text(payload: Mapping[str, Any], on: Sequence[str] | None, number: int, passages: Passages = ONE) -> str:
     """Join the texts of the fields by spaces; null counts as empty. `number` is the document's, for messages."""
-    cut = field_of(payload, passages)
+    cut = field_of(payload, on, passages)
     if cut is not None and cut not in payload:
         fields = ", ".join(payload) or "none"
         raise InputError(f"document {number} has no field {cut!r}; its fields are: {fields}. Name it with passages=.")

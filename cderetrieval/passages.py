@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from .errors import ConfigError, InputError, MismatchError
-from .splitting import BLOCK, Span, Starts, split, split_after_head, with_headings
+from .splitting import BLOCK, TITLE, Span, Starts, split, split_after_head, with_headings
 from .values import shown
 
 AUTO, FUNCTION = "auto", "function"
@@ -25,8 +26,6 @@ MIN_SIZE = 8
 # Field of the passages of a document that is a list, and of one that has no text but these.
 FIELD = "passages"
 SEPARATOR = "\n\n"
-# Characters of a title that are kept with each passage.
-TITLE = 200
 LISTS = (list, tuple, np.ndarray)
 WORDS = re.compile(r"\w+|[^\w\s]")
 
@@ -83,11 +82,12 @@ class Passages:
         return self.how if isinstance(self.how, str) and self.how not in (AUTO, FUNCTION) else None
 
 
-def field_of(payload: Mapping[str, Any], passages: Passages) -> str | None:
-    """The field in which a document came cut, if it did."""
+def field_of(payload: Mapping[str, Any], on: Sequence[str] | None, passages: Passages) -> str | None:
+    """The field in which a document came cut, if it did: where other fields are its text, "passages" is one of many."""
     if passages.field is not None:
         return passages.field
-    return FIELD if isinstance(payload.get(FIELD), LISTS) and payload.get("text") is None else None
+    is_text = payload.get("text") is None if on is None else FIELD in on
+    return FIELD if is_text and isinstance(payload.get(FIELD), LISTS) else None
 
 
 def listed(value: Any, field: str) -> list[tuple[str, str]]:
@@ -124,7 +124,8 @@ class Splitter:
         return found
 
     def _cut(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
-        field, start = field_of(payload, self.passages), body_start(text, body_of(payload, self._on, self.passages))
+        field = field_of(payload, self._on, self.passages)
+        start = body_start(text, body_of(payload, self._on, self.passages))
         if field is not None:
             spans = _places(listed(payload[field], field), start)
         elif self.passages.function is not None:
@@ -172,18 +173,21 @@ def _asked(function: Cut, text: str, start: int) -> list[Span]:
         raise InputError(f"passages= raised {type(error).__name__}: {error}") from error
     if not answer:
         raise InputError("passages= returned no passage; return [(0, len(text))] for one.")
-    last = 0
+    spans: list[tuple[int, int]] = []
     for number, pair in enumerate(answer):
-        if len(pair) != 2 or not all(isinstance(place, int) for place in pair):
+        if len(pair) != 2 or not all(isinstance(place, Integral) and not isinstance(place, bool) for place in pair):
             raise InputError(f"passages= returned {shown(pair)} as passage {number}; return pairs (start, end).")
-        first, stop = pair
+        first, stop = map(int, pair)
+        last = spans[-1][1] if spans else 0
         if not last <= first < stop <= len(body):
             raise InputError(
                 f"passages= returned ({first}, {stop}) as passage {number} of a text of {len(body)} characters. "
                 f"Passages follow each other: it starts at {last} or later, and ends after that within the text."
             )
-        last = stop
-    return with_headings(text, [(start + a, start + b) for a, b in answer])
+        if not body[first:stop].strip():
+            raise InputError(f"passages= returned ({first}, {stop}) as passage {number}, which is all white space.")
+        spans.append((first, stop))
+    return with_headings(text, [(start + first, start + stop) for first, stop in spans])
 
 
 def body_start(text: str, body: str) -> int:
@@ -194,7 +198,7 @@ def body_start(text: str, body: str) -> int:
 
 def body_of(payload: Mapping[str, Any], on: Sequence[str] | None, passages: Passages) -> str:
     """The last field of a document, or the passages that it came as, joined."""
-    field = field_of(payload, passages)
+    field = field_of(payload, on, passages)
     value = joined(payload[field], field) if field is not None else payload.get("text" if on is None else on[-1])
     return value if isinstance(value, str) else ""
 

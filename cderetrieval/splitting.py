@@ -24,9 +24,11 @@ FILLED = 0.6
 SHORT = 0.25
 # No sentence is looked for further away.
 SENTENCE = 600
+# Characters of a title or heading that are kept with each passage.
+TITLE = 200
 SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f][\"')\]]*\s+|\n+")
 FENCE = re.compile(r"^\s{0,3}(```+|~~~+)")
-ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)(?:[ \t]+#+)?[ \t]*$")
+ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S.*)")
 SETEXT = re.compile(r"^ {0,3}(=+|-+)[ \t]*$")
 
 
@@ -98,14 +100,20 @@ def heading_paths(text: str) -> Iterator[tuple[int, str]]:
         if marked and (not fence or marked[1].startswith(fence)):
             fence = "" if fence else marked[1]
         level, title, start = 0, "", place
-        if not fence and (found := ATX.match(line.rstrip("\r\n"))):
-            level, title = len(found[1]), found[2]
+        if not fence and (found := ATX.match(line)):
+            level, title = len(found[1]), _unclosed(found[2].rstrip())
         elif not fence and before.strip() and (found := SETEXT.match(line.rstrip("\r\n"))):
             level, title, start = 1 if line.lstrip()[0] == "=" else 2, before.strip(), place - len(before)
         if level:
-            path = [*[(above, name) for above, name in path if above < level], (level, title.strip())]
+            path = [*[(above, name) for above, name in path if above < level], (level, title[:TITLE].strip())]
             yield start, " > ".join(name for _, name in path)
         place, before = place + len(line), line if len(line) < 200 else ""
+
+
+def _unclosed(title: str) -> str:
+    """A heading without the signs that close it, ``## Owls ##``."""
+    bare = title.rstrip("#")
+    return bare.rstrip() if bare[-1:].isspace() else title
 
 
 def blocks(text: str) -> Iterator[tuple[int, int]]:

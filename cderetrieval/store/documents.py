@@ -9,6 +9,8 @@ touches the texts, is fast (100,000 in 0.15 s) and still notices a row that was 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -23,6 +25,8 @@ from .passages import LOOKUP, Cut, SpanTable, encode_spans, marks, slices
 from .schema import vector_table
 
 TEXTS = 1_024
+# Two halves of a character, side by side: Python keeps both, and JSON joins them.
+PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 # Pending texts are read so many at a time, and given out at the latest when they have so many characters together.
 STEP, CHARACTERS = 64, 2**24
 
@@ -51,7 +55,7 @@ class Documents(SpanTable):
                 encoded, passages = [], []
                 for row in chunk:
                     encoded.append(_encode(row, seq, position))
-                    spans = [] if cut is None else _spans(cut, row, position)
+                    spans = [] if cut is None else _spans(cut, _kept(row, encoded[-1]), position)
                     if spans:
                         passages.append(encode_spans(seq, spans))
                     seq, position = seq + max(1, len(spans)), position + 1
@@ -304,6 +308,12 @@ def _encode(row: Row, seq: int, position: int) -> tuple[int, str, str, int, str,
     except InputError as error:
         raise InputError(f"row {position}: {error}") from error
     return seq, id_json, text_json, checksum(text_json, seq), payload_json, checksum(payload_json, seq)
+
+
+def _kept(row: Row, encoded: tuple[int, str, str, int, str, int]) -> Row:
+    """A document as it comes back: the two halves of a surrogate pair are one character then."""
+    _, _, text, _, payload, _ = encoded
+    return (row[0], json.loads(text), json.loads(payload)) if PAIR.search(row[1]) else row
 
 
 def _spans(cut: Cut, row: Row, position: int) -> Sequence[Span]:

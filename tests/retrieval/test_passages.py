@@ -153,6 +153,35 @@ def test_ready_vectors_of_passages(dense):
         Retriever(dense).add(documents, vectors=vectors[:2])
 
 
+def test_a_field_named_passages_is_no_text_where_others_are():
+    document = {"id": 1, "title": "Owls", "passages": [3, 7]}
+    hit = Retriever(HashEncoder(), on="title").add([document])("x", passages=True, documents=True)[0][0]
+    assert (hit["document"], hit["passage"]["text"]) == (document, "Owls")
+    named = {"id": 1, "title": "Owls", "text": "not read", "passages": ["They hunt.", "They sleep."]}
+    hits = Retriever(HashEncoder(), on=["title", "passages"]).add([named])("x", by="passage")[0]
+    assert {hit["passage"]["text"] for hit in hits} == {"They hunt.", "They sleep."}
+
+
+def test_a_function_may_return_an_array():
+    retriever = Retriever(HashEncoder(), passages=lambda text: np.array([[0, 10], [11, 20]]))
+    hits = retriever.add([{"id": 1, "text": "Owls hunt. Bees hum."}])("x", by="passage")[0]
+    assert {hit["passage"]["text"] for hit in hits} == {"Owls hunt.", "Bees hum."}
+
+
+def test_halves_of_a_character_move_no_passage(dense):
+    """The store joins the halves of a surrogate pair, so texts come back shorter than they were."""
+    text = " ".join(f"The owl\ud83e\udd89 saw {i}." for i in range(40))
+    retriever = Retriever(dense).add([{"id": 1, "title": "A\ud83e\udd89", "text": text}], show_progress=False)
+    hits = retriever("owl", k=99, by="passage", documents=True)[0]
+    body, end = hits[0]["document"]["text"], 0
+    assert len(body) < len(text)
+    for passage in sorted((hit["passage"] for hit in hits), key=lambda passage: passage["start"]):
+        assert not body[end : passage["start"]].strip()
+        assert body[passage["start"] : passage["end"]] == passage["text"]
+        end = passage["end"]
+    assert end == len(body)
+
+
 def test_a_function_that_cuts(tmp_path, dense):
     def lines(text):
         ends = [i for i, letter in enumerate(text) if letter == "."]
@@ -185,6 +214,8 @@ def test_a_function_that_cuts(tmp_path, dense):
         ([(0, 900)], "a text of 20 characters"),
         ([(0, "4")], "pairs"),
         ([(0, 4, 5)], "pairs"),
+        ([(False, True)], "pairs"),
+        ([(0, 10), (10, 11)], "white space"),
         (None, "TypeError"),
     ],
 )
@@ -339,6 +370,12 @@ def test_headings_of_markdown_and_of_underlines():
     text = "intro\n# A\n## B #\nx\n```\n# no heading\n```\n## C\nTitle\n=====\nUnder\n-----\n"
     assert [path for _, path in heading_paths(text)] == ["A", "A > B", "A > C", "Title", "Title > Under"]
     assert all(text[place:].startswith(("#", "Title", "Under")) for place, _ in heading_paths(text))
+
+
+def test_a_heading_of_any_length_is_read_quickly_and_kept_short():
+    for line in ("# a" + " " * 200_000 + "b", "# owls" + " #" * 100_000 + "x", "# " + "owl bee " * 50_000):
+        ((_, path),) = heading_paths(line)
+        assert 1 <= len(path) <= 200
 
 
 def test_every_sentence_of_a_long_text_can_be_found(caplog):
