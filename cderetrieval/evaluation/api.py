@@ -26,7 +26,7 @@ from .folder import NoFolder, ResultsFolder, safe
 from .rerank import PAPER_DEPTH, FirstStage
 from .results import Results, write_tables
 from .runner import Job, check_tasks, evaluate_subject, subjects_for
-from .tasks import subjects_of
+from .tasks import subjects_of, untitled
 from .variants import variants_for
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def evaluate(
     document_context: DocumentContextLike | Sequence[DocumentContextLike] = AUTO,
     out: str | Path | None = None,
     split: str | None = None,
+    titles: bool = True,
     first_stage: str | Path | AnyModel | None = None,
     depth: int = PAPER_DEPTH,
     device: str | None = None,
@@ -76,6 +77,9 @@ def evaluate(
         Folder to keep results in; finished work in it is not done again.
     split
         Split to evaluate; None: those of the task, ``"test"`` for other datasets.
+    titles
+        False: documents are searched without their titles, and the dataset is called ``NAME-untitled``; not in mteb
+        tasks.
     first_stage, depth
         Rerank the best `depth` documents that this plain model finds for each query, as in the truncated BEIR of the
         CDE paper; such scores are not comparable with full retrieval.
@@ -106,6 +110,8 @@ def evaluate(
     [100.0, 100.0]
     """
     subjects, results = subjects_of(tasks, split), None
+    if not titles:
+        subjects = [untitled(subject) for subject in subjects]
     seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
     how = [Passages.parse(one) for one in _several(passages)]
     taken = [DocumentContext.parse(one) for one in _several(document_context)]

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="BEIR folders, each FOLDER or NAME=FOLDER; needs no network",
+        help="BEIR folders, or folders with spans.jsonl, each FOLDER or NAME=FOLDER; needs no network",
     )
     what.add_argument("--pydocs", nargs="*", metavar="PACKAGE", help="docstrings of installed packages")
     what.add_argument(
@@ -81,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="what a passage takes in of its document: auto, none, or NAME=VALUE,... (lead=0.4,prefix=32)",
     )
+    long.add_argument("--no-title", action="store_true", help="search documents without their titles")
     results = parser.add_argument_group("results")
     results.add_argument("--out", type=as_path, metavar="DIR", help="folder for results; finished work is not repeated")
     results.add_argument(
@@ -151,6 +152,7 @@ def run(arguments: argparse.Namespace) -> str:
         passages=arguments.passages,
         document_context=arguments.document_context,
         out=arguments.out,
+        titles=not arguments.no_title,
         first_stage=arguments.truncated,
         depth=arguments.depth,
         device=arguments.device,

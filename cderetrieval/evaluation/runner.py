@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..context.spec import ContextLike
 from ..corpora.dataset import Dataset
+from ..corpora.spans import Spans
 from ..errors import InputError
 from ..retrieval.names import AnyModel
 from .cell import MAIN, Cell, cell_name
@@ -25,7 +26,9 @@ from .metrics import PerQuery, Run, Scorer
 from .mteb_data import is_retrieval, split_dataset
 from .mteb_model import MTEBModel
 from .rerank import Candidates, FirstStage, rerank
-from .search import NO_VECTORS, audit, cut_of, index_corpus, model_kind, search_blocks, texts_of
+from .search import NO_VECTORS, audit, cut_of, index_corpus, model_kind, search_blocks, search_passages, texts_of
+from .spans import K_VALUES as SPAN_RANKS
+from .spans import passage_metrics
 from .tasks import GroupedDataset, Subject, TaskSubject
 from .variants import ContextVariant, as_variant
 
@@ -52,11 +55,17 @@ def evaluate_retrieval(
     dtype: str = "auto",
     seed: int = 0,
     candidates: Candidates | None = None,
+    spans: Spans | None = None,
     directory: str | Path | None = None,
     show_progress: bool = True,
 ) -> Evaluation:
-    """Index a dataset's corpus, search its queries or rerank their candidates, and score the answers."""
+    """Index a dataset's corpus, search its queries or rerank their candidates, and score the answers.
+
+    With `spans`, also the passages, by the places in the documents that answer each query.
+    """
     variant = as_variant(model, context, context_size, seed)
+    if spans is not None and candidates is not None:
+        raise InputError(f"{dataset.name} has spans, and candidates are documents: leave out the first stage.")
     scorer = Scorer(dataset.qrels)
     with contextlib.ExitStack() as stack:
         if candidates is None:
@@ -69,8 +78,19 @@ def evaluate_retrieval(
             blocks, made = rerank(model, variant, dataset.corpus, dataset.queries, candidates, dtype)
         for _ in scorer.watch(blocks):
             pass
+        scores = scorer.scores()
+        if spans is not None:
+            scores = _with_spans(scores, dataset, spans, search_passages(retriever, dataset.queries, max(SPAN_RANKS)))
     found = audit(made, len(dataset.corpus), texts_of(dataset.corpus), dataset.queries.values())
-    return Evaluation(scorer.scores(), scorer.run, {**found, **cut})
+    return Evaluation(scores, scorer.run, {**found, **cut})
+
+
+def _with_spans(scores: PerQuery, dataset: Dataset, spans: Spans, run: Any) -> PerQuery:
+    """Scores of documents, and ``span_ndcg@10`` and the like of passages; queries stay in their order."""
+    found = passage_metrics(run, spans, {row["id"]: row["text"] for row in dataset.corpus}, SPAN_RANKS)
+    rows = [found.query_ids.index(query) for query in scores.query_ids]
+    values = {f"span_{metric}": column[rows] for metric, column in found.values.items()}
+    return PerQuery(scores.query_ids, {**scores.values, **values}, scores.missing)
 
 
 @dataclass
@@ -121,6 +141,7 @@ def _dataset_cell(job: Job, subject: GroupedDataset, directory: Path) -> Cell:
         dataset,
         context=job.variant,
         dtype=job.dtype,
+        spans=subject.spans,
         candidates=None if job.stage is None else job.stage.candidates(dataset, job.dtype),
         # A corpus that streams from a file must not end up in memory.
         directory=None if isinstance(dataset.corpus, tuple) else directory / "index",

@@ -100,6 +100,23 @@ def search_blocks(retriever: Retriever, queries: Mapping[str, str], k: int = DEP
         yield Hits(retriever(block, k=k), [ids[row] for row in rows]).to_run()
 
 
+def search_passages(retriever: Retriever, queries: Mapping[str, str], k: int) -> dict[str, list[tuple[str, int, int]]]:
+    """The best passages of each query, each (document id, start, end) in the document's text; not those of titles.
+
+    Several models rank documents: there, the best passage of each.
+    """
+    by = "passage" if retriever.fusion is None else "document"
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    ids = list(queries)
+    for start in range(0, len(ids), BLOCK):
+        some = ids[start : start + BLOCK]
+        texts = [queries[query] if queries[query].strip() else BLANK for query in some]
+        for query, hits in zip(some, retriever(texts, k=k, passages=True, by=by), strict=True):
+            places = [(hit["id"], hit["passage"]["start"], hit["passage"]["end"]) for hit in hits]
+            found[query] = [place for place in places if place[1] < place[2]]
+    return found
+
+
 def encode_side(encoder: Encoder, texts: Sequence[str], is_query: bool) -> Any:
     """Vectors of queries or of documents, under the model's own prompts."""
     return encoder.encode_query(texts) if is_query else encoder.encode_document(texts)

@@ -1,27 +1,35 @@
 """From names to what is evaluated: mteb tasks, benchmarks, BEIR folders, datasets of one's own.
 
 A folder with the name of an mteb task (``scifact/``, or ``SciFact=any/folder``) is evaluated as that task: its
-metadata and evaluator, its splits and conventions, without a network. Any other folder is a dataset of its own.
+metadata and evaluator, its splits and conventions, without a network. Any other folder is a dataset of its own;
+of one with ``spans.jsonl`` the passages are scored too.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import logging
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..corpora.beir_folder import read_beir
-from ..corpora.dataset import Dataset
+from ..corpora.dataset import Corpus, Dataset, make_dataset
+from ..corpora.readers import plain_or_gz
+from ..corpora.spans import Spans, read_spans
 from ..errors import CDEError, InputError, missing_dependency
 from ..files import as_path
 from ..models.locate import looks_like_path
 from .mteb_data import is_retrieval, use_folder
 
 logger = logging.getLogger(__name__)
+
+# What says that a folder holds data.
+HOLDS = ("qrels", "*/qrels", "corpus.jsonl*", "spans.jsonl*")
 
 
 @dataclass
@@ -61,6 +69,29 @@ class GroupedDataset:
 
     dataset: Dataset
     group: str | None = None
+    spans: Spans | None = None  # where in the documents each query is answered
+
+    def untitled(self) -> GroupedDataset:
+        """The same without the titles of documents."""
+        one = self.dataset
+        revision = hashlib.sha256(f"{one.revision} untitled".encode()).hexdigest()[:16]
+        corpus = Untitled(one.corpus)
+        return replace(self, dataset=replace(one, name=f"{one.name}-untitled", corpus=corpus, revision=revision))
+
+
+@dataclass
+class Untitled:
+    """A corpus without titles."""
+
+    corpus: Corpus
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        """Start a new pass."""
+        return ({**document, "title": ""} for document in self.corpus)
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        return len(self.corpus)
 
 
 Subject = TaskSubject | GroupedDataset
@@ -87,12 +118,19 @@ def subjects_of(tasks: Any, split: str | None = None) -> list[Subject]:
     return found
 
 
+def untitled(subject: Subject) -> Subject:
+    """A dataset without the titles of its documents."""
+    if isinstance(subject, TaskSubject):
+        raise InputError(f"{subject.name} is an mteb task, in which titles are read: leave out titles=False.")
+    return subject.untitled()
+
+
 def _means_folder(name: str) -> bool:
     """Whether a name is that of a folder; a folder with a task's name counts only if it holds data."""
     folder = as_path(name)
     if "=" in name or not folder.is_dir():
         return "=" in name
-    if looks_like_path(name) or any(True for one in ("qrels", "*/qrels", "corpus.jsonl*") for _ in folder.glob(one)):
+    if looks_like_path(name) or any(True for one in HOLDS for _ in folder.glob(one)):
         return True
     try:
         return not named_subjects(name)
@@ -174,6 +212,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _folder_subject(name: str, folder: Path, split: str | None, group: str | None = None) -> Subject:
+    if plain_or_gz(folder / "spans.jsonl").exists():
+        return _span_subject(name, folder, split, group)
     task = task_for(name)
     if task is not None and len(task.hf_subsets) == 1:
         logger.info("%s is evaluated as mteb's task %s.", folder, task.metadata.name)
@@ -181,6 +221,16 @@ def _folder_subject(name: str, folder: Path, split: str | None, group: str | Non
     dataset = read_beir(folder, split or "test")
     named = Dataset(name, dataset.corpus, dataset.queries, dataset.qrels, dataset.split, dataset.revision)
     return GroupedDataset(named, group)
+
+
+def _span_subject(name: str, folder: Path, split: str | None, group: str | None) -> GroupedDataset:
+    """Whole documents with gold spans; a document with one is relevant."""
+    found = read_spans(folder, split)
+    judged = {query: {document: 1 for document, _, _ in rows} for query, rows in found.spans.items()}
+    dataset = make_dataset(name, found.documents, found.queries, judged, split or "all", keep_empty=True)
+    spans = json.dumps(sorted((query, sorted(rows)) for query, rows in found.spans.items()))
+    revision = hashlib.sha256(f"{dataset.revision} {spans}".encode()).hexdigest()[:16]
+    return GroupedDataset(replace(dataset, revision=revision), group, found.spans)
 
 
 def _named_folder(given: str | Path) -> tuple[str, Path]:
