@@ -20,6 +20,7 @@ from typing import Any
 
 from common import HERE, RESULTS, markdown, read_result
 from figures import Line, bars_figure, gains_figure, growth_figure
+from passage_tables import TABLES as PASSAGES
 from planning import TABLES as PLANNING
 
 from cderetrieval.files import atomic_write
@@ -290,6 +291,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "hybrid": hybrid,
     "search_sizes": search_sizes,
     "sparse_training": sparse_training,
+    **PASSAGES,
     **{f"planning_{name}": partial(rows_of, rows) for name, rows in PLANNING.items()},
 }
 
