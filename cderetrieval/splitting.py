@@ -29,6 +29,8 @@ TITLE = 200
 SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f][\"')\]]*\s+|\n+")
 FENCE = re.compile(r"^\s{0,3}(```+|~~~+)")
 ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S.*)")
+# What a comment in a program ends with, and no heading.
+COMMENT = (".", ",", ":", ";")
 SETEXT = re.compile(r"^ {0,3}(=+|-+)[ \t]*$")
 
 
@@ -100,7 +102,7 @@ def heading_paths(text: str) -> Iterator[tuple[int, str]]:
         if marked and (not fence or marked[1].startswith(fence)):
             fence = "" if fence else marked[1]
         level, title, start = 0, "", place
-        if not fence and (found := ATX.match(line)):
+        if not fence and (found := ATX.match(line)) and not line.rstrip().endswith(COMMENT):
             level, title = len(found[1]), _unclosed(found[2].rstrip())
         elif not fence and before.strip() and (found := SETEXT.match(line.rstrip("\r\n"))):
             level, title, start = 1 if line.lstrip()[0] == "=" else 2, before.strip(), place - len(before)
