@@ -2,7 +2,7 @@
 
 A document that fits the model is one passage and has no spans. One that does not is cut (:mod:`.splitting`), by a
 function of the user's, or where it came cut: as a list of passages in one of its fields. Where nothing was said, the
-first passage is the head of the text, as far as the model reads it: so the vector of before is still there, and what
+text as far as the model reads it, its *head*, stands beside the passages: the vector of before is still there, and what
 one vector of nearly all of a text does well, it still does.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConfigError, InputError, MismatchError
-from .splitting import BLOCK, TITLE, Span, Starts, split, split_after_head, with_headings
+from .splitting import BLOCK, TITLE, Span, Starts, split, with_headings
 from .values import shown
 
 AUTO, FUNCTION = "auto", "function"
@@ -113,14 +113,15 @@ class Splitter:
         self.passages = passages
         self._on = on
         self._starts, self._fits, self._limit = starts, fits, limit
-        # How many documents were cut, and into how many passages.
-        self.documents = self.spans = 0
+        # How many documents were cut, into how many passages, and how many heads are among these.
+        self.documents = self.spans = self.heads = 0
 
     def __call__(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
         """The spans of a document; none where it is one passage."""
         found = self._cut(text, payload) if self.passages.ready is None else next(self.passages.ready)
         if found:
             self.documents, self.spans = self.documents + 1, self.spans + len(found)
+            self.heads += found[0].head
         return found
 
     def _cut(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
@@ -130,10 +131,6 @@ class Splitter:
             spans = _places(listed(payload[field], field), start)
         elif self.passages.function is not None:
             spans = _asked(self.passages.function, text, start)
-        elif len(text) <= self._fits:  # a token has a character at least
-            return []
-        elif self.passages.how == AUTO:
-            spans = split_after_head(text, self._fits, self._limit, self._starts)
         elif self.fits(text):
             return []
         else:
@@ -143,10 +140,12 @@ class Splitter:
         if spans[0].start == start:  # the title is found with the first passage
             spans[0] = spans[0]._replace(start=0)
         title = text[:start].strip()[:TITLE]
-        return [span._replace(heading=" > ".join(filter(None, (title, span.heading)))) for span in spans]
+        named = [span._replace(heading=" > ".join(filter(None, (title, span.heading)))) for span in spans]
+        keeps_head = self.passages.how == AUTO and field is None
+        return [Span(0, len(text), title, head=True), *named] if keeps_head else named
 
     def fits(self, text: str) -> bool:
-        """Whether a text is one passage by its length."""
+        """Whether a text is one passage by its length; a token has a character at least."""
         return len(text) <= self._fits or (len(text) <= BLOCK and len(self._starts(text)) <= self._fits)
 
 

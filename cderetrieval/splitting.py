@@ -22,11 +22,8 @@ BLOCK, WITHOUT_SPACE = 120_000, 8_000
 FILLED = 0.6
 # A passage below this share of the limit is joined with its neighbour, where both fit.
 SHORT = 0.25
-# No sentence is looked for further away.
-SENTENCE = 600
 # Characters of a title or heading that are kept with each passage.
 TITLE = 200
-SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f][\"')\]]*\s+|\n+")
 FENCE = re.compile(r"^\s{0,3}(```+|~~~+)")
 ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S.*)")
 # What a comment in a program ends with, and no heading.
@@ -37,7 +34,7 @@ SETEXT = re.compile(r"^ {0,3}(=+|-+)[ \t]*$")
 class Span(NamedTuple):
     """A passage: characters `start` to `stop` of its document's text, and the headings that it stands under.
 
-    `head`: it is what the model reads of the whole text, and its vector is that of the text.
+    `head`: it stands for the whole text, as far as the model reads it, beside the passages.
     """
 
     start: int
@@ -61,29 +58,6 @@ def split(text: str, limit: int, starts: Starts) -> list[Span]:
         tokens = starts(block)
         found += [(start + a, start + b) for a, b in _joined(list(_cut(block, limit, tokens)), limit, tokens)]
     return with_headings(text, found) if len(found) > 1 else [Span(0, len(text))]
-
-
-def split_after_head(text: str, reads: int, limit: int, starts: Starts) -> list[Span]:
-    """The head of a text, as far as a model reads it, and passages of at most `limit` tokens of all that follows.
-
-    The second passage begins with the sentence that the head does not hold whole; where little follows, earlier.
-    """
-    tokens = starts(text[:BLOCK])
-    if len(tokens) <= reads:
-        return [Span(0, len(text))] if len(text) <= BLOCK else split(text, limit, starts)
-    begin = end = sentence_start(text, tokens[reads])
-    if len(text) <= BLOCK and len(tokens) - reads < limit // 2:
-        begin = sentence_start(text, tokens[max(0, len(tokens) - limit // 2)])
-    rest = [(begin + span.start, begin + span.stop) for span in split(text[begin:], limit, starts)]
-    head, *others = with_headings(text, [(0, end), *rest])
-    return [head._replace(head=True), *others]
-
-
-def sentence_start(text: str, place: int) -> int:
-    """Where the sentence begins that holds a place; where it is long, the word, or the place itself."""
-    before = text[max(0, place - SENTENCE) : place]
-    ends = [found.end() for found in SENTENCE_END.finditer(before)] or [before.rfind(" ") + 1]
-    return place - len(before) + ends[-1] if ends[-1] else place
 
 
 def with_headings(text: str, spans: list[tuple[int, int]]) -> list[Span]:

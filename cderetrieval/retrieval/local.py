@@ -38,7 +38,7 @@ from .embedder import LEXICAL
 from .fusion import Fusion, Ranking, fuse
 from .grouping import best_of_each
 from .ids import Ids, followed
-from .shown_passages import add_passages, describe, unit_texts
+from .shown_passages import add_passages, describe, unit_texts, without_heads
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class LocalCollection(Store, Collection):
         index, ids = self.index(part), self._ids
         if not ids.are_cut or self.is_whole(part):
             return self._ask(index, queries, k, part, wanted)
-        group = ids.owners if by == "document" else np.asarray
+        group = ids.owners if by == "document" else partial(without_heads, self)
         most = min(k, len(ids.seqs if by == "document" else ids.passages))
         return best_of_each(
             partial(self._ask, index, part=part, wanted=wanted), queries, most, len(ids.passages), group

@@ -78,7 +78,8 @@ class Parts(dict[str, Part]):
         passages = count
         if splitter is not None and splitter.documents:
             passages += splitter.spans - splitter.documents
-            logger.info("%d of %d documents were split into %d passages.", splitter.documents, count, splitter.spans)
+            found = splitter.spans - splitter.heads
+            logger.info("%d of %d documents were split into %d passages.", splitter.documents, count, found)
         for name, part in self.items():
             part.decide(samplers[name], show_progress)
             if name in ready:

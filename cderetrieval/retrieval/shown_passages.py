@@ -39,7 +39,10 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndar
     mine = np.flatnonzero(np.isin(cut, seqs))
     if not len(mine):
         return seqs
-    numbers = spans(cut[mine], counts[mine])
+    cut, counts = cut[mine], counts[mine]
+    found_spans = collection.spans_of(cut)
+    heads = np.array([int(found_spans[seq][0].head) for seq in cut.tolist()])
+    numbers = spans(cut + heads, counts - heads)
     layout = collection.layout_of(part)
     if layout is None:
         index: Any = collection.index(part)
@@ -53,8 +56,16 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndar
     found = found[found >= 0]
     for number, owner in zip(found.tolist(), collection.known.owners(found).tolist(), strict=True):
         best.setdefault(owner, number)
-    # Its own number is that of the first passage: of a document that was found by another model, or by no word of it.
-    return np.array([best.get(seq, seq) for seq in seqs.tolist()], dtype=np.int64)
+    # The first passage stands for a document that another model found, or whose passages share no term with the query.
+    first = dict(zip(cut.tolist(), (cut + heads).tolist(), strict=True))
+    return np.array([best.get(seq, first.get(seq, seq)) for seq in seqs.tolist()], dtype=np.int64)
+
+
+def without_heads(collection: Local, numbers: np.ndarray) -> np.ndarray:
+    """Numbers of passages; -1 for heads, which are whole documents."""
+    firsts = np.unique(numbers[np.isin(numbers, collection.cut()[0])])
+    heads = [seq for seq, found in collection.spans_of(firsts).items() if found[0].head]
+    return np.where(np.isin(numbers, heads), -1, numbers)
 
 
 def describe(collection: Local, records: Sequence[dict[str, Any]], seqs: np.ndarray, numbers: np.ndarray) -> None:
