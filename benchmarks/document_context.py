@@ -42,7 +42,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "in context": {},
     "prefix": {"document_context": DocumentContext(lead=0, mean=0.2, prefix=32)},
 }
-DOCUMENTS, QUERIES, DEPTH = 150, 1_000, 20
+DOCUMENTS, QUERIES, DEPTH = 80, 500, 20
 
 
 def sampled(dataset: SpanDataset, documents: int) -> SpanDataset:
