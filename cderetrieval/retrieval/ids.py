@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..store import Store
+from ..vectors import spans
 
 
 def _none() -> np.ndarray:
@@ -41,6 +42,15 @@ class Ids:
         if not self.are_cut:
             return passages
         return np.where(passages < 0, -1, self.seqs[np.searchsorted(self.seqs, passages, side="right") - 1])
+
+    def passages_of(self, seqs: np.ndarray) -> np.ndarray:
+        """Numbers of all passages of these documents."""
+        rows = self.rows(seqs)
+        last = rows == len(self.seqs) - 1
+        ends = np.searchsorted(self.passages, self.seqs[np.where(last, rows, rows + 1)])
+        starts = np.searchsorted(self.passages, seqs)
+        found: np.ndarray = self.passages[spans(starts, np.where(last, len(self.passages), ends) - starts)]
+        return found
 
 
 def followed(store: Store, held: Ids, generation: int) -> Ids:

@@ -96,6 +96,11 @@ class LocalCollection(Store, Collection):
 
     def search(self, queries: Any, k: int, part: int = 0, want: Want = PLAIN) -> list[list[dict[str, Any]]]:
         """The hits of each query by one model, best first; call it inside :meth:`reading`."""
+        if want.by == "passage" and self.is_whole(part) and self.cut_state()[0]:
+            raise InputError(
+                "this model of words stands beside others and ranks whole documents, not passages: pass passages=True, "
+                "or search another of parts with by='passage'."
+            )
         scores, numbers = self.nearest(queries, k, part, want.filter, want.by)
         found = numbers >= 0
         hits = self._hits(shown(scores[found]), numbers[found], found.sum(axis=1), want)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..index.engine import new_index
+from ..index.engine import new_index, open_lexical
 from ..models.document_context import Units
 from ..passages import body_of, shown_passage
 from ..splitting import Span
@@ -35,17 +35,18 @@ def add_passages(
 
 def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndarray:
     """Number of the best passage of each document; a document in one piece is its own."""
-    cut, counts = collection.cut()
-    mine = np.flatnonzero(np.isin(cut, seqs))
-    if not len(mine):
+    numbers = collection.known.passages_of(np.sort(seqs)) if len(seqs) else seqs
+    if len(numbers) == len(seqs):
         return seqs
-    cut, counts = cut[mine], counts[mine]
-    found_spans = collection.spans_of(cut)
-    heads = np.array([int(found_spans[seq][0].head) for seq in cut.tolist()])
-    numbers = spans(cut + heads, counts - heads)
+    heads = _heads(collection, seqs)
+    numbers = numbers[~np.isin(numbers, heads)]
     layout = collection.layout_of(part)
-    if layout is None:
-        index: Any = collection.index(part)
+    if collection.is_whole(part):
+        index: Any = open_lexical(None, collection.word_model(part))
+        index.sync(numbers, lambda _: iter([(numbers, _texts(collection, numbers))]))
+        found = index.search(query, len(numbers))[1][0]
+    elif layout is None:
+        index = collection.index(part)
         found = index.search(query, len(numbers), mask=np.isin(index.seqs, numbers))[1][0]
     else:
         held = collection.vectors_of(numbers.tolist(), part)
@@ -57,15 +58,30 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndar
     for number, owner in zip(found.tolist(), collection.known.owners(found).tolist(), strict=True):
         best.setdefault(owner, number)
     # The first passage stands for a document that another model found, or whose passages share no term with the query.
-    first = dict(zip(cut.tolist(), (cut + heads).tolist(), strict=True))
-    return np.array([best.get(seq, first.get(seq, seq)) for seq in seqs.tolist()], dtype=np.int64)
+    first = np.where(np.isin(seqs, heads), seqs + 1, seqs)
+    pairs = zip(seqs.tolist(), first.tolist(), strict=True)
+    return np.array([best.get(seq, number) for seq, number in pairs], dtype=np.int64)
+
+
+def _heads(collection: Local, seqs: np.ndarray) -> list[int]:
+    """Those of the documents whose first number is that of their head."""
+    return [seq for seq, found in collection.spans_of(seqs).items() if found[0].head]
+
+
+def _texts(collection: Local, numbers: np.ndarray) -> list[str]:
+    """Texts of passages."""
+    owners = collection.known.owners(numbers).tolist()
+    texts, found = collection.texts_of(owners), collection.spans_of(np.unique(owners))
+    own = [found[seq][number - seq] if seq in found else None for seq, number in zip(owners, numbers, strict=True)]
+    return [
+        texts[seq] if one is None else texts[seq][one.start : one.stop] for seq, one in zip(owners, own, strict=True)
+    ]
 
 
 def without_heads(collection: Local, numbers: np.ndarray) -> np.ndarray:
     """Numbers of passages; -1 for heads, which are whole documents."""
-    firsts = np.unique(numbers[np.isin(numbers, collection.cut()[0])])
-    heads = [seq for seq, found in collection.spans_of(firsts).items() if found[0].head]
-    return np.where(np.isin(numbers, heads), -1, numbers)
+    firsts = np.unique(numbers[collection.known.owners(numbers) == numbers])
+    return np.where(np.isin(numbers, _heads(collection, firsts)), -1, numbers)
 
 
 def describe(collection: Local, records: Sequence[dict[str, Any]], seqs: np.ndarray, numbers: np.ndarray) -> None:

@@ -41,16 +41,21 @@ class SpanTable(Database):
         with self._decoding():
             if _included(before, rows, 1) != expected:
                 raise Damage("the counts of passages do not match their checksum")
-            table = np.array(rows, dtype=np.int64).reshape(-1, 2)
-        return table[:, 0], table[:, 1]
+        return self._counts(rows)
 
     def numbers(self, seqs: np.ndarray, after_seq: int = 0, before: Sequence[int] = (0, 0)) -> np.ndarray:
         """Numbers of all passages of documents, `seqs`; these are all there are, or all above a number, see `cut`."""
         cut, counts = self.cut(after_seq, before)
         if not len(cut):
             return seqs
+        rows = np.searchsorted(seqs, cut)
         each = np.ones(len(seqs), dtype=np.int64)
-        each[np.searchsorted(seqs, cut)] = counts
+        with self._decoding():
+            if rows[-1] == len(seqs) or (seqs[rows] != cut).any():
+                raise Damage("it holds passages of no document")
+            each[rows] = counts
+            if (each[:-1] > np.diff(seqs)).any():
+                raise Damage("two documents have passages of one number")
         return spans(seqs, each)
 
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
@@ -79,7 +84,8 @@ class SpanTable(Database):
         for chunk in slices(seqs):
             rows = self._execute(f"DELETE FROM passages WHERE seq IN ({marks(chunk)}) RETURNING seq, count", chunk)
             state = _included(state, rows, -1)
-            numbers += [number for seq, count in rows for number in range(seq + 1, seq + count)]
+            first, counts = self._counts(rows)
+            numbers += spans(first + 1, counts - 1).tolist()
         self._set("cut", state)
         return numbers
 
@@ -94,8 +100,15 @@ class SpanTable(Database):
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         begin = "SELECT COALESCE(MAX(seq), 0) FROM passages WHERE seq <= ?"
         statement = f"SELECT seq, count FROM passages WHERE seq BETWEEN ({begin}) AND ? ORDER BY seq"
-        table = np.array(self._execute(statement, (first, last)), dtype=np.int64).reshape(-1, 2)
-        return table[:, 0], table[:, 1]
+        return self._counts(self._execute(statement, (first, last)))
+
+    def _counts(self, rows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of documents and how many passages each has, from their rows; no more than numbers were given."""
+        with self._decoding():
+            seqs, counts = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+            if (counts < 1).any() or (counts > self.get_setting("next_seq", 1) - seqs).any():
+                raise Damage("a document has a number of passages that cannot be")
+        return seqs, counts
 
     def _raise_version(self, wanted: int) -> None:
         """Give the file a later version, where what it is to hold takes that."""
@@ -123,6 +136,8 @@ def _decoded(seq: int, count: int, text: str, expected: int) -> list[Span]:
     if checksum(f"{count}:{text}", seq) != expected:
         raise Damage(f"the passages of document {seq} do not match their checksum")
     found = [Span(*one) for one in json.loads(text)]
+    if not all(type(a) is type(b) is int and 0 <= a <= b and isinstance(heading, str) for a, b, heading, _ in found):
+        raise Damage(f"document {seq} has a passage that cannot be")
     if len(found) != count:
         raise Damage(f"document {seq} has {len(found)} passages, not {count}")
     return found
