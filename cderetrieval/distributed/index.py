@@ -175,18 +175,21 @@ def _in_directory(
 
 
 def _on_server(index: str, folder: VectorFolder, model: Any, device: str | None, dtype: str) -> Retriever:
-    if folder.plan.document is not None:
-        raise ConfigError(
-            f"{folder.path} holds vectors of passages, which are not kept on a server yet. Embed the corpus with "
-            "passages=None (--passages none) into another folder, or index this one in a directory."
-        )
     try:
-        return Retriever(model, index=index, device=device, dtype=dtype, **_settings(folder))
+        retriever = Retriever(model, index=index, device=device, dtype=dtype, **_settings(folder))
     except ContextError as error:
         raise MismatchError(
             f"{index} is in another context than the vectors of {folder.path}. Choose another collection, or embed the "
             "corpus in that context (embed --context FILE)."
         ) from error
+    kept, cut = retriever.collection.passages.how, folder.plan.fields.passages
+    if kept != cut:
+        retriever.close()
+        raise MismatchError(
+            f"{index} was made with passages={kept!r}, the vectors of {folder.path} with {cut!r}. Choose another "
+            "collection, or embed the corpus as that one is."
+        )
+    return retriever
 
 
 def _settings(folder: VectorFolder) -> dict[str, Any]:

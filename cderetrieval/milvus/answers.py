@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, pairwise, repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from ..errors import InputError
 from ..index.scores import probes_of, settled, shown
 from ..passages import Passages, body_of, shown_passage
 from ..retrieval.collection import Want
+from ..retrieval.grouping import FIRST, MORE
 from ..splitting import Span
-from ..vectors import SPARSE
+from ..vectors import SPARSE, take
 from .change import stored
 from .expressions import Expression
 from .fields import Identity
 from .remote import MAX_LIMIT, RemoteCollection
-from .rows import ids_of
+from .rows import decode_row, ids_of, owner_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class Current:
     collection: RemoteCollection
     identity: Identity
     measured: Mapping[str, Any]
+
+
+class Hit(NamedTuple):
+    """A row that was found."""
+
+    key: str
+    similarity: float
+    payload: str | None
 
 
 def most_answers(k: int, collection: RemoteCollection) -> int:
@@ -43,11 +52,63 @@ def most_answers(k: int, collection: RemoteCollection) -> int:
 
 
 def answers_of(current: Current, queries: Any, k: int, wanted: Expression, want: Want) -> list[list[dict[str, Any]]]:
-    """The k best of each query, as a retriever gives them; all at once, 10,000 in 4 ms."""
+    """The k best of each query, as a retriever gives them."""
+    fields = ["payload"] if want.documents or want.passages or want.by == "passage" else []
+    if not current.collection.cut:
+        hits = _nearest(current, queries, k, wanted, fields)
+    elif want.by == "passage":
+        hits = _nearest(current, queries, k, wanted, [])
+    else:
+        hits = _best_of_each(current, queries, k, wanted)
+    payloads: dict[str, str] = {}
+    if fields and current.collection.cut:  # the row of a passage has no payload, that of its document has
+        keys = list(dict.fromkeys(owner_of(hit.key)[0] for some in hits for hit in some))
+        payloads = {key: row["payload"] for key, row in current.collection.fetch(keys, fields).items()}
+        # Without documents that were removed since they were found.
+        hits = [[hit for hit in some if owner_of(hit.key)[0] in payloads] for some in hits]
+    owners = [owner_of(hit.key) for some in hits for hit in some]
+    ids, found = ids_of([owner for owner, _ in owners]), list(chain.from_iterable(hits))
+    records: list[dict[str, Any]] = [{"id": i, "similarity": hit.similarity} for i, hit in zip(ids, found, strict=True)]
+    for record, (key, number), hit in zip(records, owners, found, strict=True) if fields else ():
+        _describe(record, payloads.get(key, hit.payload or ""), number, current.identity, want)
+    ends = accumulate(map(len, hits), initial=0)
+    return [records[start:end] for start, end in pairwise(ends)]
+
+
+def _describe(record: dict[str, Any], payload: str, number: int, identity: Identity, want: Want) -> None:
+    """Give a record its document, and a passage of it."""
+    on, passages = identity.settings["on"], Passages.stored(identity.passages)
+    text, document = stored(payload, on)
+    if want.documents:
+        record["document"] = document
+    if want.passages or want.by == "passage":
+        spans = decode_row(payload)[2]
+        span = spans[number] if number < len(spans) else Span(0, len(text))
+        record["passage"] = shown_passage(text, span, body_of(document, on, passages))
+
+
+def _best_of_each(current: Current, queries: Any, k: int, wanted: Expression) -> list[list[Hit]]:
+    """The best passage of each of the k best documents of each query; more are asked for until there are as many."""
+    answers: list[list[Hit]] = [[] for _ in range(queries.shape[0])]
+    rows, most = list(range(len(answers))), min(FIRST * k + 2, MAX_LIMIT)
+    while rows:
+        short = []
+        for row, hits in zip(rows, _nearest(current, take(queries, rows), most, wanted, []), strict=True):
+            best: dict[str, Hit] = {}
+            for hit in hits:
+                best.setdefault(owner_of(hit.key)[0], hit)
+            answers[row] = list(best.values())[:k]
+            if len(best) < k and len(hits) == most < MAX_LIMIT:
+                short.append(row)
+        rows, most = short, min(MORE * most, MAX_LIMIT)
+    return answers
+
+
+def _nearest(current: Current, queries: Any, k: int, wanted: Expression, fields: list[str]) -> list[list[Hit]]:
+    """The k best rows of each query; all at once, 10,000 in 4 ms."""
     sparse = current.identity.kind == SPARSE
     probes, powers = (queries, None) if sparse else probes_of(queries)
-    passages = want.passages or want.by == "passage"  # a document is one passage here
-    fields, width = ["payload"] if want.documents or passages else [], current.measured["parameters"]
+    width = current.measured["parameters"]
     hits = current.collection.search(probes, k, fields=fields, filter=wanted, width=width)
     counts = np.array([len(some.ids) for some in hits], dtype=np.int64)
     scores = np.fromiter(chain.from_iterable(some.distances for some in hits), dtype=np.float64)
@@ -57,24 +118,14 @@ def answers_of(current: Current, queries: Any, k: int, wanted: Expression, want:
         scores = np.ldexp(scores, np.repeat(powers, counts))
         best = scores[(np.cumsum(counts) - counts)[counts > 0]]
         similarities = settled(scores, np.repeat(_above(best), counts[counts > 0]))
-    ids = ids_of([key for some in hits for key in some.ids])
-    records: list[dict[str, Any]] = [
-        {"id": i, "similarity": s} for i, s in zip(ids, shown(similarities).tolist(), strict=True)
-    ]
-    if fields:
-        payloads, on = (hit["entity"]["payload"] for some in hits for hit in some), current.identity.settings["on"]
-        for record, payload in zip(records, payloads, strict=True):
-            text, document = stored(payload, on)
-            if want.documents:
-                record["document"] = document
-            if passages:
-                record["passage"] = shown_passage(text, Span(0, len(text)), body_of(document, on, Passages(None)))
-    ends = accumulate(counts.tolist(), initial=0)
-    answers = [records[start:end] for start, end in pairwise(ends)]
+    keys = (key for some in hits for key in some.ids)
+    payloads = (hit["entity"]["payload"] for some in hits for hit in some) if fields else repeat(None, len(scores))
+    found = list(map(Hit, keys, shown(similarities).tolist(), payloads))
+    answers = [found[start:end] for start, end in pairwise(accumulate(counts.tolist(), initial=0))]
     if sparse:  # documents that share no term with a query are no answers to it
-        answers = [[record for record in answer if record["similarity"] > 0] for answer in answers]
+        answers = [[hit for hit in answer if hit.similarity > 0] for answer in answers]
     for answer in answers:
-        answer.sort(key=itemgetter("similarity"), reverse=True)
+        answer.sort(key=itemgetter(1), reverse=True)
     return answers
 
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ import numpy as np
 from ..documents import Row as Document
 from ..documents import document_text
 from ..errors import InputError, ServerError
+from ..passages import Passages, Splitter, body_of, body_start
+from ..splitting import Span
 from ..store import Store
 from ..store.codec import encode_id, encode_json
 from ..vectors import DENSE, Layout, Vectors, as_vectors, checked
@@ -28,7 +30,7 @@ from .breadth import Probe
 from .fields import VECTOR
 from .leases import Lease
 from .remote import RemoteCollection, Row, sparse_rows
-from .rows import decode_payload, encode_payload, key_of, metadata_of
+from .rows import decode_payload, decode_row, encode_payload, key_of, metadata_of, passage_key
 
 # Rows of one request: a server takes 64 MiB, and a payload may have 64 KiB.
 MOST_ROWS = 1_000
@@ -60,9 +62,35 @@ class Change:
         with contextlib.suppress(ServerError):  # the next build clears it away
             self.lease.release()
 
-    def put_documents(self, rows: Iterable[Document], on: Sequence[str] | None) -> tuple[int, int]:
+    def put_documents(
+        self, rows: Iterable[Document], on: Sequence[str] | None, cut: Splitter | None
+    ) -> tuple[int, int]:
         """Keep documents; their first number, and how many there are."""
-        return self.documents.put_documents(_encoded(rows, on))
+        spans: deque[list[Span]] = deque()
+        return self.documents.put_documents(_encoded(rows, on, cut, spans), lambda *_: spans.popleft())
+
+    def counts(self) -> dict[str, int]:
+        """How many passages each document has, by key."""
+        return {str(key): row.get("passages", 1) for key, _, row in self.documents.rows()}
+
+    def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
+        """The spans of those of the documents to embed that were cut, by number."""
+        if self.rebuilt is None:
+            return self.documents.spans_of(seqs)
+        return {seq: self.rebuilt.spans[seq] for seq in np.asarray(seqs).tolist() if seq in self.rebuilt.spans}
+
+    def titles_of(
+        self, seqs: Sequence[int] | np.ndarray, on: Sequence[str] | None, passages: Passages
+    ) -> dict[int, str]:
+        """The titles of the same."""
+        cut = list(self.spans_of(seqs))
+        if self.rebuilt is None:
+            texts = self.documents.texts_of(cut)
+            payloads = [stored(row["payload"], on)[1] for row in self.documents.documents(cut)]
+        else:
+            texts, payloads = self.rebuilt.texts, [self.rebuilt.payloads[seq] for seq in cut]
+        bodies = (body_of(payload, on, passages) for payload in payloads)
+        return {seq: texts[seq][: body_start(texts[seq], body)] for seq, body in zip(cut, bodies, strict=True)}
 
 
 class Rebuild:
@@ -73,39 +101,59 @@ class Rebuild:
         self.target = target
         self._on = on
         self._held: dict[int, Row] = {}
-        self.read = 0
+        # Documents that were read, and the number of the next; each has as many numbers as passages.
+        self.read = self._next = 0
+        # Spans and payloads of those that were read last.
+        self.spans: dict[int, list[Span]] = {}
+        self.texts: dict[int, str] = {}
+        self.payloads: dict[int, dict[str, Any]] = {}
         self.probe = Probe()
 
     def pending(self, chunk: int) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Numbers, of this walk alone, and texts of all documents."""
         rows = (row for part in self._source.scan(["seq", "payload"]) for row in part)
         while some := list(islice(rows, chunk)):
-            numbers = np.arange(self.read, self.read + len(some))
+            self._held, self.spans, self.texts, self.payloads = {}, {}, {}, {}
+            for row in some:
+                number, spans = self._next, decode_row(row["payload"])[2]
+                self._held[number] = row
+                self.texts[number], self.payloads[number] = stored(row["payload"], self._on)
+                if spans:
+                    self.spans[number] = spans
+                self._next += max(1, len(spans))
             self.read += len(some)
-            self._held = dict(zip(numbers.tolist(), some, strict=True))
-            yield numbers, [stored(row["payload"], self._on)[0] for row in some]
+            yield np.array(list(self._held)), list(self.texts.values())
 
     def put(self, numbers: np.ndarray, vectors: Vectors) -> None:
         """Write vectors of documents that :meth:`pending` gave last."""
-        rows = []
+        rows: list[Row] = []
         for number in numbers.tolist():
-            held = self._held.pop(number)
-            document, _ = decode_payload(held["payload"])
-            row = {name: held[name] for name in ("id", "seq", "payload")}
-            rows.append({**row, "metadata": metadata_of(document)})
+            if number in self._held:
+                row = {name: self._held[number][name] for name in ("id", "seq", "payload")}
+                row["metadata"] = metadata_of(self.payloads[number])
+                if self.target.cut:
+                    row["passages"] = max(1, len(self.spans.get(number, ())))
+                rows += passage_rows(row)
         with Sender(self.target) as sender:
             write(sender, rows, vectors, self.probe)
 
 
 def send(documents: Store, collection: RemoteCollection, probe: Probe | None = None) -> int:
     """Write kept documents into a collection; returns how many."""
-    seq, rows = reserve(documents.count()), documents.rows()
+    seqs = count(reserve(documents.count()))
+    whole = ({"id": key, "seq": seq, **row} for (key, _, row), seq in zip(documents.rows(), seqs, strict=False))
+    rows = chain.from_iterable(map(passage_rows, whole))
     with Sender(collection) as sender:
         for numbers, vectors in documents.iter_vectors(chunk=CHUNK):
-            some = [{"id": key, "seq": seq + n, **row} for n, (key, _, row) in enumerate(islice(rows, len(numbers)))]
-            write(sender, some, vectors, probe)
-            seq += len(numbers)
+            write(sender, list(islice(rows, len(numbers))), vectors, probe)
     return documents.count()
+
+
+def passage_rows(row: Row) -> Iterator[Row]:
+    """The row of a document, and those of its further passages."""
+    yield row
+    for number in range(1, row.get("passages", 1)):
+        yield {**row, "id": passage_key(row["id"], number), "payload": "", "passages": 0}
 
 
 class Sender:
@@ -190,17 +238,22 @@ def reserve(count: int) -> int:
     return first
 
 
-def _encoded(rows: Iterable[Document], on: Sequence[str] | None) -> Iterator[tuple[str, str, Row]]:
-    """Keys, texts, and the other fields of rows but number and vector."""
+def _encoded(
+    rows: Iterable[Document], on: Sequence[str] | None, cut: Splitter | None, spans: deque[list[Span]]
+) -> Iterator[tuple[str, str, Row]]:
+    """Keys, texts, and the other fields of rows but number and vector; `spans` takes those of each document."""
     for number, (document_id, text, document) in enumerate(rows):
         try:
-            key = key_of(encode_id(document_id))
+            key, own = key_of(encode_id(document_id)), [] if cut is None else cut(text, document)
+            spans.append(own)
             try:
-                payload = encode_payload(document, _kept(document, text, on))
+                payload = encode_payload(document, _kept(document, text, on), own)
             except (TypeError, ValueError, RecursionError):
                 encode_json(document)  # names the field that is no JSON
                 raise
-            row = {"payload": payload, "metadata": metadata_of(document)}
+            row: Row = {"payload": payload, "metadata": metadata_of(document)}
+            if cut is not None:
+                row["passages"] = max(1, len(own))
         except InputError as error:
             raise InputError(f"row {number} (id {document_id!r}): {error}") from error
         yield key, text, row

@@ -12,7 +12,6 @@ the power of ten above the query's best answer. Equal ones may come in any order
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from ..documents import Row
 from ..errors import InputError, LockedError, MismatchError, ServerError, StoreError
 from ..files import PRIVATE, make_directory, write_json
 from ..filters import parse_filter
-from ..passages import Splitter
+from ..passages import Passages, Splitter
 from ..retrieval.collection import EMPTY, PLAIN, SERVER_FILE, Collection, Settings, Want
 from ..splitting import Span
 from ..store.turns import Turns
@@ -36,7 +35,7 @@ from .answers import Current, answers_of, most_answers
 from .change import Change, Rebuild, keys_of, send, stored
 from .connection import CollectionGoneError, Connection
 from .expressions import EVERYTHING
-from .fields import VECTOR, Identity, check_schema, check_sparse, choose_index
+from .fields import OF_PASSAGES, VECTOR, Identity, check_schema, check_sparse, choose_index
 from .leases import Lease
 from .location import parse_location
 from .rebuild import Build, put_next_id
@@ -50,10 +49,12 @@ T = TypeVar("T")
 STALE = 5.0
 # How often it looks again where the collection is replaced while it does.
 ATTEMPTS = 3
-OF_IDENTITY = {"retriever": "settings", "fingerprint": "fingerprint", "context": "context"}
-# Settings of passages, which are not kept here.
-UNKEPT = ("passages", "document")
-logger = logging.getLogger(__name__)
+OF_IDENTITY = {
+    "retriever": "settings",
+    "fingerprint": "fingerprint",
+    "context": "context",
+    **{name: name for name in OF_PASSAGES},
+}
 
 
 class _Own(threading.local):
@@ -74,7 +75,8 @@ class MilvusCollection(Collection):
         self._records = Records(self._connection, self.location.collection)
         self._current: Current | None = None
         self._own, self._turns = _Own(), Turns()
-        self._wrote = self._warned = False
+        self._wrote = False
+        self._said = Passages(None)
         try:
             self.refind()
         except BaseException:
@@ -119,13 +121,14 @@ class MilvusCollection(Collection):
         """The collection, once it is found to be what its records say."""
         name, where = described["collection_name"], str(self.location)
         identity = Identity.of(found[identity_record(name)], where)
-        check_schema(described, identity.layout, where)
+        cut = identity.passages is not None
+        check_schema(described, identity.layout, cut, where)
         choose_index(self.location.index, identity.kind, lite=self.location.lite)
         before = self._current.identity if self._current is not None else None
         if before and before.context == identity.context and before.fingerprint != identity.fingerprint:
             raise MismatchError(f"{where} was replaced by a collection of another model. Open it again.")
         measured = found.get(measured_record(name)) or {"parameters": {}}
-        return Current(RemoteCollection(self._connection, name, identity.layout), identity, measured)
+        return Current(RemoteCollection(self._connection, name, identity.layout, cut), identity, measured)
 
     @property
     def current(self) -> Current | None:
@@ -135,6 +138,18 @@ class MilvusCollection(Collection):
         if time.monotonic() - self._looked > STALE:
             self.refind()
         return self._current
+
+    @property
+    def passages(self) -> Passages:
+        """How documents are cut: as the collection says, else as the user does."""
+        said, current = self._said, self._current
+        if current is None or current.identity.passages == said.how:
+            return said
+        return replace(Passages.stored(current.identity.passages), ready=said.ready)
+
+    @passages.setter
+    def passages(self, said: Passages) -> None:
+        self._said = said
 
     def reading(self, call: Callable[[], T]) -> T:
         """What `call` returns; it is called again where the collection was replaced while it read."""
@@ -156,7 +171,7 @@ class MilvusCollection(Collection):
         if self._change is not None and key in self._change.values:
             return self._change.values[key]
         current = self.current
-        if current is None or key in UNKEPT:
+        if current is None:
             return default
         if key in OF_IDENTITY:
             return getattr(current.identity, OF_IDENTITY[key])
@@ -286,23 +301,16 @@ class MilvusCollection(Collection):
         self._open_change.contexts[digest] = dict(metadata), dict(tensors)
 
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
-        """No document is cut here."""
-        return {}
+        """The spans of those of the documents to embed that were cut, by number."""
+        return self._open_change.spans_of(seqs)
+
+    def titles_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, str]:
+        """The titles of those of the documents to embed that were cut, by number."""
+        return self._open_change.titles_of(seqs, self._on, self.passages)
 
     def put_documents(self, rows: Iterable[Row], cut: Splitter | None = None) -> tuple[int, int]:
-        """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`. None is cut, and of that it warns."""
-        return self._open_change.put_documents(rows if cut is None else self._watched(rows, cut), self._on)
-
-    def _watched(self, rows: Iterable[Row], cut: Splitter) -> Iterator[Row]:
-        for row in rows:
-            if not self._warned and not cut.fits(row[1]):
-                self._warned = True
-                logger.warning(
-                    "Document %r is longer than the model reads, and a server keeps one vector for each document: what "
-                    "its end says is not found. An index on this machine keeps passages. This is said once.",
-                    row[0],
-                )
-            yield row
+        """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`."""
+        return self._open_change.put_documents(rows, self._on, cut)
 
     def remove(self, ids: Iterable[Hashable]) -> None:
         """Remove documents, as part of a change."""
@@ -326,6 +334,7 @@ class MilvusCollection(Collection):
         change, current = self._open_change, self.current
         if current is None:
             raise InputError("the index is empty: add documents first.")
+        change.values["passages"] = current.identity.passages
         build = Build(self._connection, self._records, self.location, change)
         target = build.begin(current.identity.layout, current.collection.name)
         self.refind()
@@ -362,6 +371,7 @@ class MilvusCollection(Collection):
         self._wrote = True
         try:
             if change.documents.count():
+                current.collection.shorten(change.counts())
                 send(change.documents, current.collection)
             current.collection.delete(change.removed)
         except CollectionGoneError as error:

@@ -25,7 +25,10 @@ from ..vectors import DENSE, SPARSE, Layout
 from .connection import VECTOR_INDEX
 from .rows import MAX_KEY, MAX_STRING
 
-FORMAT = 1
+# The newest; a collection of one vector a document has the first, which older versions read.
+FORMAT, FIRST = 2, 1
+# Characters that the number of a passage takes in a key.
+NUMBER = 16
 VECTOR = VECTOR_INDEX
 METRIC = "IP"
 # Parameter of search that says how widely to look, by type of index; None: there is none, or it is exact.
@@ -39,6 +42,7 @@ WIDTHS: Mapping[str, str | None] = {
 EXACT = ("FLAT", "SPARSE_INVERTED_INDEX")
 SPARSE_SINCE = [2, 4]
 HNSW = {"M": 24, "efConstruction": 200}
+OF_PASSAGES = ("passages", "document")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,10 @@ class Identity:
     settings: Mapping[str, Any]
     # Type of the index.
     index: str
-    format: int = FORMAT
+    format: int = FIRST
+    # How documents are cut, and what passages take in of them; None: one vector each.
+    passages: str | int | None = None
+    document: Mapping[str, Any] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -65,7 +72,8 @@ class Identity:
 
     def to_dict(self) -> dict[str, Any]:
         """As it is stored."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.passages is not None else {k: v for k, v in values.items() if k not in OF_PASSAGES}
 
     @classmethod
     def of(cls, stored: Mapping[str, Any], where: str) -> Identity:
@@ -121,14 +129,14 @@ def index_parameters(index: str, rows: int) -> Any:
     )
 
 
-def collection_schema(layout: Layout) -> Any:
-    """Schema of a collection of documents."""
+def collection_schema(layout: Layout, cut: bool) -> Any:
+    """Schema of a collection of documents, or of their passages."""
     from pymilvus import DataType, MilvusClient
 
     schema = MilvusClient.create_schema(
         auto_id=False, enable_dynamic_field=False, description="written by cderetrieval; do not change by hand"
     )
-    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY + (NUMBER if cut else 0))
     schema.add_field("seq", DataType.INT64)
     if layout.kind == SPARSE:
         schema.add_field(VECTOR, DataType.SPARSE_FLOAT_VECTOR)
@@ -136,12 +144,14 @@ def collection_schema(layout: Layout) -> Any:
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=layout.dimension)
     schema.add_field("payload", DataType.VARCHAR, max_length=MAX_STRING)
     schema.add_field("metadata", DataType.JSON)
+    if cut:
+        schema.add_field("passages", DataType.INT64)
     return schema
 
 
-def check_schema(described: Mapping[str, Any], layout: Layout, where: str) -> None:
+def check_schema(described: Mapping[str, Any], layout: Layout, cut: bool, where: str) -> None:
     """Compare a collection's fields with what this package writes."""
-    expected = {field["name"]: field for field in collection_schema(layout).to_dict()["fields"]}
+    expected = {field["name"]: field for field in collection_schema(layout, cut).to_dict()["fields"]}
     found = {field["name"]: field for field in described["fields"]}
     for name in sorted(set(expected) | set(found)):
         wanted, given = expected.get(name, {}), found.get(name, {})

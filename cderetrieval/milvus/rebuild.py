@@ -18,7 +18,7 @@ from ..vectors import Layout
 from .breadth import Probe, measure
 from .change import Change, Rebuild, send
 from .connection import Connection
-from .fields import EXACT, Identity, choose_index
+from .fields import EXACT, FORMAT, OF_PASSAGES, Identity, choose_index
 from .location import Location
 from .records import Records, identity_record, measured_record
 from .remote import RemoteCollection
@@ -41,7 +41,8 @@ class Build:
     def begin(self, layout: Layout, replaces: str | None) -> RemoteCollection:
         """Make a collection, empty, and lease it."""
         name = f"{self.location.collection}_{secrets.token_hex(4)}"
-        target = RemoteCollection(self.connection, name, layout)
+        cut = self.change.values.get("passages") is not None
+        target = RemoteCollection(self.connection, name, layout, cut)
         self.change.lease.take(target, replaces)
         return target
 
@@ -74,6 +75,11 @@ class Build:
         except ServerError as error:
             logger.warning("The refresh is done, but %s could not be removed: %s", old.name, error)
 
+    def _of_passages(self) -> dict[str, Any]:
+        """How documents are cut, if they are."""
+        found = {name: self.change.values.get(name) for name in OF_PASSAGES}
+        return {"format": FORMAT, **found} if found["passages"] is not None else {}
+
     def _publish(self, collection: RemoteCollection, probe: Probe, rows: int, switch: str) -> None:
         """Index a new collection, note what it is, and point the alias at it."""
         change, layout = self.change, collection.layout
@@ -92,6 +98,7 @@ class Build:
             layout.dimension,
             change.values["retriever"],
             index,
+            **self._of_passages(),
         )
         self.records.put(identity_record(collection.name), identity.to_dict())
         self.records.put(measured_record(collection.name), measured)

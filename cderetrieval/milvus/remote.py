@@ -23,8 +23,9 @@ import numpy as np
 from ..errors import StoreError
 from ..vectors import SPARSE, Layout
 from .connection import Connection, NotLoadedError
-from .expressions import EVERYTHING, Expression, is_plain, one_of
+from .expressions import EVERYTHING, Expression, compare, is_plain, one_of
 from .fields import METRIC, VECTOR, collection_schema, index_parameters
+from .rows import passage_key
 
 # How long this process asks for its own writes; "Bounded" may lag by 5 seconds.
 SESSION = 30.0
@@ -41,17 +42,19 @@ Row = dict[str, Any]
 class RemoteCollection:
     """A collection behind an alias."""
 
-    def __init__(self, connection: Connection, name: str, layout: Layout) -> None:
+    def __init__(self, connection: Connection, name: str, layout: Layout, cut: bool) -> None:
         self.connection = connection
         self.name = name
         self.layout = layout
+        # Whether documents may have several rows, one for each passage, and which row stands for a document.
+        self.cut, self.documents = cut, compare("passages", ">", 0) if cut else EVERYTHING
         self._written = -np.inf
         self._removed = False
 
     def create(self) -> None:
         """Make it, empty."""
         # pymilvus's iterators take the level of the collection; every other call says its own.
-        schema = collection_schema(self.layout)
+        schema = collection_schema(self.layout, self.cut)
         self.connection.call("create_collection", self.name, schema=schema, consistency_level="Strong")
 
     def upsert(self, rows: Sequence[Row]) -> None:
@@ -59,8 +62,20 @@ class RemoteCollection:
         self.connection.call("upsert", self.name, list(rows))
         self._written = time.monotonic()
 
+    def shorten(self, counts: Mapping[str, int]) -> None:
+        """Remove the passages of documents from a number on, in one piece for each document that has more."""
+        keys = list(counts) if self.cut else []
+        for start in range(0, len(keys), KEYS):
+            found = self.fetch(keys[start : start + KEYS], ["passages"], strong=True)
+            held = ((key, range(max(1, counts[key]), int(row["passages"]))) for key, row in found.items())
+            self._delete([passage_key(key, number) for key, numbers in held for number in numbers])
+
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove rows; harmless where one is not there."""
+        """Remove documents; harmless where one is not there."""
+        self.shorten(dict.fromkeys(keys, 1))
+        self._delete(keys)
+
+    def _delete(self, keys: Sequence[str]) -> None:
         for start in range(0, len(keys), KEYS):
             self.connection.call("delete", self.name, filter=one_of("id", keys[start : start + KEYS]))
             self._removed = True
@@ -77,8 +92,8 @@ class RemoteCollection:
         self.connection.call("drop_collection", self.name)
 
     def count(self, *, strong: bool = False) -> int:
-        """Number of rows."""
-        found = self._query(EVERYTHING, ["count(*)"], strong=strong)
+        """Number of documents."""
+        found = self._query(self.documents, ["count(*)"], strong=strong)
         return int(found[0]["count(*)"])
 
     def fetch(self, keys: Sequence[str], fields: Sequence[str], *, strong: bool = False) -> dict[str, Row]:
@@ -91,8 +106,9 @@ class RemoteCollection:
         return found
 
     def scan(self, fields: Sequence[str]) -> Iterator[list[Row]]:
-        """All rows, in order of key, some at a time, as they are when the walk begins."""
-        iterator = self._reading("query_iterator", self.name, batch_size=SCAN, output_fields=["id", *fields])
+        """The rows of all documents, in order of key, some at a time, as they are when the walk begins."""
+        wanted = {"filter": self.documents} if self.cut else {}
+        iterator = self._reading("query_iterator", self.name, batch_size=SCAN, output_fields=["id", *fields], **wanted)
         try:
             while rows := self.connection.guarded("query", iterator.next):
                 if foreign := [row["id"] for row in rows if not is_plain(row["id"])]:

@@ -3,8 +3,10 @@
 - ``id``, the primary key: the JSON text of the id, so that 1, 1.0, "1" and True are four ids. Text is marked ``s:``
   and holds neither double quotes nor backslashes: pymilvus's iterators write keys into expressions as they are.
 - ``seq``: a number that grows with insertion.
-- ``payload``: the document as JSON, and its embedded text where that does not follow from the document. What is longer
-  than a Milvus string (65,535 bytes) is compressed.
+- ``passages``, where documents are cut: how many vectors a document has. The further ones are rows of their own, with 0
+  here, no payload, and a key that is that of the document after their number, ``p3:s:d7``.
+- ``payload``: the document as JSON, its embedded text where that does not follow from the document, and the spans of
+  its passages. What is longer than a Milvus string (65,535 bytes) is compressed.
 - ``metadata``: what filters can ask for, text, numbers and booleans under names that tell their types (``t:``, ``n:``,
   ``b:``): Milvus 2.3 and Milvus Lite compare values of unlike types in unlike ways.
 """
@@ -21,6 +23,7 @@ from typing import Any
 
 from ..errors import InputError, StoreError
 from ..filters import Condition, Filter, value_kind
+from ..splitting import Span
 from .expressions import INT64, Expression, all_of, any_of, can_be_written, compare, is_plain
 
 MAX_KEY = 1_024
@@ -69,6 +72,29 @@ def id_json_of(key: str) -> str:
     return f'"{text}"'
 
 
+def passage_key(key: str, number: int) -> str:
+    """Primary key of a passage: the first of a document has that of the document.
+
+    >>> passage_key("s:d7", 0), passage_key("s:d7", 3)
+    ('s:d7', 'p3:s:d7')
+    """
+    return f"p{number}:{key}" if number else key
+
+
+def owner_of(key: str) -> tuple[str, int]:
+    """Key of the document of a passage, and its number in it.
+
+    >>> owner_of("p3:s:d7"), owner_of("s:p3:s:d7")
+    (('s:d7', 3), ('s:p3:s:d7', 0))
+    """
+    if not key.startswith("p"):
+        return key, 0
+    number, _, owner = key[1:].partition(":")
+    if not number.isdecimal():
+        raise StoreError(f"the collection holds ids that this package did not write ({key!r}).")
+    return owner, int(number)
+
+
 def ids_of(keys: Sequence[str]) -> list[Hashable]:
     """Ids of primary keys. Where all are plain text, without anything escaped, no parser is needed: 10,000 in 2 ms."""
     if set(map(itemgetter(0), keys)) == {TEXT[0]} and "%" not in "".join(keys):
@@ -79,9 +105,9 @@ def ids_of(keys: Sequence[str]) -> list[Hashable]:
         raise StoreError(f"the collection holds ids that this package did not write ({error}).") from error
 
 
-def encode_payload(document: Mapping[str, Any], text: str | None) -> str:
-    """A document, and its text where it must be kept, as the string that is stored."""
-    value = [document] if text is None else [document, text]
+def encode_payload(document: Mapping[str, Any], text: str | None, spans: Sequence[Span] = ()) -> str:
+    """A document, its text where it must be kept, and its spans, as the string that is stored."""
+    value = [document, text, spans] if spans else [document] if text is None else [document, text]
     packed = _compact(value)
     if not packed.isascii():
         try:
@@ -108,12 +134,18 @@ def decode_payload(stored: str) -> tuple[dict[str, Any], str | None]:
     >>> decode_payload(encode_payload({"id": 1, "text": "é" * 90_000}, None))[0]["id"]
     1
     """
+    document, text, _ = decode_row(stored)
+    return document, text
+
+
+def decode_row(stored: str) -> tuple[dict[str, Any], str | None, list[Span]]:
+    """The same, and the spans."""
     try:
         packed = stored if stored.startswith("[") else zlib.decompress(base64.b64decode(stored, validate=True))
-        document, *rest = json.loads(packed)
-    except (ValueError, zlib.error) as error:
+        document, text, spans = (*json.loads(packed), None, ())[:3]
+        return document, text, [Span(*span) for span in spans or ()]
+    except (ValueError, TypeError, zlib.error) as error:
         raise StoreError(f"the collection holds a document that this package did not write ({error}).") from error
-    return document, rest[0] if rest else None
 
 
 def metadata_of(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def splitter_of(
     passages: Passages, on: Sequence[str] | None, reading: Sequence[tuple[Any, DocumentContext]], *, ready: bool = False
 ) -> Splitter | None:
     """The splitter for models that read texts, each with what its passages take in of their documents."""
-    if passages.ready is not None:
+    if passages.how is not None and passages.ready is not None:
         return Splitter(passages, on, starts=words, fits=UNLIMITED, limit=UNLIMITED)
     if passages.how is None or (passages.how == AUTO and not reading):
         return None

@@ -13,24 +13,19 @@ from ..files import as_path, make_directory, read_json, reading
 from ..index.manifest import STORE_FILE
 from ..milvus.location import is_location, parse_location
 from ..models.locate import refuse_index
-from ..passages import AUTO, Passages
+from ..passages import Passages
 from .collection import SERVER_FILE, Collection, Settings
 from .local import INCOMPLETE, LocalCollection
 from .merge import open_parts, remove_parts
 from .names import MANIFEST
 
 
-def create(settings: Settings, path: str | Path | None, context: ContextSpec, passages: Passages) -> Collection:
+def create(settings: Settings, path: str | Path | None, context: ContextSpec) -> Collection:
     """Open the collection of a new retriever; one on a server may be there already, and is then joined."""
     _check_models(settings)
     if isinstance(settings.index, str | os.PathLike) and is_location(settings.index):
         if path is not None:
             raise ConfigError("with index= on a server nothing is kept here: leave out path=.")
-        if passages.how not in (None, AUTO):
-            raise ConfigError(
-                "passages= was given, and a server keeps no passages yet: pass passages=None, for one vector of each "
-                "document, or keep the index on this machine (leave out index=)."
-            )
         from ..milvus.open import join
 
         return join(settings, context)

@@ -68,7 +68,7 @@ class Retriever(Searcher):
         ``"auto"`` (exact while the collection is small, and for sparse vectors); a FAISS factory string, such as
         ``"HNSW32"`` (for several models a dictionary of names to these); or a collection on a Milvus server,
         ``"milvus://HOST:PORT/collection"``, or in a Milvus Lite file, ``"name.db/collection"``, which then holds
-        everything, with one vector for each document, and may be there already.
+        everything and may be there already.
     fusion
         How the rankings of several models are fused: ``"rrf"``, ``"weighted"``, or a :class:`~.fusion.Fusion`.
     path
@@ -112,7 +112,7 @@ class Retriever(Searcher):
         settings = Settings(None, key, fields, index, context_size, seed)
         settings, embedders = begin(model, fusion, spec, settings, device, dtype)
         cut, known = Passages.parse(passages), DocumentContext.parse(document_context)
-        collection = create(settings, path, spec, cut)
+        collection = create(settings, path, spec)
         collection.passages, collection.document = cut, known
         self._open(collection, embedders)
 

@@ -284,8 +284,6 @@ def test_a_folder_of_passages_goes_on_and_is_told_from_others(long, tmp_path):
         index([folder, plain], tmp_path / "index")
     with pytest.raises(ConfigError, match="a function cannot be kept"):
         embed_corpus(corpus, tmp_path / "f", HashEncoder(), passages=str.splitlines)
-    with pytest.raises(ConfigError, match="not kept on a server yet"):
-        index(folder, None, index="milvus://localhost:1/none")
 
 
 def test_folders_from_before_passages_are_read(long, tmp_path):

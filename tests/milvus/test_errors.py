@@ -14,8 +14,7 @@ from cderetrieval.errors import ConfigError, InputError, LockedError, MismatchEr
 from cderetrieval.milvus.connection import Connection
 from cderetrieval.milvus.location import is_location, parse_location
 from cderetrieval.milvus.records import Records
-from cderetrieval.models.load import load as load_model
-from cderetrieval.testing import HashEncoder, tiny_dense_directory
+from cderetrieval.testing import HashEncoder
 
 
 def client(place):
@@ -268,28 +267,3 @@ def test_a_collection_whose_model_is_known_by_weights_that_were_drawn(place, at,
         parameter.data *= 1.5
     with pytest.raises(MismatchError, match="fingerprint"):
         at(place, other, load=True)("bees hum")
-
-
-@pytest.mark.parametrize("passages", [200, "sections", str.splitlines])
-def test_passages_are_refused_before_a_server_is_asked(passages):
-    with pytest.raises(ConfigError, match=r"keeps no passages yet: pass passages=None"):
-        Retriever(HashEncoder(), index="milvus://localhost:1/none", passages=passages)
-
-
-def test_a_text_that_the_model_does_not_read_to_its_end_is_said_once(place, caplog):
-    model = load_model(tiny_dense_directory())
-    long = "The owl saw a bee. " * 100
-    documents = [{"id": 1, "text": "owls"}, {"id": 2, "text": long}, {"id": 3, "text": "Bees hum. " + long}]
-    with Retriever(model, index=place) as retriever, caplog.at_level("INFO", logger="cderetrieval"):
-        retriever.add(documents).add(documents)
-        assert [record.levelname for record in caplog.records if "read" in record.message] == ["WARNING"]
-        assert "Document 2 is longer than the model reads" in caplog.text
-        assert "were split" not in caplog.text
-        local = Retriever(model, passages=None).add(documents)
-        for by in ("document", "passage"):
-            asked = {"k": 3, "passages": True, "by": by}
-            assert retriever("owl bee", **asked) == local("owl bee", **asked)
-    with Retriever(model, index=place, passages=None) as retriever:
-        caplog.clear()
-        retriever.add(documents)
-        assert "read" not in caplog.text
