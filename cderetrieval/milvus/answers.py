@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise, repeat
 from operator import itemgetter
@@ -18,10 +18,13 @@ from ..retrieval.grouping import FIRST, MORE
 from ..splitting import Span
 from ..vectors import SPARSE, take
 from .change import stored
-from .expressions import Expression
+from .expressions import Expression, all_of, compare, one_of
 from .fields import Identity
 from .remote import MAX_LIMIT, RemoteCollection
-from .rows import decode_row, ids_of, owner_of
+from .rows import decode_row, ids_of, owner_of, passage_key
+
+# Rows of passages and of documents in one piece, not of heads.
+PASSAGES = compare("passages", "<=", 0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def answers_of(current: Current, queries: Any, k: int, wanted: Expression, want:
     if not current.collection.cut:
         hits = _nearest(current, queries, k, wanted, fields)
     elif want.by == "passage":
-        hits = _nearest(current, queries, k, wanted, [])
+        hits = _nearest(current, queries, k, all_of([wanted, PASSAGES] if wanted else [PASSAGES]), [])
     else:
         hits = _best_of_each(current, queries, k, wanted)
     payloads: dict[str, str] = {}
@@ -67,6 +70,8 @@ def answers_of(current: Current, queries: Any, k: int, wanted: Expression, want:
         # Without documents that were removed since they were found.
         hits = [[hit for hit in some if owner_of(hit.key)[0] in payloads] for some in hits]
     owners = [owner_of(hit.key) for some in hits for hit in some]
+    if want.passages and want.by == "document" and current.collection.cut:
+        owners = list(chain.from_iterable(_shown(current, queries, hits, payloads)))
     ids, found = ids_of([owner for owner, _ in owners]), list(chain.from_iterable(hits))
     records: list[dict[str, Any]] = [{"id": i, "similarity": hit.similarity} for i, hit in zip(ids, found, strict=True)]
     for record, (key, number), hit in zip(records, owners, found, strict=True) if fields else ():
@@ -85,6 +90,23 @@ def _describe(record: dict[str, Any], payload: str, number: int, identity: Ident
         spans = decode_row(payload)[2]
         span = spans[number] if number < len(spans) else Span(0, len(text))
         record["passage"] = shown_passage(text, span, body_of(document, on, passages))
+
+
+def _shown(
+    current: Current, queries: Any, hits: list[list[Hit]], payloads: dict[str, str]
+) -> Iterator[list[tuple[str, int]]]:
+    """Documents of hits, each with the number of its best passage, also where it was found by its head."""
+    for row, some in enumerate(hits):
+        owners = dict(owner_of(hit.key) for hit in some)
+        spans = {key: decode_row(payloads[key])[2] for key, number in owners.items() if number == 0}
+        heads = {key: len(own) for key, own in spans.items() if own and own[0].head}
+        if heads:
+            owners |= dict.fromkeys(heads, 1)  # of sparse vectors, no passage may share a term with the query
+            keys = [passage_key(key, number) for key, count in heads.items() for number in range(1, count)]
+            most = min(len(keys), MAX_LIMIT)
+            found = _nearest(current, take(queries, [row]), most, one_of("id", keys), [])[0]
+            owners |= dict(owner_of(hit.key) for hit in reversed(found))
+        yield list(owners.items())
 
 
 def _best_of_each(current: Current, queries: Any, k: int, wanted: Expression) -> list[list[Hit]]:

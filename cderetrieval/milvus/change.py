@@ -30,7 +30,7 @@ from .breadth import Probe
 from .fields import VECTOR
 from .leases import Lease
 from .remote import RemoteCollection, Row, sparse_rows
-from .rows import decode_payload, decode_row, encode_payload, key_of, metadata_of, passage_key
+from .rows import decode_payload, decode_row, encode_payload, key_of, metadata_of, passage_key, signed
 
 # Rows of one request: a server takes 64 MiB, and a payload may have 64 KiB.
 MOST_ROWS = 1_000
@@ -71,7 +71,7 @@ class Change:
 
     def counts(self) -> dict[str, int]:
         """How many passages each document has, by key."""
-        return {str(key): row.get("passages", 1) for key, _, row in self.documents.rows()}
+        return {str(key): abs(row.get("passages", 1)) for key, _, row in self.documents.rows()}
 
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
         """The spans of those of the documents to embed that were cut, by number."""
@@ -132,7 +132,7 @@ class Rebuild:
                 row = {name: self._held[number][name] for name in ("id", "seq", "payload")}
                 row["metadata"] = metadata_of(self.payloads[number])
                 if self.target.cut:
-                    row["passages"] = max(1, len(self.spans.get(number, ())))
+                    row["passages"] = signed(self.spans.get(number, ()))
                 rows += passage_rows(row)
         with Sender(self.target) as sender:
             write(sender, rows, vectors, self.probe)
@@ -152,7 +152,7 @@ def send(documents: Store, collection: RemoteCollection, probe: Probe | None = N
 def passage_rows(row: Row) -> Iterator[Row]:
     """The row of a document, and those of its further passages."""
     yield row
-    for number in range(1, row.get("passages", 1)):
+    for number in range(1, abs(row.get("passages", 1))):
         yield {**row, "id": passage_key(row["id"], number), "payload": "", "passages": 0}
 
 
@@ -253,7 +253,7 @@ def _encoded(
                 raise
             row: Row = {"payload": payload, "metadata": metadata_of(document)}
             if cut is not None:
-                row["passages"] = max(1, len(own))
+                row["passages"] = signed(own)
         except InputError as error:
             raise InputError(f"row {number} (id {document_id!r}): {error}") from error
         yield key, text, row

@@ -47,7 +47,7 @@ class RemoteCollection:
         self.name = name
         self.layout = layout
         # Whether documents may have several rows, one for each passage, and which row stands for a document.
-        self.cut, self.documents = cut, compare("passages", ">", 0) if cut else EVERYTHING
+        self.cut, self.documents = cut, compare("passages", "!=", 0) if cut else EVERYTHING
         self._written = -np.inf
         self._removed = False
 
@@ -67,7 +67,7 @@ class RemoteCollection:
         keys = list(counts) if self.cut else []
         for start in range(0, len(keys), KEYS):
             found = self.fetch(keys[start : start + KEYS], ["passages"], strong=True)
-            held = ((key, range(max(1, counts[key]), int(row["passages"]))) for key, row in found.items())
+            held = ((key, range(max(1, counts[key]), abs(int(row["passages"])))) for key, row in found.items())
             self._delete([passage_key(key, number) for key, numbers in held for number in numbers])
 
     def delete(self, keys: Sequence[str]) -> None:

@@ -3,8 +3,9 @@
 - ``id``, the primary key: the JSON text of the id, so that 1, 1.0, "1" and True are four ids. Text is marked ``s:``
   and holds neither double quotes nor backslashes: pymilvus's iterators write keys into expressions as they are.
 - ``seq``: a number that grows with insertion.
-- ``passages``, where documents are cut: how many vectors a document has. The further ones are rows of their own, with 0
-  here, no payload, and a key that is that of the document after their number, ``p3:s:d7``.
+- ``passages``, where documents are cut: how many vectors a document has, as a negative number unless the first is that
+  of its head. The further ones are rows of their own, with 0 here, no payload, and a key that is that of the document
+  after their number, ``p3:s:d7``.
 - ``payload``: the document as JSON, its embedded text where that does not follow from the document, and the spans of
   its passages. What is longer than a Milvus string (65,535 bytes) is compressed.
 - ``metadata``: what filters can ask for, text, numbers and booleans under names that tell their types (``t:``, ``n:``,
@@ -79,6 +80,11 @@ def passage_key(key: str, number: int) -> str:
     ('s:d7', 'p3:s:d7')
     """
     return f"p{number}:{key}" if number else key
+
+
+def signed(spans: Sequence[Span]) -> int:
+    """How many vectors a document has, negative unless the first is that of its head."""
+    return len(spans) if spans and spans[0].head else -max(1, len(spans))
 
 
 def owner_of(key: str) -> tuple[str, int]:
