@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ from .location import parse_location
 from .rebuild import Build, put_next_id
 from .records import SUFFIX, Records, identity_record, measured_record
 from .remote import RemoteCollection
-from .rows import expression, ids_of
+from .rows import decode_row, expression, ids_of
 
 T = TypeVar("T")
 
@@ -301,8 +302,14 @@ class MilvusCollection(Collection):
         self._open_change.contexts[digest] = dict(metadata), dict(tensors)
 
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
-        """The spans of those of the documents to embed that were cut, by number."""
-        return self._open_change.spans_of(seqs)
+        """The spans of those of the documents that were cut, by number: of a change, else of a walk."""
+        if self._change is not None:
+            return self._change.spans_of(seqs)
+        walk = () if self.current is None else chain.from_iterable(self.current.collection.scan(["payload"]))
+        spans = {
+            number: decode_row(row["payload"])[2] for number, row in enumerate(islice(walk, max(seqs, default=-1) + 1))
+        }
+        return {number: found for number, found in spans.items() if found}
 
     def titles_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, str]:
         """The titles of those of the documents to embed that were cut, by number."""

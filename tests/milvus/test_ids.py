@@ -114,7 +114,7 @@ def test_any_ids_are_added_found_and_removed(shared, some):
 def test_a_key_that_another_program_wrote_does_not_lead_a_walk_astray(place, at):
     remote = at(place).add([{"id": "a", "text": "x"}])
     collection = remote.collection.current.collection
-    foreign = {"id": 's:b" or id > "', "seq": 1, "vector": [1.0] * 16, "payload": "[{}]", "metadata": {}}
+    foreign = {"id": 's:b" or id > "', "seq": 1, "vector": [1.0] * 16, "payload": "[{}]", "metadata": {}, "passages": 1}
     collection.upsert([foreign])
     with pytest.raises(StoreError, match="did not write"):
         list(remote.collection.rows())
