@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..passages import words
 from ..splitting import Span, without_surrogates
-from ..vectors import DENSE, SPARSE, join, take
+from ..vectors import DENSE, SPARSE, as_vectors, join, take
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,10 @@ def encode_passages(encoder: Any, units: Units, context: DocumentContext) -> Any
     mixes = encoder.kind in (DENSE, SPARSE)
     leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if mixes and context.lead else []
     rows = np.flatnonzero(units.heads), np.flatnonzero(~units.heads)
-    whole = encoder.encode_document([units.texts[row] for row in rows[0]]) if len(rows[0]) else None
-    inner = encoder.encode_document([texts[row] for row in rows[1]] + leads)
+    whole = (
+        as_vectors(encoder.encode_document([units.texts[row] for row in rows[0]]), "document") if len(rows[0]) else None
+    )
+    inner = as_vectors(encoder.encode_document([texts[row] for row in rows[1]] + leads), "document")
     parts = [inner[: len(rows[1])]] if mixes else [inner]
     order = np.concatenate(rows) if whole is not None else rows[1]
     own = take(join([whole, *parts] if whole is not None else parts), np.argsort(order))

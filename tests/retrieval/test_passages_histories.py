@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cderetrieval import Retriever
+from cderetrieval import Hybrid, Retriever
 from cderetrieval.errors import InputError, StoreError
 from cderetrieval.store.codec import checksum
 from cderetrieval.testing import HashEncoder
@@ -74,3 +74,27 @@ def test_a_model_of_words_beside_others_shows_its_best_passage():
         retriever.parts["words"]("owl", by="passage")
     hits = Retriever({"a": "bm25", "b": "bm25"}, passages=20).add(documents)("owl", passages=True)[0]
     assert "owl" in hits[0]["passage"]["text"]
+
+
+def test_the_vector_of_a_first_passage_is_not_taken_for_that_of_the_document():
+    ready = Retriever(HashEncoder()).add(DOCUMENTS, show_progress=False)
+    with (
+        pytest.warns(DeprecationWarning, match="ready retrievers"),
+        pytest.raises(InputError, match="'a' has vectors of passages"),
+    ):
+        Hybrid({"a": ready, "b": "bm25"})
+    ready = Retriever(HashEncoder()).add([{"id": 1, "text": "owls hunt"}], show_progress=False)
+    with pytest.warns(DeprecationWarning, match="ready retrievers"):
+        assert len(Hybrid({"a": ready, "b": "bm25"})) == 1
+
+
+class Lists(HashEncoder):
+    """Returns lists, as an encoder of a user's may."""
+
+    def encode_document(self, texts, *, show_progress=False):
+        return super().encode_document(texts).tolist()
+
+
+def test_an_encoder_may_return_lists():
+    found = [Retriever(encoder).add(DOCUMENTS, show_progress=False)("owl") for encoder in (Lists(), HashEncoder())]
+    assert found[0] == found[1]
