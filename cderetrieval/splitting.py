@@ -47,8 +47,8 @@ def split(text: str, limit: int, starts: Starts) -> list[Span]:
     """Passages of at most `limit` tokens that cover a text, without the white space around them.
 
     >>> from cderetrieval.passages import words
-    >>> split("Owls hunt. They eat mice. Bees make honey.", 6, words)
-    [Span(start=0, stop=25, heading=''), Span(start=26, stop=42, heading='')]
+    >>> [span[:2] for span in split("Owls hunt. They eat mice. Bees make honey.", 6, words)]
+    [(0, 25), (26, 42)]
     """
     if len(text) <= limit:  # a token has a character at least
         return [Span(0, len(text))]
