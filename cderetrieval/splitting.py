@@ -48,7 +48,7 @@ def split(text: str, limit: int, starts: Starts) -> list[Span]:
 
     >>> from cderetrieval.passages import words
     >>> [span[:2] for span in split("Owls hunt. They eat mice. Bees make honey.", 6, words)]
-    [(0, 25), (26, 42)]
+    [(0, 10), (11, 25), (26, 42)]
     """
     if len(text) <= limit:  # a token has a character at least
         return [Span(0, len(text))]
