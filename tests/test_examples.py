@@ -12,8 +12,8 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 NEEDS = {"hybrid": ["bm25s"], "train": ["accelerate"], "large_corpus": ["pyarrow"], "beir": []}
 
 
-def test_there_are_five():
-    assert len(EXAMPLES) == 5
+def test_there_are_six():
+    assert len(EXAMPLES) == 6
 
 
 @pytest.fixture(scope="module")
