@@ -187,7 +187,8 @@ def run_index(arguments: argparse.Namespace) -> None:
     if arguments.documents is None:
         raise InputError("nothing to index: name a file of documents, or folders of vectors with --vectors.")
     from .corpora.readers import read_documents
-    from .distributed.command import document_context_of, passages_of
+    from .models.document_context import document_context_of
+    from .passages import passages_of
     from .retrieval.retriever import Retriever
 
     documents = read_documents(arguments.documents, key=arguments.key)

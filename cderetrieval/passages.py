@@ -126,7 +126,7 @@ class Splitter:
 
     def _cut(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
         field = field_of(payload, self._on, self.passages)
-        start = body_start(text, body_of(payload, self._on, self.passages))
+        start = len(title_of(text, payload, self._on, self.passages))
         if field is not None:
             spans = _places(listed(payload[field], field), start)
         elif self.passages.function is not None:
@@ -202,6 +202,11 @@ def body_of(payload: Mapping[str, Any], on: Sequence[str] | None, passages: Pass
     return value if isinstance(value, str) else ""
 
 
+def title_of(text: str, payload: Mapping[str, Any], on: Sequence[str] | None, passages: Passages) -> str:
+    """The title of a document: what comes before its last field."""
+    return text[: body_start(text, body_of(payload, on, passages))]
+
+
 def place(text: str, span: Span, body: str) -> tuple[int, int]:
     """Where a passage of a text begins and ends in the last field; the same place twice, where it is all title."""
     shift = body_start(text, body) - (len(body) - len(body.lstrip()))
@@ -219,3 +224,8 @@ def shown_passage(text: str, span: Span, body: str) -> dict[str, Any]:
 def joined(passages: Any, field: str) -> str:
     """The text of a document that came cut."""
     return SEPARATOR.join(text for text, _ in listed(passages, field))
+
+
+def passages_of(text: str) -> str | int | None:
+    """What ``--passages`` says, as a retriever takes it."""
+    return None if text == "none" else int(text) if text.removeprefix("-").isdecimal() else text

@@ -9,14 +9,13 @@ cderetrieval index --vectors vectors/ --out index/
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import logging
 import time
-from typing import Any
 
 from ..errors import InputError
 from ..files import as_path
+from ..models.document_context import document_context_of
+from ..passages import passages_of
 from ..terminal import printable, say
 from .embed import ENGINES, FEW_DOCUMENTS, embed_corpus
 from .index import index_vectors
@@ -63,24 +62,6 @@ def add_passages_arguments(parser: argparse.ArgumentParser, default: str) -> Non
     )
     document = "what a passage takes in of its document: auto, none, or NAME=VALUE,... (prefix=32, say)"
     parser.add_argument("--document-context", default="auto", metavar="auto|none|NAME=VALUE", help=document)
-
-
-def passages_of(text: str) -> str | int | None:
-    """What ``--passages`` says, as a retriever takes it."""
-    return None if text == "none" else int(text) if text.removeprefix("-").isdecimal() else text
-
-
-def document_context_of(text: str) -> str | dict[str, Any]:
-    """What ``--document-context`` says, as a retriever takes it; values that are no JSON are refused by name later."""
-    if "=" not in text:
-        return text
-    return {name.strip(): _value(value) for name, _, value in (pair.partition("=") for pair in text.split(","))}
-
-
-def _value(text: str) -> Any:
-    with contextlib.suppress(ValueError):
-        return json.loads(text)
-    return text
 
 
 def add_vectors_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ from ..corpora.blocks import Block, corpus_files, cut
 from ..errors import ClusterError, ConfigError, MismatchError, ModelError, missing_dependency
 from ..files import as_path, open_own
 from ..models.document_context import DocumentContext, DocumentContextLike
-from ..passages import Passages, PassagesLike, body_of, body_start
+from ..passages import Passages, PassagesLike, title_of
 from ..retrieval.cut import splitter_of
 from ..retrieval.embedder import Cut, Embedder, Model, embed
 from ..retrieval.part import CHUNK
@@ -321,7 +321,7 @@ class BlockEmbedder:
     def _cut(self, text: str, payload: Mapping[str, Any]) -> Cut:
         fields = self._folder.plan.fields
         spans = [] if self._splitter is None else self._splitter(text, payload)
-        title = text[: body_start(text, body_of(payload, fields.on, fields.cut))] if spans else ""
+        title = title_of(text, payload, fields.on, fields.cut) if spans else ""
         return Cut(0, text, spans, title)
 
     def _begin(self, number: int) -> Path:

@@ -10,7 +10,6 @@ python run_eval.py --ask "how do I merge two tables?" --ask-in pandas
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,8 @@ from ..corpora import pydocs
 from ..corpora.dataset import Dataset
 from ..errors import InputError
 from ..files import as_path, atomic_write
+from ..models.document_context import document_context_of
+from ..passages import passages_of
 from ..terminal import printable
 from .api import entrants, evaluate
 from .rerank import PAPER_DEPTH
@@ -110,22 +111,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _passages(word: str) -> str | int | None:
-    """``--passages``."""
-    if word.isdecimal():
-        return int(word)
-    if word not in ("none", "auto"):
+    """``--passages``; no field, since evaluation reads titles and texts alone."""
+    if word not in ("none", "auto") and not word.isdecimal():
         raise argparse.ArgumentTypeError(f"{word!r} is not none, auto or a number of word pieces")
-    return None if word == "none" else word
+    return passages_of(word)
 
 
 def _document(word: str) -> str | dict[str, Any]:
-    """``--document``; the values are those of JSON."""
-    if "=" not in word:
-        return word
-    try:
-        return {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in word.split(","))}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{word!r} is not NAME=VALUE,NAME=VALUE") from error
+    """``--document-context``; the values are numbers."""
+    found = document_context_of(word)
+    if isinstance(found, dict) and any(isinstance(value, str) for value in found.values()):
+        raise argparse.ArgumentTypeError(f"{word!r} is not NAME=VALUE,NAME=VALUE")
+    return found
 
 
 def run(arguments: argparse.Namespace) -> str:

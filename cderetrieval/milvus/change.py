@@ -21,7 +21,7 @@ import numpy as np
 from ..documents import Row as Document
 from ..documents import document_text
 from ..errors import InputError, ServerError
-from ..passages import Passages, Splitter, body_of, body_start
+from ..passages import Passages, Splitter, title_of
 from ..splitting import Span
 from ..store import Store
 from ..store.codec import encode_id, encode_json
@@ -79,18 +79,14 @@ class Change:
             return self.documents.spans_of(seqs)
         return {seq: self.rebuilt.spans[seq] for seq in np.asarray(seqs).tolist() if seq in self.rebuilt.spans}
 
-    def titles_of(
-        self, seqs: Sequence[int] | np.ndarray, on: Sequence[str] | None, passages: Passages
-    ) -> dict[int, str]:
-        """The titles of the same."""
-        cut = list(self.spans_of(seqs))
+    def titles_of(self, texts: Mapping[int, str], on: Sequence[str] | None, passages: Passages) -> dict[int, str]:
+        """The titles of documents to embed, given as number to text."""
         if self.rebuilt is None:
-            texts = self.documents.texts_of(cut)
-            payloads = [stored(row["payload"], on)[1] for row in self.documents.documents(cut)]
+            payloads = [stored(row["payload"], on)[1] for row in self.documents.documents(list(texts))]
         else:
-            texts, payloads = self.rebuilt.texts, [self.rebuilt.payloads[seq] for seq in cut]
-        bodies = (body_of(payload, on, passages) for payload in payloads)
-        return {seq: texts[seq][: body_start(texts[seq], body)] for seq, body in zip(cut, bodies, strict=True)}
+            payloads = [self.rebuilt.payloads[seq] for seq in texts]
+        documents = zip(texts.items(), payloads, strict=True)
+        return {seq: title_of(text, payload, on, passages) for (seq, text), payload in documents}
 
 
 class Rebuild:
@@ -105,7 +101,6 @@ class Rebuild:
         self.read = self._next = 0
         # Spans and payloads of those that were read last.
         self.spans: dict[int, list[Span]] = {}
-        self.texts: dict[int, str] = {}
         self.payloads: dict[int, dict[str, Any]] = {}
         self.probe = Probe()
 
@@ -113,16 +108,18 @@ class Rebuild:
         """Numbers, of this walk alone, and texts of all documents."""
         rows = (row for part in self._source.scan(["seq", "payload"]) for row in part)
         while some := list(islice(rows, chunk)):
-            self._held, self.spans, self.texts, self.payloads = {}, {}, {}, {}
+            self._held, self.spans, self.payloads = {}, {}, {}
+            texts = []
             for row in some:
                 number, spans = self._next, decode_row(row["payload"])[2]
                 self._held[number] = row
-                self.texts[number], self.payloads[number] = stored(row["payload"], self._on)
+                text, self.payloads[number] = stored(row["payload"], self._on)
+                texts.append(text)
                 if spans:
                     self.spans[number] = spans
                 self._next += max(1, len(spans))
             self.read += len(some)
-            yield np.array(list(self._held)), list(self.texts.values())
+            yield np.array(list(self._held)), texts
 
     def put(self, numbers: np.ndarray, vectors: Vectors) -> None:
         """Write vectors of documents that :meth:`pending` gave last."""

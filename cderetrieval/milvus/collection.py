@@ -311,9 +311,9 @@ class MilvusCollection(Collection):
         }
         return {number: found for number, found in spans.items() if found}
 
-    def titles_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, str]:
-        """The titles of those of the documents to embed that were cut, by number."""
-        return self._open_change.titles_of(seqs, self._on, self.passages)
+    def titles_of(self, texts: Mapping[int, str]) -> dict[int, str]:
+        """The titles of documents to embed, given as number to text."""
+        return self._open_change.titles_of(texts, self._on, self.passages)
 
     def put_documents(self, rows: Iterable[Row], cut: Splitter | None = None) -> tuple[int, int]:
         """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`."""

@@ -11,6 +11,8 @@ sets (docs/document-context.md), beside Anthropic's prefix and the fusion of sco
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -33,7 +35,7 @@ class DocumentContext:
         Weight of the vector of the document's title, or of its beginning where it has none, beside a passage's 1; for
         dense and sparse vectors.
     mean
-        Weight of the mean of the document's passages.
+        Weight of the mean of the document's passages, its head among them.
     lead_size
         Most word pieces of title or beginning.
     prefix
@@ -96,6 +98,19 @@ class DocumentContext:
     def to_dict(self) -> dict[str, Any]:
         """As it is stored."""
         return asdict(self)
+
+
+def document_context_of(text: str) -> str | dict[str, Any]:
+    """What ``--document-context`` says, as a retriever takes it; values that are no JSON are refused by name later."""
+    if "=" not in text:
+        return text
+    return {name.strip(): _value(value) for name, _, value in (pair.partition("=") for pair in text.split(","))}
+
+
+def _value(text: str) -> Any:
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    return text
 
 
 class OfAnother(DocumentContext):

@@ -158,9 +158,9 @@ class Collection(ABC):
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
         """The spans of those of the documents that were cut, by number."""
 
-    def titles_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, str]:
-        """The titles of those of the documents that were cut, by number: what comes before the last field."""
-        return {}
+    @abstractmethod
+    def titles_of(self, texts: Mapping[int, str]) -> dict[int, str]:
+        """The titles of documents to embed, given as number to text."""
 
     @abstractmethod
     def pending(self, chunk: int, after_seq: int = 0, part: int = 0) -> Iterator[tuple[np.ndarray, list[str]]]:

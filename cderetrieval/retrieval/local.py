@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -27,7 +27,7 @@ from ..index.engine import Index, load_index, new_index, open_lexical, save_inde
 from ..index.exact import exact_stream
 from ..index.manifest import STORE_FILE, DamagedIndexError
 from ..index.scores import shown
-from ..passages import body_of, body_start
+from ..passages import title_of
 from ..store import Store
 from ..store.database import of_part
 from ..store.schema import damaged
@@ -220,12 +220,11 @@ class LocalCollection(Store, Collection):
             describe(self, records, seqs, numbers)
         return hits
 
-    def titles_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, str]:
-        """The titles of those of the documents that were cut, by number: what comes before the last field."""
-        cut = list(self.spans_of(seqs))
-        texts = self.texts_of(cut)
-        bodies = [body_of(payload, self.settings.on, self.passages) for payload in self.documents(cut)]
-        return {seq: texts[seq][: body_start(texts[seq], body)] for seq, body in zip(cut, bodies, strict=True)}
+    def titles_of(self, texts: Mapping[int, str]) -> dict[int, str]:
+        """The titles of documents, given as number to text."""
+        documents = zip(texts.items(), self.documents(list(texts)), strict=True)
+        on, passages = self.settings.on, self.passages
+        return {seq: title_of(text, payload, on, passages) for (seq, text), payload in documents}
 
     @property
     def known(self) -> Ids:

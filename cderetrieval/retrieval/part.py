@@ -140,11 +140,9 @@ class Part:
             return
         with progress(range(total), "embedding documents", show=show_progress) as bar:
             for seqs, texts in self._collection.pending(CHUNK, after_seq, self.number):
-                cut, titles = self._collection.spans_of(seqs), self._collection.titles_of(seqs)
-                documents = [
-                    Cut(seq, text, cut.get(seq, ()), titles.get(seq, ""))
-                    for seq, text in zip(seqs.tolist(), texts, strict=True)
-                ]
+                known, cut = dict(zip(seqs.tolist(), texts, strict=True)), self._collection.spans_of(seqs)
+                titles = self._collection.titles_of({seq: known[seq] for seq in cut})
+                documents = [Cut(seq, text, cut.get(seq, ()), titles.get(seq, "")) for seq, text in known.items()]
                 for count, some, vectors in embed(encoder, documents, self.document, done):
                     self._collection.put_vectors(some, vectors, self.number)
                     done += count
