@@ -43,6 +43,14 @@ def by_set() -> str:
     return "\n".join(lines) + "\n\nnDCG@10 x 100."
 
 
+def costs() -> str:
+    """Processor time of indexing and of a query, as ratios."""
+    rows = [row for row in read_result("document_context")["rows"] if "cost" in row]
+    lines = ["| processor time of | ratio | from | to |", "|---|---:|---:|---:|"]
+    lines += [f"| {row['cost']} | {row['median']:.2f} | {row['min']:.2f} | {row['max']:.2f} |" for row in rows]
+    return "\n".join(lines)
+
+
 def abstracts() -> str:
     """nDCG@10 of folders of abstracts, cut and by passages."""
     lines = ["| folder | model | cut | passages | difference |", "|---|---|---:|---:|---:|"]
@@ -56,4 +64,9 @@ def _score(value: Any) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-TABLES = {"document-context": gains, "document-context-sets": by_set, "passages-of-abstracts": abstracts}
+TABLES = {
+    "document-context": gains,
+    "document-context-sets": by_set,
+    "document-context-costs": costs,
+    "passages-of-abstracts": abstracts,
+}
