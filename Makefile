@@ -35,7 +35,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,train,offline,bm25,sparse,scale,notebooks,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,train,offline,bm25,sparse,scale,notebooks,files,serve,onnx,mcp,dev]"
 	@touch $@
 
 # The documentation as a site, in an environment of its own: it reads the sources and needs neither torch nor a network.
