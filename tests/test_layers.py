@@ -45,7 +45,9 @@ ALLOWED |= {
     "distributed": {*BELOW_THE_TOP},
     "testing": {"leaves", "models"},
     "sparsembed": {*BELOW_THE_TOP, "evaluation", "training"},
-    "cli": {*BELOW_THE_TOP, "evaluation", "training", "distributed"},
+    "serve": {*BELOW_THE_TOP, "evaluation"},
+    "integrations": {*BELOW_THE_TOP},
+    "cli": {*BELOW_THE_TOP, "evaluation", "training", "distributed", "serve", "integrations"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # What the package offers comes from all layers, and is imported when it is used.

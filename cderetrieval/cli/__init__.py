@@ -1,0 +1,89 @@
+"""The command line: ``cderetrieval index | search | context | embed | eval | train``.
+
+Each command has a file here: it parses, calls the package, and prints through `terminal`. Errors that the package
+raises on purpose, and those of the operating system, end the program with their message and status 2; anything else is
+a bug and shows its traceback. A closed pipe (``| head``) ends it quietly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..errors import CDEError, InputError
+from ..terminal import Formatter, complain
+from . import context, embed, evaluate, index, search, train
+from .parsing import Parser
+
+SIGPIPE = 13
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    try:
+        _run(argv)
+    except CDEError as error:
+        complain(f"error: {error}")
+        return 2
+    except KeyboardInterrupt as error:
+        complain(f"interrupted; {str(error) or 'nothing half-done was kept'}")
+        return 130
+    except BrokenPipeError:
+        _leave_pipe()
+        return 128 + SIGPIPE
+    except OSError as error:
+        complain(f"error: {error.filename or 'this system'}: {error.strerror or error}")
+        return 2
+    except Exception:
+        complain(traceback.format_exc().rstrip())
+        return 1
+    return 0
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    try:
+        arguments = build_parser().parse_args(argv)
+        # Log to standard error, unless the program that calls has said where logs go.
+        handler = logging.StreamHandler()
+        handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
+        logging.getLogger("cderetrieval").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
+        _check_out(getattr(arguments, "out", None))
+        arguments.command(arguments)
+    finally:
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()  # a closed pipe shows here, also after --help
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a place that cannot be written, before long work begins."""
+    if out is None:
+        return
+    place = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise InputError(f"--out {out}: {place} is a file; choose a directory.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out} cannot be written: {place} is another user's, or read-only. Choose another.")
+
+
+def _leave_pipe() -> None:
+    """Point standard output to nothing, so that Python does not complain about the pipe when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = Parser(prog="cderetrieval", description="Search documents with embeddings that know the corpus.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for each in (index, search, context, embed, evaluate, train):
+        each.add(commands)
+    return parser

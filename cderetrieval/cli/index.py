@@ -1,0 +1,70 @@
+"""``cderetrieval index``: build an index from documents, or from vectors that are ready."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import InputError
+from ..files import as_path
+from ..milvus.location import is_location
+from ..terminal import printable, say
+from .parsing import command
+
+DEFAULT_MODEL = "cde-minilm"
+
+
+def add(commands: Any) -> None:
+    """Add the command and its options."""
+    parser = command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
+    parser.add_argument("documents", type=as_path, nargs="?", metavar="DOCUMENTS", help="a file, or a BEIR folder")
+    parser.add_argument("--out", type=as_path, metavar="DIR", help="directory of the index; not needed for a server")
+    model = "name or directory of a model, or hybrid:A+B (default: cde-minilm, or the model of the vectors)"
+    parser.add_argument("--model", help=model)
+    index = "auto, a FAISS factory string, or milvus://HOST:PORT/COLLECTION"
+    parser.add_argument("--index", default="auto", metavar="FACTORY", help=index)
+    from ..distributed.command import add_corpus_arguments, add_passages_arguments, add_vectors_arguments
+
+    add_corpus_arguments(parser)
+    add_passages_arguments(parser, "auto")
+    add_vectors_arguments(parser)
+
+
+def run_index(arguments: argparse.Namespace) -> None:
+    """Build an index from a file of documents, or from vectors that are ready."""
+    place = arguments.index if is_location(arguments.index) else arguments.out
+    if place is None:
+        raise InputError(
+            "--out is missing: where to write the index (one on a server, --index milvus://..., needs none)."
+        )
+    if arguments.vectors:
+        from ..distributed.command import run_index as run_from_vectors
+
+        run_from_vectors(arguments)
+        return
+    if arguments.documents is None:
+        raise InputError("nothing to index: name a file of documents, or folders of vectors with --vectors.")
+    from ..corpora.readers import read_documents
+    from ..models.document_context import document_context_of
+    from ..passages import passages_of
+    from ..retrieval.retriever import Retriever
+
+    documents = read_documents(arguments.documents, key=arguments.key)
+    retriever = Retriever(
+        arguments.model or DEFAULT_MODEL,
+        key=arguments.key,
+        on=arguments.on,
+        context=arguments.context,
+        context_size=arguments.context_size,
+        passages=passages_of(arguments.passages),
+        document_context=document_context_of(arguments.document_context),
+        index=arguments.index,
+        path=arguments.out,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        seed=arguments.seed,
+    )
+    with retriever:
+        retriever.add(documents, skip_empty=arguments.skip_empty)
+        context = f" in {retriever.context}" if retriever.context is not None else ""
+        say(printable(f"{len(retriever)} documents indexed{context}, written to {place}"))
