@@ -7,7 +7,7 @@ import json
 import shutil
 from typing import Any
 
-from ..excerpts import Words, excerpt, plain_words
+from ..excerpts import Words, excerpt, plain_words, words_of
 from ..terminal import printable, say
 from .parsing import command
 
@@ -34,7 +34,7 @@ def run_search(arguments: argparse.Namespace) -> None:
 
     with Retriever.load(arguments.index, model=arguments.model, device=arguments.device) as retriever:
         hits = retriever(arguments.queries, k=arguments.k, documents=True, passages=True, by=arguments.by)
-        words = plain_words if arguments.json else _words_of(retriever)
+        words = plain_words if arguments.json else words_of(retriever.parts.values())
     for query, ranking in zip(arguments.queries, hits, strict=True):
         if not arguments.json:
             say(printable(query) + ("" if ranking else "\n  no document matches"))
@@ -43,13 +43,6 @@ def run_search(arguments: argparse.Namespace) -> None:
                 say(json.dumps({"query": query, "rank": rank, **hit}))
             else:
                 _show(rank, hit, query, words)
-
-
-def _words_of(retriever: Any) -> Words:
-    """What cuts texts into words: a model of words, where there is one."""
-    models = (part.model for part in retriever.parts.values())
-    found = next((model for model in models if getattr(model, "kind", "") == "lexical"), None)
-    return plain_words if found is None else found.encode_query
 
 
 def _show(rank: int, hit: dict[str, Any], query: str, words: Words) -> None:

@@ -174,6 +174,30 @@ class Context:
             return model.in_context(self.embeddings, self.digest, terms=self.terms, dtype=dtype)
         return model.in_context(self.embeddings, self.digest, dtype=dtype)
 
+    def plot(self, labels: Sequence[str] | None = None, *, axes: Any = None) -> Any:
+        """Draw the sampled documents on a plane, near ones beside each other; needs matplotlib.
+
+        Parameters
+        ----------
+        labels
+            What to write beside each, in the order of `ids`.
+        axes
+            Axes of matplotlib to draw into; None: those of a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes; ``axes.figure.savefig("context.png")`` writes them.
+
+        Raises
+        ------
+        ContextError
+            If this is the null context.
+        """
+        from .plane import plot_context
+
+        return plot_context(self, labels, axes)
+
     def describe(self) -> dict[str, Any]:
         """Everything but the embeddings, as JSON values."""
         return {

@@ -32,7 +32,7 @@ from ..files import as_path, read_json, write_json
 from .dense import DenseEncoder
 from .encoder import EncodingSettings
 from .locate import STATISTICS_FILE
-from .term_sketch import LONGEST, document_frequencies, rarity, sketch, term_counts
+from .term_sketch import LONGEST, document_frequencies, rarity, sign_vectors, sketch, term_counts, weighed
 
 # Part of every fingerprint: whoever changes how vectors are made changes it, and earlier indexes are refused by name.
 _METHOD = "statistics-2"
@@ -311,6 +311,22 @@ class StatisticsEncoder(_NamedAfter):
     def encode_document(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of documents, shape (n, dimension), float32."""
         return self.encode(texts, prompt_name="document", show_progress=show_progress)
+
+    def query_terms(self, text: str, vector: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Terms of a query and what each adds to its vector, shape (terms, dimension); none where terms do not count.
+
+        The rows add up to the vector's term dimensions.
+        """
+        size = self.model.config.term_dimensions
+        if not size or self._idf is None:
+            return [], np.zeros((0, self.dimension))
+        tokenizer, first = self._encoder.tokenizer, self.dimension - size
+        found = weighed(term_counts([text], tokenizer, self.settings.max_length), self._idf)
+        rows = np.zeros((len(found.indices), self.dimension))
+        rows[:, first:-1] = found.data[:, None] * sign_vectors(found.shape[1], size - 1)[found.indices]
+        length = np.linalg.norm(rows.sum(axis=0))
+        names: list[str] = tokenizer.convert_ids_to_tokens(found.indices.tolist())
+        return names, rows * (np.linalg.norm(vector[first:]) / (length or 1))
 
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
         """Vectors of texts under a prompt of the encoder, shape (n, dimension), float32, length 1.

@@ -74,10 +74,16 @@ def rarity(frequencies: np.ndarray, documents: int) -> np.ndarray:
     return idf.astype(np.float32)
 
 
+def weighed(counts: sparse.csr_array, idf: np.ndarray) -> sparse.csr_array:
+    """Terms of each text, weighted by how often they occur and how rare they are."""
+    weights = counts.copy()
+    weights.data = weights.data / (weights.data + 1) * idf[weights.indices]
+    return weights
+
+
 def sketch(counts: sparse.csr_array, idf: np.ndarray, dimensions: int) -> np.ndarray:
     """Weighted terms of each text, folded, shape (texts, dimensions), float32; 0 without any term."""
-    weighted = counts.copy()
-    weighted.data = weighted.data / (weighted.data + 1) * idf[weighted.indices]
+    weighted = weighed(counts, idf)
     signs = sign_vectors(counts.shape[1], dimensions)
     folded = np.empty((counts.shape[0], dimensions), dtype=np.float32)
     for start in range(0, len(folded), _CHUNK):

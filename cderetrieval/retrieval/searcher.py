@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..context.context import Context
 from ..documents import query_texts
@@ -16,6 +16,9 @@ from .collection import Collection, Want, check_k
 from .embedder import Model
 from .local import LocalCollection
 from .parts import Parts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Searcher:
@@ -147,6 +150,54 @@ class Searcher:
         if self._fuses and isinstance(self._collection, LocalCollection):
             return self._collection.fused(vectors, k, want)
         return self._collection.search(vectors[0], k, self._parts.first.number, want)
+
+    def explain(self, query: str, id: Hashable, *, filter: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Say why a document answers a query: its similarity in shares that add up to it.
+
+        Parameters
+        ----------
+        query
+            One query.
+        id
+            Id of a document.
+        filter
+            As in the search; it changes the ranks that several models give.
+
+        Returns
+        -------
+        pandas.DataFrame
+            For a dense model the columns ``source``, ``term`` and ``share``: ``"meaning"``, each ``"term"`` of the
+            query where the model weighs terms, and what the best passage takes in of its document: ``"title"`` or
+            ``"beginning"``, and ``"mean"``. For sparse models and BM25 the terms in common, with their weights in
+            ``query`` and ``document``. For several models, what each adds: ``source``, its name, and ``rank``,
+            ``similarity`` and ``share``; its own shares are those of ``parts[name].explain(query, id)``. The
+            similarity is in ``attrs``.
+
+        Raises
+        ------
+        InputError
+            If the id is not there, there is not one query, or the index is on a server.
+
+        Examples
+        --------
+        >>> from cderetrieval import Retriever
+        >>> retriever = Retriever("bm25", on="text").add([{"id": 1, "text": "owls hunt"}, {"id": 2, "text": "bees"}])
+        >>> why = retriever.explain("hunting owls", 1)
+        >>> why["term"].tolist(), bool(abs(why["share"].sum() - why.attrs["similarity"]) < 1e-6)
+        (['hunt', 'owl'], True)
+        """
+        from .explain import explained
+
+        collection = self._collection
+        if not isinstance(collection, LocalCollection):
+            raise InputError("an index on a server cannot explain its answers: it gives back no vectors.")
+        if not isinstance(query, str):
+            raise InputError(f"query is {type(query).__name__}; explain takes one query, a string.")
+        _, texts = query_texts(query)
+        found: pd.DataFrame = self._parts.ask(
+            texts or [], lambda vectors: explained(collection, self._parts, query, vectors, id, filter), False
+        )
+        return found
 
     def context_report(self, *, seed: int = 1) -> dict[str, Any]:
         """Describe the context: its sample, its cost, and how far the corpus has drifted from it.
