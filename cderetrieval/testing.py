@@ -176,6 +176,31 @@ def tiny_sparse_embed(*, seed: int = 0, **settings: Any) -> SparseEmbed:
     return SparseEmbed(model=model, tokenizer=tokenizer, device="cpu", **{**defaults, **settings})
 
 
+def tiny_cross_encoder_directory() -> str:
+    """Write a cross-encoder of random weights into a temporary directory."""
+    return _saved(_tiny_cross_encoder)
+
+
+def _tiny_cross_encoder() -> Any:
+    from sentence_transformers import CrossEncoder
+    from transformers import BertConfig, BertForSequenceClassification
+
+    with tempfile.TemporaryDirectory() as directory:
+        tokenizer = tiny_tokenizer(pairs=True)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+            num_labels=1,
+        )
+        _randomized(lambda: BertForSequenceClassification(config), 0).save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        return CrossEncoder(directory)
+
+
 def tiny_splade_directory() -> str:
     """Write :func:`tiny_splade` into a temporary directory."""
     return _saved(tiny_splade)

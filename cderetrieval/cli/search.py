@@ -24,6 +24,9 @@ def add(commands: Any) -> None:
     by = "what is ranked: documents, each once, or passages (default: document)"
     parser.add_argument("--by", default="document", choices=["document", "passage"], help=by)
     parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
+    reads = "a cross-encoder that reorders the best hits: its name or directory"
+    parser.add_argument("--rerank", metavar="MODEL", help=reads)
+    parser.add_argument("--depth", type=int, default=50, metavar="N", help="hits that it reads (default: 50)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per hit")
 
@@ -32,7 +35,8 @@ def run_search(arguments: argparse.Namespace) -> None:
     """Print the hits of each query, each with its best passage."""
     from ..retrieval.retriever import Retriever
 
-    with Retriever.load(arguments.index, model=arguments.model, device=arguments.device) as retriever:
+    options = {name: getattr(arguments, name) for name in ("model", "rerank", "depth", "device")}
+    with Retriever.load(arguments.index, **options) as retriever:
         hits = retriever(arguments.queries, k=arguments.k, documents=True, passages=True, by=arguments.by)
         words = plain_words if arguments.json else words_of(retriever.parts.values())
     for query, ranking in zip(arguments.queries, hits, strict=True):

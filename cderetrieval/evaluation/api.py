@@ -20,6 +20,7 @@ from ..models.document_context import AUTO, DocumentContext, DocumentContextLike
 from ..models.locate import ALIASES, HYBRID, holds_model, short_name
 from ..passages import Passages, PassagesLike
 from ..retrieval.names import AnyModel, load_model
+from ..retrieval.rerank import Reranker, RerankLike
 from ..runtime import pick_device
 from .cell import MAIN, Cell
 from .folder import NoFolder, ResultsFolder, safe
@@ -48,6 +49,8 @@ def evaluate(
     titles: bool = True,
     first_stage: str | Path | AnyModel | None = None,
     depth: int = PAPER_DEPTH,
+    rerank: RerankLike | None = None,
+    rerank_depth: int = 50,
     device: str | None = None,
     dtype: str = "auto",
     show_progress: bool = True,
@@ -83,6 +86,9 @@ def evaluate(
     first_stage, depth
         Rerank the best `depth` documents that this plain model finds for each query, as in the truncated BEIR of the
         CDE paper; such scores are not comparable with full retrieval.
+    rerank, rerank_depth
+        A cross-encoder that reorders the best `rerank_depth` hits of each query, as in a
+        :class:`~cderetrieval.retrieval.retriever.Retriever`.
     device, dtype, show_progress
         Where and in which number format models compute, and whether to show progress bars on a terminal.
     about
@@ -119,14 +125,12 @@ def evaluate(
         settings = {"dtype": dtype, "device": str(pick_device(device)), "seeds": seeds, "context_size": context_size}
         settings |= {"passages": str(passages), "document_context": str(document_context)}
         results = ResultsFolder(out, {**settings, **(about or {})})
-    stage = None
-    if first_stage is not None:
-        first = next(entrants(first_stage, device, dtype))
-        stage = FirstStage(first.name, first.model, depth)
+    reranker = Reranker.of(rerank, rerank_depth, device)
+    stage = None if first_stage is None else _first_stage(first_stage, depth, reranker, device, dtype)
     cells: list[Cell] = []
     for name, full_name, one in entrants(model, device, dtype):
         check_tasks(one, subjects)
-        for variant in variants_for(one, _contexts(context), context_size, seeds, how, taken):
+        for variant in variants_for(one, _contexts(context), context_size, seeds, how, taken, reranker):
             folder = NoFolder() if results is None else results.model(name, one.fingerprint, variant, dtype)
             job = Job(name, full_name, one, variant, dtype, folder, stage, show_progress)
             for subject in subjects_for(variant, subjects):
@@ -137,6 +141,15 @@ def evaluate(
                 if results is not None:
                     write_tables(results)
     return Results(cells, None if results is None else results.directory)
+
+
+def _first_stage(
+    given: str | Path | AnyModel, depth: int, reranker: Reranker | None, device: str | None, dtype: str
+) -> FirstStage:
+    if reranker is not None:
+        raise InputError("rerank= reorders what a model finds, first_stage= gives a model its candidates: pass one.")
+    first = next(entrants(given, device, dtype))
+    return FirstStage(first.name, first.model, depth)
 
 
 def _several(given: Any) -> list[Any]:

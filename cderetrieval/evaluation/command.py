@@ -106,6 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--depth", type=int, default=PAPER_DEPTH, metavar="K", help="number of documents to rerank (default: 1024)"
     )
+    parser.add_argument(
+        "--rerank", metavar="MODEL", help="a cross-encoder that reorders the best hits: its name or directory"
+    )
+    parser.add_argument(
+        "--rerank-depth", type=int, default=50, metavar="N", help="hits of each query that it reads (default: 50)"
+    )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
 
@@ -152,6 +158,8 @@ def run(arguments: argparse.Namespace) -> str:
         titles=not arguments.no_title,
         first_stage=arguments.truncated,
         depth=arguments.depth,
+        rerank=arguments.rerank,
+        rerank_depth=arguments.rerank_depth,
         device=arguments.device,
         dtype=arguments.dtype,
         about={"arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"}},

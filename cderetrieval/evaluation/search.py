@@ -56,6 +56,7 @@ def index_corpus(
         "context_size": variant.size,
         "passages": variant.passages,
         "document_context": variant.document,
+        "rerank": variant.reranker,
         "path": directory,
         "dtype": dtype,
         "seed": variant.seed,
@@ -90,9 +91,9 @@ def search_blocks(retriever: Retriever, queries: Mapping[str, str], k: int = DEP
     """Hits of all queries, `BLOCK` queries at a time."""
     ids = text_ids(queries, "queries")
     texts = [text if text.strip() else BLANK for text in queries.values()]
-    # All queries are encoded at once, sorted by length; BM25 and hybrids take texts.
+    # All queries are encoded at once, sorted by length; BM25, hybrids and rerankers take texts.
     vectors = None
-    if retriever.fusion is None and retriever.encoder.kind != LEXICAL:
+    if retriever.fusion is None and retriever.reranker is None and retriever.encoder.kind != LEXICAL:
         vectors = retriever.encoder.encode_query(texts)
     for start in range(0, len(ids), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(ids)))

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..models.document_context import AUTO, NONE, DocumentContext, DocumentContextLike, OfAnother
 from ..passages import Passages, PassagesLike
 from ..retrieval.names import AnyModel, HybridModel, takes_context
+from ..retrieval.rerank import Reranker
 
 # The name of the one variant of a model that takes no context.
 NO_CONTEXT = "none"
@@ -32,6 +33,7 @@ class ContextVariant:
     passages: str | int | None = None
     # "auto" only for hybrids, each part of which has its own.
     document: DocumentContext | str = NONE
+    reranker: Reranker | None = None
 
     @property
     def spec(self) -> ContextSpec:
@@ -103,13 +105,17 @@ def variants_for(
     seeds: Sequence[int] = (0,),
     passages: Sequence[PassagesLike | Passages] = (None,),
     documents: Sequence[DocumentContextLike] = (AUTO,),
+    reranker: Reranker | None = None,
 ) -> list[ContextVariant]:
-    """All variants to evaluate a model in."""
+    """All variants to evaluate a model in; a reranker is part of their names."""
     if takes_context(model):
         found = [context_variant(given, size, seed) for given in contexts for seed in seeds]
     else:
         found = [ContextVariant(NO_CONTEXT)]
     cut = [_cut(one, how, document, model) for one in found for how in passages for document in documents]
+    if reranker is not None:
+        name = f"+{reranker.title}@{reranker.depth}"
+        cut = [replace(variant, name=variant.name + name, reranker=reranker) for variant in cut]
     return list({(variant.name, variant.seed): variant for variant in cut}.values())
 
 

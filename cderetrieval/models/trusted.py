@@ -96,7 +96,7 @@ _SENTENCE = {
     *("transformer_task", "modality_config", "module_output_name", "processing_kwargs", "unpad_inputs"),
     *("query_length", "document_length", "max_seq_length", "do_lower_case"),
 }
-_TASKS = ("feature-extraction", "fill-mask")
+_TASKS = ("feature-extraction", "fill-mask", "sequence-classification")
 _METHODS = {"forward", *(f"get_{kind}_features" for kind in ("text", "image", "audio", "video"))}
 _CLASS_NAME = re.compile(r"[A-Za-z0-9_]*(Tokenizer|Processor|FeatureExtractor)(Fast)?|PreTrainedTokenizer(Fast)?")
 _BACKENDS = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend")

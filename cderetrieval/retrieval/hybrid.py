@@ -10,7 +10,6 @@ from typing import Any, Self
 from ..context.spec import OWN, ContextLike, ContextSpec
 from ..errors import InputError
 from ..models.locate import HYBRID
-from ..passages import Cut
 from ..store import Store
 from .embedder import Model
 from .fusion import Fusion
@@ -107,13 +106,10 @@ class Hybrid(Retriever):
         *,
         model: Any = None,
         models: Mapping[str, str | Path | Model] | None = None,
-        passages: Cut | None = None,
-        device: str | None = None,
-        dtype: str = "auto",
+        **options: Any,
     ) -> Self:
         """Open an index of several models; ``models=`` is another name of ``model=``."""
-        model = models if model is None else model
-        hybrid = super().load(path, model=model, passages=passages, device=device, dtype=dtype)
+        hybrid = super().load(path, model=models if model is None else model, **options)
         if hybrid.fusion is None:
             hybrid.close()
             raise InputError(f"{path} is an index of one model: open it with Retriever.load.")

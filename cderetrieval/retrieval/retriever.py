@@ -32,6 +32,7 @@ from .local import INCOMPLETE, LocalCollection
 from .models import Models, begin, moved_models
 from .open import create, reopen, save
 from .parts import Parts
+from .rerank import Reranker, RerankLike
 from .searcher import Searcher
 from .tuning import Tuned, grades_by_row, judged_queries, search_weights
 
@@ -71,6 +72,11 @@ class Retriever(Searcher):
         everything and may be there already.
     fusion
         How the rankings of several models are fused: ``"rrf"``, ``"weighted"``, or a :class:`~.fusion.Fusion`.
+    rerank
+        A cross-encoder that reorders the best `depth` candidates of each query: its name or directory, or an object
+        with ``predict(pairs)``. It is not kept with the index: name it again in `load`.
+    depth
+        Candidates of each query that are reranked.
     path
         Directory to keep the index in; each change is then on disk when its call returns. None: in memory, until
         `save`.
@@ -102,22 +108,24 @@ class Retriever(Searcher):
         document_context: DocumentContextLike = AUTO,
         index: str | Mapping[str, str] = "auto",
         fusion: str | Fusion | None = None,
+        rerank: RerankLike | None = None,
+        depth: int = 50,
         path: str | Path | None = None,
         device: str | None = None,
         dtype: str = "auto",
         seed: int = 0,
     ) -> None:
-        spec = ContextSpec.parse(context)
+        spec, reranker = ContextSpec.parse(context), Reranker.of(rerank, depth, device)
         fields = [on] if isinstance(on, str) else None if on is None else list(on)
         settings = Settings(None, key, fields, index, context_size, seed)
         settings, embedders = begin(model, fusion, spec, settings, device, dtype)
         cut, known = Passages.parse(passages), DocumentContext.parse(document_context)
         collection = create(settings, path, spec)
         collection.passages, collection.document = cut, known
-        self._open(collection, embedders)
+        self._open(collection, embedders, reranker)
 
-    def _open(self, collection: Collection, embedders: Sequence[Embedder]) -> None:
-        super().__init__(collection, Parts.of(collection, embedders))
+    def _open(self, collection: Collection, embedders: Sequence[Embedder], reranker: Reranker | None) -> None:
+        super().__init__(collection, Parts.of(collection, embedders), reranker)
         this = weakref.proxy(self)  # a circle would hold the writer's lock until the next garbage collection
         collection.word_model = lambda part: list(this._parts.values())[part].encoder
 
@@ -128,6 +136,8 @@ class Retriever(Searcher):
         *,
         model: str | Path | Model | Mapping[str, str | Path | Model] | None = None,
         passages: Cut | None = None,
+        rerank: RerankLike | None = None,
+        depth: int = 50,
         device: str | None = None,
         dtype: str = "auto",
     ) -> Self:
@@ -144,7 +154,7 @@ class Retriever(Searcher):
             given as an object, or has moved.
         passages
             The function that cuts texts, where the index was made with one; only needed to add documents.
-        device, dtype
+        rerank, depth, device, dtype
             As in a new retriever.
 
         Raises
@@ -154,6 +164,7 @@ class Retriever(Searcher):
         MismatchError
             If `model` is another than the one that built the index.
         """
+        reranker = Reranker.of(rerank, depth, device)
         collection = reopen(path)
         try:
             settings = collection.settings
@@ -163,7 +174,7 @@ class Retriever(Searcher):
             options: dict[str, Any] = {"context_size": settings.context_size, "seed": settings.seed}
             options |= {"device": device, "dtype": dtype}
             retriever = cls.__new__(cls)
-            retriever._open(collection, [Embedder(one, ContextSpec(), **options) for one in given.values()])
+            retriever._open(collection, [Embedder(one, ContextSpec(), **options) for one in given.values()], reranker)
             for part in retriever._parts.values() if model is not None else ():
                 _ = part.encoder  # a model that was given is checked now, not at the first query
             if isinstance(collection, LocalCollection) and collection.get_setting(INCOMPLETE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,16 +17,17 @@ from .collection import Collection, Want, check_k
 from .embedder import Model
 from .local import LocalCollection
 from .parts import Parts
+from .rerank import Reranker, check_texts_for, passage_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 class Searcher:
-    """A collection, and the models that search it: all of them, or, of a hybrid, one."""
+    """A collection, and the models that search it: all of them, or, of a hybrid, one; and what reranks their hits."""
 
-    def __init__(self, collection: Collection, parts: Parts) -> None:
-        self._collection, self._parts = collection, parts
+    def __init__(self, collection: Collection, parts: Parts, reranker: Reranker | None = None) -> None:
+        self._collection, self._parts, self.reranker = collection, parts, reranker
 
     @property
     def _fuses(self) -> bool:
@@ -130,7 +132,8 @@ class Searcher:
         Hits
             For each query a list of ``{"id", "similarity"}``, best first, equal ones in order of insertion. Documents
             whose sparse vector shares no term with a query's are no hits: there may be fewer than k, or none. The
-            similarity of several models is the fused score, which means nothing outside this index.
+            similarity of several models is the fused score, which means nothing outside this index; where hits are
+            reranked, it is the score of the cross-encoder.
 
         Raises
         ------
@@ -142,9 +145,22 @@ class Searcher:
         if texts is None and len(self._parts) > 1:
             raise InputError("several models have no vectors in common: pass queries as texts, or search one of parts.")
         want = Want(filter, documents, passages, by)
+        if self.reranker is not None:
+            return Hits(self._reranked(self.reranker, check_texts_for(texts), k, want, show_progress), query_ids)
         search = partial(self._search, k=k, want=want)
         hits = self._parts.ask(texts, search, show_progress) if texts is not None else None
         return Hits(self._collection.reading(lambda: search([queries])) if hits is None else hits, query_ids)
+
+    def _reranked(
+        self, reranker: Reranker, texts: Sequence[str], k: int, want: Want, show_progress: bool
+    ) -> list[list[dict[str, Any]]]:
+        """Hits in the order of a cross-encoder, which reads more candidates than are asked for."""
+        search = partial(self._search, k=max(k, reranker.depth), want=replace(want, passages=True))
+        hits = self._parts.ask(texts, search, show_progress)
+        ordered = reranker.order(texts, [[passage_text(hit) for hit in ranking] for ranking in hits], hits)
+        for hit in (hit for ranking in ordered for hit in ranking if not want.passages):
+            del hit["passage"]
+        return [ranking[:k] for ranking in ordered]
 
     def _search(self, vectors: list[Any], *, k: int, want: Want) -> list[list[dict[str, Any]]]:
         if self._fuses and isinstance(self._collection, LocalCollection):
