@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,8 @@ def child_build(folder: Path, total: int, threads: int) -> dict[str, Any]:
     """Build the index and write it."""
     import faiss
 
-    from cderetrieval.index import cache
-    from cderetrieval.index.faiss import FaissIndex
+    from cderetrieval.index import manifest
+    from cderetrieval.index.faiss import INDEX, FaissIndex
 
     faiss.omp_set_num_threads(threads)
     held = start_memory()
@@ -107,16 +108,16 @@ def child_build(folder: Path, total: int, threads: int) -> dict[str, Any]:
     index = FaissIndex(DIMENSION)
     index.sync(np.arange(total), lambda after: source.chunks())
     built, built_cpu = time.perf_counter(), time.process_time()
-    digest = cache.save(index, folder, generation=0, **OWNER)
+    digest = manifest.save(index, folder, generation=0, **OWNER)
     return {
-        "index": index.factory,
+        "index": index.build.factory,
         "build_seconds": built - started - source.seconds,
         "build_cpu_seconds": built_cpu - started_cpu - source.cpu_seconds,
         "write_seconds": time.perf_counter() - built,
-        "gigabytes": (folder / cache.INDEX).stat().st_size / 1e9,
+        "gigabytes": (folder / INDEX).stat().st_size / 1e9,
         "bytes_a_vector": sum(path.stat().st_size for path in folder.iterdir()) / total,
-        "tuned_recall": index.recall,
-        **index.breadth.to_dict(),
+        "tuned_recall": index.build.recall,
+        **asdict(index.build.breadth),
         "memory_before_mb": held,
         "peak_memory_mb": peak_memory_mb(),
         "digest": digest,
@@ -127,15 +128,17 @@ def child_open(folder: Path, total: int, threads: int, digest: str) -> dict[str,
     """Open the index, then ask it."""
     import faiss
 
-    from cderetrieval.index import cache
+    from cderetrieval.index import manifest
+    from cderetrieval.index.faiss import FaissIndex
 
     faiss.omp_set_num_threads(threads)
     wanted = queries(total)
     held = start_memory()
     started = time.perf_counter()
-    index = cache.load(folder, dimension=DIMENSION, digest=digest, **OWNER)
+    index = FaissIndex(DIMENSION)
+    believed = manifest.load(index, folder, digest=digest, **OWNER)
     opened = time.perf_counter()
-    assert index is not None, "the index that was just written is believed"
+    assert believed, "the index that was just written is believed"
     index.search(wanted[:1], K)
     first = time.perf_counter()
     memory = peak_memory_mb()

@@ -154,11 +154,12 @@ def as_faiss_reads(path: Path) -> tuple[Callable[[np.ndarray], tuple[np.ndarray,
     """FAISS's search of the very file that a Retriever wrote, as of a program without this package; its manifest."""
     import faiss
 
-    from cderetrieval.index import cache
+    from cderetrieval.index.faiss import INDEX
+    from cderetrieval.index.manifest import MANIFEST
     from cderetrieval.index.tune import Breadth, search_parameters
 
-    raw = faiss.read_index(str(path / cache.INDEX))
-    manifest = read_json(path / cache.MANIFEST)
+    raw = faiss.read_index(str(path / INDEX))
+    manifest = read_json(path / MANIFEST)
     parameters = search_parameters(raw, Breadth(**manifest["breadth"]), None, K)
     return partial(raw.search, k=K, params=parameters), manifest
 

@@ -1,7 +1,7 @@
 """Search of an approximate FAISS index: its own scores, settled, equal ones in order of insertion.
 
 FAISS says how far codes are, not how long the vectors were, so a score is its own scale here. The index holds vectors
-of about length 1 (:class:`~.stream.Scaled`) and is asked with queries of that length; scores are put back to scale.
+of about length 1 (:func:`~.stream.factor_for`) and is asked with queries of that length; scores are put back to scale.
 """
 
 from __future__ import annotations
@@ -17,14 +17,7 @@ from .tune import Breadth, search_parameters, widest
 
 
 def approximate_search(
-    index: Any,
-    queries: np.ndarray,
-    k: int,
-    breadth: Breadth,
-    selector: Any,
-    *,
-    engine: Any,
-    factor: float,
+    index: Any, queries: np.ndarray, k: int, breadth: Breadth, selector: Any, factor: float, *, engine: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores, float64, and positions, int64, both of shape (q, k), best first; short rows end in -inf and -1."""
     long = near_one(lengths(queries))

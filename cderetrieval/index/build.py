@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,9 @@ from faiss.contrib.clustering import two_level_clustering
 from ..vectors import dense_rows
 from .assign import add
 from .exact import exact_stream
-from .kinds import centres, widths
+from .kinds import centres, make, widths
 from .scores import lengths
-from .stream import Chunks, select
+from .stream import Chunks, factor_for, scaled, select
 from .tune import DEPTH, SAMPLE, Breadth, tune
 
 # k-means wants at least 39 vectors for each list (FAISS warns below); 64 are used where there are as many.
@@ -44,59 +44,75 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a build measured."""
+class Build:
+    """How an index was built, as its manifest keeps it."""
 
-    breadth: Breadth
-    recall: float
-    largest_norm: float
+    factory: str = "Flat"
+    # Vectors that were there.
+    built: int = 0
+    breadth: Breadth = field(default_factory=Breadth)
+    # Recall@10 that was measured; 1 for a flat index, which is exact.
+    recall: float = 1.0
+    # Length of the longest vector, and what vectors were multiplied with before.
+    largest_norm: float = 0.0
+    scale: float = 1.0
 
 
-def fill(index: Any, seqs: np.ndarray, vectors: Callable[[], Chunks], *, seed: int) -> Built:
-    """Train `index` where it needs that, add the vectors of `seqs` in order, and tune it."""
-    own, queries = _train(index, seqs, vectors, seed)
-    longest_seen = 0.0
+def fill(
+    dimension: int, factory: str, seqs: np.ndarray, vectors: Callable[[], Chunks], *, seed: int
+) -> tuple[Any, Build]:
+    """A FAISS index of the vectors of `seqs` in order, trained and tuned where its kind needs that."""
+    index = make(dimension, factory)
+    flat = isinstance(index, faiss.IndexFlat)
+    scale = 1.0 if flat else factor_for(vectors())
+    largest = 0.0
+
+    def selected() -> Chunks:
+        for numbers, matrix in select(vectors(), seqs, partial(dense_rows, dimension=dimension, what="document")):
+            yield numbers, matrix if scale == 1 else _finite(scaled(matrix, scale))
 
     def adding() -> Chunks:
-        nonlocal longest_seen
-        for _, matrix in select(vectors(), seqs, _check(index)):
+        nonlocal largest
+        for _, matrix in selected():
             start = index.ntotal
             add(index, matrix)
-            longest_seen = max(longest_seen, longest(matrix))
+            largest = max(largest, longest(matrix))
             yield np.arange(start, start + len(matrix)), matrix
 
-    if not len(queries):
+    if flat:
         for _ in adding():
             pass
-        return Built(Breadth(), 1.0, longest_seen)
+        return index, Build(factory, len(seqs), largest_norm=largest)
+    own, queries = _train(index, len(seqs), selected, seed)
     _, near = exact_stream(adding(), queries, DEPTH + 1, dtype=np.float32)
-    _check_lengths(longest_seen)
+    _check_length(largest)
     truth = np.array([row[row != position][:DEPTH] for row, position in zip(near, own, strict=True)])
     breadth, recall = tune(index, queries, own, truth, RECALL_TARGET)
-    return Built(breadth, recall, longest_seen)
+    return index, Build(factory, len(seqs), breadth, recall, largest, scale)
 
 
-def _train(index: Any, seqs: np.ndarray, vectors: Callable[[], Chunks], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Train `index` where it needs that; positions of the rows to tune on, shape (q,), and the rows.
-
-    A flat index is neither trained nor tuned: then there are none.
-    """
-    if isinstance(index, faiss.IndexFlat):
-        return np.empty(0, dtype=np.int64), np.empty((0, index.d), dtype=np.float32)
-    own = _sample(len(seqs), SAMPLE, (seed, 0))
+def _train(index: Any, count: int, vectors: Callable[[], Chunks], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Train `index` where it needs that; positions of the rows to tune on, shape (q,), and the rows."""
+    own = _sample(count, SAMPLE, (seed, 0))
     size = 0 if index.is_trained else max(TRAIN_CODES, TRAIN_PER_LIST * lists(index))
-    training, queries = _rows(select(vectors(), seqs, _check(index)), _sample(len(seqs), size, (seed, 1)), own)
-    _check_lengths(longest(queries))
+    training, queries = _rows(vectors(), _sample(count, size, (seed, 1)), own)
+    _check_length(longest(queries))
     if size:
         _place_lists(index, training, seed)
         index.train(training)
     return own, queries
 
 
-def _check_lengths(longest_seen: float) -> None:
+def _finite(matrix: np.ndarray) -> np.ndarray:
+    if not np.isfinite(matrix).all():
+        raise RuntimeError("their lengths differ too much")
+    return matrix
+
+
+def _check_length(largest: float) -> None:
     """Refuse vectors of lengths whose products leave float32, in which FAISS builds lists and graphs."""
-    if not SHORT < longest_seen < LONG:
-        raise RuntimeError(f"their lengths go up to {longest_seen:g}")
+    if not SHORT < largest < LONG:
+        raise RuntimeError(f"their lengths go up to {largest:g}")
 
 
 def _place_lists(index: Any, training: np.ndarray, seed: int) -> None:
@@ -130,10 +146,6 @@ def lists(index: Any) -> int:
 def longest(matrix: np.ndarray) -> float:
     """Norm of the longest row."""
     return float(lengths(matrix).max(initial=0.0))
-
-
-def _check(index: Any) -> Callable[[Any], np.ndarray]:
-    return partial(dense_rows, dimension=index.d, what="document")
 
 
 def _sample(n: int, size: int, seed: tuple[int, int]) -> np.ndarray:

@@ -6,93 +6,71 @@ Nothing here depends on how documents are spread over segments: the best of each
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
 import numpy as np
 
 from ..errors import InputError
 from .scores import settled
 from .segment import Segment
-from .top_k import sort, top_k
+from .top_k import best, top_k
+
+# Scores and numbers of documents.
+Ranked = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A segment, and the positions in it that are no answers (`None`: all are)."""
-
-    segment: Segment
-    hidden: np.ndarray | None
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """Documents found for one query, best first: scores, numbers, and where they lie (number of the part, position)."""
-
-    scores: np.ndarray
-    seqs: np.ndarray
-    owners: np.ndarray
-    rows: np.ndarray
-
-    def take(self, order: np.ndarray) -> Candidates:
-        """Those at these positions."""
-        return Candidates(self.scores[order], self.seqs[order], self.owners[order], self.rows[order])
-
-
-NAMES = [field.name for field in fields(Candidates)]
-
-
-def visible(segments: Sequence[Segment], mask: np.ndarray | None) -> list[Part]:
-    """Segments with what is not to be found in them: the removed, and what a mask over all others leaves out."""
+def hidden(segments: Sequence[Segment], mask: np.ndarray | None) -> list[np.ndarray | None]:
+    """Positions in each segment that are no answers: the removed, and what a mask over all others leaves out."""
     count = sum(segment.count for segment in segments)
     if mask is not None and (np.shape(mask) != (count,) or np.asarray(mask).dtype != bool):
         raise InputError(f"mask has shape {np.shape(mask)}; one boolean for each of {count} documents is expected.")
-    parts, before = [], 0
+    found: list[np.ndarray | None] = []
+    before = 0
     for segment in segments:
         shown = segment.alive
         if mask is not None:
             shown = shown.copy()
             shown[segment.alive] = mask[before : before + segment.count]
             before += segment.count
-        parts.append(Part(segment, None if shown.all() else np.flatnonzero(~shown)))
-    return parts
+        found.append(None if shown.all() else np.flatnonzero(~shown))
+    return found
 
 
-def first_stage(parts: Sequence[Part], terms: np.ndarray, factors: np.ndarray, k: int) -> Candidates:
+def first_stage(
+    segments: Sequence[Segment],
+    hidden: Sequence[np.ndarray | None],
+    terms: np.ndarray,
+    factors: np.ndarray,
+    k: int,
+) -> Ranked:
     """The k best documents by their inner product with a query, given as terms and their weights."""
-    found = []
-    for number, part in enumerate(parts):
-        scores = part.segment.postings.scores(terms, factors)
-        if part.hidden is not None:
-            scores[part.hidden] = 0
+    found: list[Ranked] = []
+    for segment, out in zip(segments, hidden, strict=True):
+        scores = segment.postings.scores(terms, factors)
+        if out is not None:
+            scores[out] = 0
         top, rows = top_k(scores, k)
-        found.append(Candidates(top, part.segment.seqs[rows], np.full(len(rows), number), rows))
+        found.append((top, segment.seqs[rows]))
     if len(found) == 1:
         return found[0]
-    none = Candidates(np.empty(0), *(np.empty(0, dtype=np.int64) for _ in range(3)))
-    together = Candidates(*(np.concatenate([getattr(part, name) for part in [none, *found]]) for name in NAMES))
-    return together.take(sort(together.scores, together.seqs, k))
+    scores = np.concatenate([np.empty(0), *(top for top, _ in found)])
+    return best(scores, np.concatenate([np.empty(0, dtype=np.int64), *(seqs for _, seqs in found)]), k)
 
 
 def rescored(
-    parts: Sequence[Part], found: Candidates, terms: np.ndarray, embeddings: np.ndarray, vocabulary: int, k: int
-) -> Candidates:
-    """The k best of some candidates by the embeddings of the terms that they share with a query."""
+    segments: Sequence[Segment],
+    seqs: np.ndarray,
+    terms: np.ndarray,
+    embeddings: np.ndarray,
+    vocabulary: int,
+    k: int,
+) -> Ranked:
+    """The k best of some documents by the embeddings of the terms that they share with a query."""
     place = np.full(vocabulary, -1, dtype=np.int32)
     place[terms] = np.arange(len(terms))
-    scores = np.zeros(len(found.seqs))
-    for number, part in enumerate(parts):
-        own = found.owners == number
-        assert part.segment.forward is not None
-        scores[own] = part.segment.forward.similarities(found.rows[own], place, embeddings)
-    again = Candidates(settled(scores), found.seqs, found.owners, found.rows)
-    return again.take(sort(again.scores, again.seqs, k))
-
-
-def padded(answers: Sequence[Candidates]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and numbers of several queries as two matrices; short rows end in -inf and -1."""
-    width = max((len(answer.seqs) for answer in answers), default=0)
-    scores = np.full((len(answers), width), -np.inf)
-    seqs = np.full((len(answers), width), -1, dtype=np.int64)
-    for row, answer in enumerate(answers):
-        scores[row, : len(answer.seqs)], seqs[row, : len(answer.seqs)] = answer.scores, answer.seqs
-    return scores, seqs
+    scores = np.zeros(len(seqs))
+    for segment in segments:  # numbers ascend from segment to segment
+        own = (seqs >= segment.seqs[0]) & (seqs <= segment.seqs[-1])
+        assert segment.forward is not None
+        rows = np.searchsorted(segment.seqs, seqs[own])
+        scores[own] = segment.forward.similarities(rows, place, embeddings)
+    return best(settled(scores), seqs, k)

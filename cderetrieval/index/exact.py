@@ -27,9 +27,7 @@ def exact_search(
     >>> exact_search(np.eye(3), np.array([[0.1, 0.9, 0.1]]), k=3)
     (array([[0.9, 0.1, 0.1]], dtype=float32), array([[1, 0, 2]]))
     """
-    rows = np.arange(len(matrix)) if live is None else np.flatnonzero(live)
-    chunks = ((part, matrix[part]) for part in _parts(rows))
-    return exact_stream(chunks, queries, k)
+    return exact_stream(chunks_of(matrix, live), queries, k)
 
 
 def exact_stream(
@@ -67,6 +65,9 @@ def best_first(scores: np.ndarray, seqs: np.ndarray, k: int) -> tuple[np.ndarray
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(seqs, order, axis=1)
 
 
-def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+def chunks_of(matrix: np.ndarray, live: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions and vectors of the live rows of a matrix, a part at a time."""
+    rows = np.arange(len(matrix)) if live is None else np.flatnonzero(live)
     for start in range(0, len(rows), CHUNK):
-        yield rows[start : start + CHUNK]
+        part = rows[start : start + CHUNK]
+        yield part, matrix[part]

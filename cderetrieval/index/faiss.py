@@ -7,33 +7,41 @@ tombstones, kept out of the answers by an IDSelector, and a rebuild from the sto
 A score is the inner product. Scores are settled (:mod:`.scores`), equal ones come in order of insertion; a flat index
 guarantees this whatever the float noise (:mod:`.flat`), an approximate one among the candidates that it finds. Many
 threads may search; only one may change it.
+
+On disk (:mod:`.manifest`), ``index.faiss`` is what FAISS writes. It is read as a whole to compare its sha256, since
+FAISS reads a flipped bit without a word (0.1 s for 100,000 vectors); then it is mapped and takes no memory.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from functools import partial
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 
-from ..errors import CDEError, ConfigError, InputError
+from ..errors import CDEError, ConfigError, InputError, StoreError
+from ..files import atomic_write, read_tensors, write_tensors
 from ..vectors import dense_rows
 from .approximate import approximate_search
 from .assign import add
-from .build import LONG, Built, fill, longest, training_needed
+from .base import NUMBERS, Written
+from .build import LONG, Build, fill, longest, training_needed
 from .choice import choose_factory
 from .flat import flat_search
 from .gpu import LARGEST_K, to_gpu, use_gpu
 from .kinds import make
 from .scores import narrow
-from .stream import Chunks, Scaled, select
+from .stream import Chunks, scaled, select
 from .tune import Breadth
 
 logger = logging.getLogger(__name__)
 
+INDEX = "index.faiss"
 MOST_DEAD = 0.2
 # A trained index serves up to this many times the vectors it was trained on.
 GROWTH = 2.0
@@ -57,101 +65,67 @@ class FaissIndex:
         self._unfit = False
         self._gpu = use_gpu(device)
         self._needed = 0 if factory == "auto" else training_needed(make(dimension, factory))
-        self._install(make(dimension, "Flat"), "Flat", np.empty(0, dtype=np.int64), None, Breadth(), 1.0)
+        self._hold(make(dimension, "Flat"), Build(), np.empty(0, dtype=np.int64))
 
-    @classmethod
-    def from_state(
-        cls,
-        index: Any,
-        seqs: np.ndarray,
-        dead: np.ndarray,
-        breadth: Breadth,
-        settings: Mapping[str, Any],
-        *,
-        device: str = "auto",
-    ) -> Self:
-        """An index as :meth:`state` described it; `index` may lie in a mapped file."""
-        new = cls(settings["dimension"], settings["requested"], device=device, seed=settings["seed"])
-        kept = {name: settings[name] for name in ("recall", "built", "largest_norm")}
-        kept["scale"] = settings.get("scale", 1.0)  # indexes of earlier versions say nothing of it
-        new._install(index, settings["factory"], seqs, dead, breadth, mapped=True, **kept)
-        return new
+    def _hold(self, raw: Any, build: Build, seqs: np.ndarray, *, mapped: bool = False) -> None:
+        """Take over a filled FAISS index; `mapped` says that its memory is a file's."""
+        self.raw, self.build, self._seqs, self._mapped = raw, build, seqs, mapped
+        self._copy: Any = None
+        self._set_alive(np.ones(len(seqs), dtype=bool))
 
-    def state(self) -> dict[str, Any]:
-        """The FAISS index, the arrays ``seqs`` and ``dead``, and the settings, as a cache keeps them."""
-        return {
-            "index": self._index,
-            "seqs": self._seqs,
-            "dead": self._seqs[~self._alive],
-            "dimension": self.dimension,
-            "requested": self.requested,
-            "seed": self.seed,
-            "factory": self._factory,
-            "breadth": self._breadth.to_dict(),
-            "recall": self._recall,
-            "built": self._built,
-            "largest_norm": self._largest_norm,
-            "scale": self._scale,
-        }
+    def _set_alive(self, alive: np.ndarray) -> None:
+        self._alive, self.count = alive, int(alive.sum())
+        self._cached_selector: Any = None
 
     @property
-    def count(self) -> int:
-        """Vectors that can be found."""
-        return len(self._seqs) - self._dead
-
-    @property
-    def factory(self) -> str:
-        """FAISS factory string of what is in use now."""
-        return self._factory
-
-    @property
-    def recall(self) -> float:
-        """Recall@10 measured at the last build; 1.0 for a flat index, which is exact."""
-        return self._recall
-
-    @property
-    def breadth(self) -> Breadth:
-        """Search settings that were tuned at the last build."""
-        return self._breadth
+    def _dead(self) -> int:
+        return len(self._seqs) - self.count
 
     @property
     def seqs(self) -> np.ndarray:
         """Numbers of the vectors that can be found, ascending, shape (count,), int64."""
-        return self._seqs[self._alive]
+        return np.asarray(self._seqs[self._alive])
 
-    def build(self, seqs: np.ndarray, vectors: Callable[[], Chunks]) -> None:
-        """Hold exactly these vectors."""
-        factory = self._plan(len(seqs))
-        try:
-            index, built, scale = self._filled(factory, seqs, vectors)
-        except (RuntimeError, MemoryError) as error:
-            if factory == "Flat" or isinstance(error, CDEError):
-                raise
-            logger.warning("These vectors are searched exactly: FAISS cannot hold them in %s (%s).", factory, error)
-            self._unfit, factory = True, "Flat"
-            index, built, scale = self._filled(factory, seqs, vectors)
-        self._install(index, factory, seqs, None, built.breadth, built.recall, scale, largest_norm=built.largest_norm)
-        logger.info("Built %s of %d vectors: recall %.3f with %s.", factory, len(seqs), built.recall, built.breadth)
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the manifest of a saved index must say for this one to read it."""
+        return {"dimension": self.dimension, "requested": self.requested}
 
-    def _filled(self, factory: str, seqs: np.ndarray, vectors: Any) -> tuple[Any, Built, float]:
-        index = make(self.dimension, factory)
-        scaled = Scaled(vectors, 1.0 if factory == "Flat" else Scaled.factor_for(vectors))
-        return index, fill(index, seqs, scaled, seed=self.seed), scaled.factor
+    def write(self, folder: Path, mode: int) -> Written:
+        """Write the FAISS index, and the numbers and tombstones."""
+        with atomic_write(folder / INDEX, mode=mode) as temporary:
+            faiss.write_index(self.raw, str(temporary))
+        write_tensors(folder / NUMBERS, {"seqs": self._seqs, "dead": self._seqs[~self._alive]}, mode=mode)
+        return Written([INDEX, NUMBERS], settings={"seed": self.seed, **asdict(self.build)})
+
+    def read(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Hold what was written, mapped."""
+        tensors, _ = read_tensors(folder / NUMBERS)
+        seqs, dead = tensors["seqs"], tensors["dead"]
+        raw = faiss.read_index(str(folder / INDEX), faiss.IO_FLAG_MMAP_IFC)
+        if raw.d != self.dimension or raw.ntotal != len(seqs):
+            raise StoreError(f"{folder / INDEX} holds {raw.ntotal} vectors for {len(seqs)} numbers")
+        # Indexes of earlier versions say nothing of the scale.
+        kept = {field.name: manifest[field.name] for field in fields(Build) if field.name in manifest}
+        build = Build(**{**kept, "breadth": Breadth(**manifest["breadth"])})
+        self.seed = manifest["seed"]
+        self._hold(raw, build, seqs, mapped=True)
+        self._set_alive(~np.isin(seqs, dead))
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible."""
         live = np.asarray(live_seqs, dtype=np.int64)
         if self._must_rebuild(live):
-            self.build(live, lambda: vectors_after(-1))
+            self._rebuild(live, lambda: vectors_after(-1))
             return
         last = int(self._seqs[-1])
-        self._hide(~np.isin(self._seqs, live, assume_unique=True))
+        self._set_alive(self._alive & np.isin(self._seqs, live, assume_unique=True))
         fresh = live[live > last]
         check = partial(dense_rows, dimension=self.dimension, what="document")
         for numbers, matrix in select(vectors_after(last), fresh, check) if len(fresh) else ():
             if not self._append(numbers, matrix):
                 self._unfit = True
-                return self.build(live, lambda: vectors_after(-1))
+                return self._rebuild(live, lambda: vectors_after(-1))
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Nearest vectors of each query."""
@@ -161,55 +135,39 @@ class FaissIndex:
         k = min(k, self.count)
         if not k or not len(matrix):
             return np.empty((len(matrix), k), dtype=np.float32), np.empty((len(matrix), k), dtype=np.int64)
-        search = self._search_flat if isinstance(self._index, faiss.IndexFlat) else self._search_approximate
-        scores, positions = search(matrix, k)
+        if self._dead and self._cached_selector is None:  # one bit a row
+            self._cached_selector = faiss.IDSelectorBitmap(np.packbits(self._alive, bitorder="little"))
+        copy = self._gpu_copy(k) if self._gpu else None
+        if isinstance(self.raw, faiss.IndexFlat):
+            alive = self._alive if self._dead else None
+            largest = self.build.largest_norm
+            scores, positions = flat_search(self.raw, matrix, k, alive, self._cached_selector, largest, searcher=copy)
+        else:
+            engine = self.raw if self._dead or copy is None else copy
+            settings = self.build.breadth, self._cached_selector, self.build.scale
+            scores, positions = approximate_search(self.raw, matrix, k, *settings, engine=engine)
         # Position -1 (nothing found) reads the last number; it is put back below.
         return narrow(scores), np.where(positions < 0, -1, self._seqs[positions])
 
-    def _search_flat(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return flat_search(
-            self._index,
-            queries,
-            k,
-            alive=self._alive,
-            dead=self._dead,
-            selector=self._selector(),
-            largest_norm=self._largest_norm,
-            searcher=self._gpu_copy(k),
-        )
-
-    def _search_approximate(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        engine = (None if self._dead else self._gpu_copy(k)) or self._index
-        settings: dict[str, Any] = {"engine": engine, "factor": self._scale}
-        return approximate_search(self._index, queries, k, self._breadth, self._selector(), **settings)
-
-    def _install(
-        self,
-        index: Any,
-        factory: str,
-        seqs: np.ndarray,
-        dead: np.ndarray | None,
-        breadth: Breadth,
-        recall: float,
-        scale: float = 1.0,
-        *,
-        built: int | None = None,
-        largest_norm: float = 0.0,
-        mapped: bool = False,
-    ) -> None:
-        """Take over a filled FAISS index of vectors times `scale`; `mapped` says that its memory is a file's."""
-        self._index, self._factory = index, factory
-        self._seqs = seqs
-        self._alive = np.ones(len(seqs), dtype=bool) if dead is None else ~np.isin(seqs, dead)
-        self._dead = int(len(seqs) - self._alive.sum())
-        self._breadth, self._recall, self._built = breadth, recall, len(seqs) if built is None else built
-        self._largest_norm, self._scale, self._mapped = largest_norm, scale, mapped
-        self._cached_selector = self._copy = None
+    def _rebuild(self, seqs: np.ndarray, vectors: Callable[[], Chunks]) -> None:
+        factory = self._plan(len(seqs))
+        try:
+            raw, build = fill(self.dimension, factory, seqs, vectors, seed=self.seed)
+        except (RuntimeError, MemoryError) as error:
+            if factory == "Flat" or isinstance(error, CDEError):
+                raise
+            logger.warning("These vectors are searched exactly: FAISS cannot hold them in %s (%s).", factory, error)
+            self._unfit = True
+            raw, build = fill(self.dimension, "Flat", seqs, vectors, seed=self.seed)
+        self._hold(raw, build, seqs)
+        logger.info("Built %s.", build)
 
     def _plan(self, n: int) -> str:
+        if self._unfit:
+            return "Flat"
         if self.requested == "auto":
-            return "Flat" if self._unfit else choose_factory(n, self.dimension, gpu=self._gpu)
-        return self.requested if n >= self._needed and not self._unfit else "Flat"
+            return choose_factory(n, self.dimension, gpu=self._gpu)
+        return self.requested if n >= self._needed else "Flat"
 
     def _must_rebuild(self, live: np.ndarray) -> bool:
         if not len(self._seqs):
@@ -220,42 +178,31 @@ class FaissIndex:
             return True
         if len(self._seqs) - len(known) > MOST_DEAD * len(self._seqs):
             return True
-        grown = len(live) > self._built
-        trained = self._factory != "Flat"
-        return grown and (self._plan(len(live)) != self._factory or (trained and len(live) > GROWTH * self._built))
+        factory, built = self.build.factory, self.build.built
+        if len(live) <= built:
+            return False
+        return self._plan(len(live)) != factory or (factory != "Flat" and len(live) > GROWTH * built)
 
     def _append(self, numbers: np.ndarray, matrix: np.ndarray) -> bool:
         """Add vectors; False where they are too long for an approximate index."""
-        matrix = Scaled.by(matrix, self._scale)
-        largest = max(self._largest_norm, longest(matrix))
-        if largest > LONG and self._factory != "Flat":
+        matrix = scaled(matrix, self.build.scale)
+        largest = max(self.build.largest_norm, longest(matrix))
+        if largest > LONG and self.build.factory != "Flat":
             return False
         if self._mapped:
             # FAISS ends the whole process when a vector is added to an index that lies in a mapped file.
-            self._index = faiss.deserialize_index(faiss.serialize_index(self._index))
-            self._mapped = False
-        add(self._index, matrix)
+            self.raw, self._mapped = faiss.deserialize_index(faiss.serialize_index(self.raw)), False
+        add(self.raw, matrix)
+        self._copy = None
+        self.build = replace(self.build, largest_norm=largest)
         self._seqs = np.concatenate([self._seqs, numbers])
-        self._alive = np.concatenate([self._alive, np.ones(len(numbers), dtype=bool)])
-        self._largest_norm = largest
-        self._cached_selector = self._copy = None
+        self._set_alive(np.concatenate([self._alive, np.ones(len(numbers), dtype=bool)]))
         return True
 
-    def _hide(self, gone: np.ndarray) -> None:
-        self._alive = self._alive & ~gone
-        self._dead = int(len(self._alive) - self._alive.sum())
-        self._cached_selector = None
-
-    def _selector(self) -> Any:
-        """FAISS selector of the live rows: one bit a row; `None` where all are."""
-        if self._dead and self._cached_selector is None:
-            self._cached_selector = faiss.IDSelectorBitmap(np.packbits(self._alive, bitorder="little"))
-        return self._cached_selector
-
     def _gpu_copy(self, k: int) -> Any:
-        if not self._gpu or k > LARGEST_K:
+        if k > LARGEST_K:
             return None
         if self._copy is None:
-            self._copy = to_gpu(self._index)
+            self._copy = to_gpu(self.raw)
             self._gpu = self._copy is not None
         return self._copy

@@ -11,13 +11,12 @@ queries that came out short; single queries, which FAISS scans row by row anyway
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import faiss
 import numpy as np
 
-from .exact import CHUNK, best_first, exact_stream
+from .exact import best_first, chunks_of, exact_stream
 from .scores import grid, lengths, probes_of, settled
 
 EXTRA = 4
@@ -33,15 +32,15 @@ def flat_search(
     index: Any,
     queries: np.ndarray,
     k: int,
-    *,
-    alive: np.ndarray,
-    dead: int,
+    alive: np.ndarray | None,
     selector: Any,
     largest_norm: float,
+    *,
     searcher: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores, float64, and positions, int64, of the k nearest rows, both of shape (q, k)."""
     vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+    live = index.ntotal if alive is None else int(alive.sum())
     scale = lengths(queries) * largest_norm
     margin = NOISE * scale + grid(scale)
     probes, powers = probes_of(queries, largest_norm)
@@ -50,22 +49,22 @@ def flat_search(
     rows = np.arange(len(queries))
     batch = searcher is not None or len(queries) >= BLAS_BATCH
     attempts = [
-        (searcher or index, k + EXTRA + (k // 4 if dead else 0), None if batch else selector),
+        (searcher or index, k + EXTRA + (0 if alive is None else k // 4), None if batch else selector),
         (index, WIDER * (k + EXTRA), selector),
     ]
     for engine, wanted, chosen in attempts:
-        fetch = min(wanted, index.ntotal if chosen is None else index.ntotal - dead)
+        most = index.ntotal if chosen is None else live
+        fetch = min(wanted, most)
         parameters = None if chosen is None else faiss.SearchParameters(sel=chosen)
         raw, candidates = engine.search(probes[rows], fetch, params=parameters)
         last = np.ldexp(raw[:, -1].astype(np.float64), powers[rows])
-        best, positions = _exact_order(vectors, queries[rows], candidates, alive if dead else None, k)
-        everything = fetch == (index.ntotal if chosen is None else index.ntotal - dead)
-        done = np.isfinite(best[:, k - 1]) & (everything | (best[:, k - 1] > last + margin[rows]))
+        best, positions = _exact_order(vectors, queries[rows], candidates, alive, k)
+        done = np.isfinite(best[:, k - 1]) & ((fetch == most) | (best[:, k - 1] > last + margin[rows]))
         scores[rows[done]], found[rows[done]] = best[done], positions[done]
         rows = rows[~done]
         if not len(rows):
             return scores, found
-    scores[rows], found[rows] = exact_stream(_live_chunks(vectors, alive), queries[rows], k)
+    scores[rows], found[rows] = exact_stream(chunks_of(vectors, alive), queries[rows], k)
     return scores, found
 
 
@@ -90,10 +89,3 @@ def _exact_order(
     hidden = candidates < 0 if alive is None else (candidates < 0) | ~alive[candidates]
     scores[hidden] = -np.inf
     return best_first(scores, candidates, k)
-
-
-def _live_chunks(vectors: np.ndarray, alive: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    positions = np.flatnonzero(alive)
-    for start in range(0, len(positions), CHUNK):
-        part = positions[start : start + CHUNK]
-        yield part, vectors[part]

@@ -10,23 +10,30 @@ embeddings that finds candidates, many more than are wanted, whose similarity is
 embeddings of shared terms. Scores are exact, rounded to six decimals, equal ones in order of insertion; a document that
 scores nothing is no answer, so a query can have fewer answers than documents. Many threads may search; only one may
 change it.
+
+On disk (:mod:`.manifest`), ``index.safetensors`` holds what is small: numbers, tombstones, where lists start, and the
+checksum of each. The lists themselves lie in a file for each segment.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, InputError
+from ..files import read_tensors, write_tensors
 from ..vectors import SPARSE, SPARSE_EMBED, Layout, checked, join, take, weights_of
-from .candidates import first_stage, padded, rescored, visible
+from .base import NUMBERS, Written
+from .candidates import first_stage, hidden, rescored
 from .segment import Segment, merge
 from .stream import Chunks, select
+from .top_k import padded
 
 logger = logging.getLogger(__name__)
 
@@ -58,41 +65,56 @@ class InvertedIndex:
         if vocabulary < 1 or embedding_size < 0:
             raise ConfigError(f"vocabulary={vocabulary} must be positive and embedding_size={embedding_size} not less.")
         self.layout = Layout(SPARSE_EMBED if embedding_size else SPARSE, vocabulary, embedding_size)
-        self._segments: tuple[Segment, ...] = ()
-
-    @classmethod
-    def of(cls, layout: Layout, segments: Sequence[Segment]) -> Self:
-        """An index of segments that were saved."""
-        index = cls(layout.dimension, layout.embedding_size)
-        index._segments = tuple(segments)
-        return index
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The segments, oldest first."""
-        return self._segments
+        # Oldest first.
+        self.segments: tuple[Segment, ...] = ()
 
     @property
     def count(self) -> int:
         """Documents that can be found, if a query has one of their terms."""
-        return sum(segment.count for segment in self._segments)
+        return sum(segment.count for segment in self.segments)
 
     @property
     def seqs(self) -> np.ndarray:
         """Numbers of the documents that can be found, ascending, shape (count,), int64."""
         none = np.empty(0, dtype=np.int64)
-        return np.concatenate([none, *(segment.seqs[segment.alive] for segment in self._segments)])
+        return np.concatenate([none, *(segment.seqs[segment.alive] for segment in self.segments)])
 
     @property
     def _last(self) -> int:
-        return int(self._segments[-1].seqs[-1]) if self._segments else -1
+        return int(self.segments[-1].seqs[-1]) if self.segments else -1
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the manifest of a saved index must say for this one to read it."""
+        return {"index": "inverted", **self.layout.to_dict()}
+
+    def write(self, folder: Path, mode: int) -> Written:
+        """Write the lists of segments that are new, and what is small of all."""
+        tensors: dict[str, np.ndarray] = {}
+        names = []
+        for number, segment in enumerate(self.segments):
+            name, small = segment.write(folder, mode)
+            names.append(name)
+            tensors |= {f"{number}.{key}": array for key, array in small.items()}
+        write_tensors(folder / NUMBERS, tensors, mode=mode)
+        return Written([NUMBERS], names, {"segments": names})
+
+    def read(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Hold what was written, mapped."""
+        tensors, _ = read_tensors(folder / NUMBERS)
+        segments = []
+        for number, name in enumerate(manifest["segments"]):
+            start = f"{number}."
+            small = {key.removeprefix(start): array for key, array in tensors.items() if key.startswith(start)}
+            segments.append(Segment.read(folder / name, small, self.layout.embedding_size))
+        self.segments = tuple(segments)
 
     def sync(self, live_seqs: np.ndarray, vectors_after: Callable[[int], Chunks]) -> None:
         """Make the index hold exactly these numbers, with as little work as possible."""
         live = np.asarray(live_seqs, dtype=np.int64)
         if not np.isin(live[live <= self._last], self.seqs, assume_unique=True).all():
             logger.warning("The index lacks vectors that the store has had for longer; it is built again.")
-            self._segments = ()
+            self.segments = ()
         self._hide(lambda numbers: np.isin(numbers, live, assume_unique=True, invert=True))
         fresh = live[live > self._last]
         if len(fresh):
@@ -105,18 +127,18 @@ class InvertedIndex:
         found: Any = checked(queries, self.layout, "query")
         if k <= 0:
             raise InputError(f"k={k} must be 1 or more.")
-        parts = visible(self._segments, mask)
+        segments = self.segments  # another thread may change it meanwhile
+        out = hidden(segments, mask)
         weights = weights_of(found)
+        depth = k if self.layout.kind == SPARSE else max(LEAST_CANDIDATES, CANDIDATES * k)
         answers = []
         for start, end in pairwise(weights.indptr.tolist()):
             terms, factors = weights.indices[start:end], weights.data[start:end]
-            if self.layout.kind == SPARSE:
-                candidates = first_stage(parts, terms, factors, k)
-            else:
-                depth = max(LEAST_CANDIDATES, CANDIDATES * k)
-                candidates = first_stage(parts, terms, factors, depth)
-                candidates = rescored(parts, candidates, terms, found.embeddings[start:end], self.layout.dimension, k)
-            answers.append(candidates)
+            answer = first_stage(segments, out, terms, factors, depth)
+            if self.layout.kind != SPARSE:
+                embeddings = found.embeddings[start:end]
+                answer = rescored(segments, answer[1], terms, embeddings, self.layout.dimension, k)
+            answers.append(answer)
         return padded(answers)
 
     def _extend(self, numbers: np.ndarray, vectors: Any) -> None:
@@ -128,18 +150,18 @@ class InvertedIndex:
 
     def _append(self, segment: Segment) -> None:
         """Add a segment, merged with those before it that are not at least twice as large."""
-        segments, size = [*self._segments, segment], segment.size
+        segments, size = [*self.segments, segment], segment.size
         first = len(segments) - 1
         while first and segments[first - 1].size < 2 * size and size + segments[first - 1].size <= LARGEST:
             first -= 1
             size += segments[first].size
         together = segments[first:]
-        self._segments = (*segments[:first], merge(together) if len(together) > 1 else segment)
+        self.segments = (*segments[:first], merge(together) if len(together) > 1 else segment)
 
     def _hide(self, gone: Callable[[np.ndarray], np.ndarray]) -> None:
         """Mark documents as removed; write a segment anew, or drop it, where too many are."""
         segments = []
-        for segment in self._segments:
+        for segment in self.segments:
             marks = gone(segment.seqs)
             if (marks & segment.alive).any():
                 segment = segment.without(marks)
@@ -147,7 +169,7 @@ class InvertedIndex:
                     segment = merge([segment])
             if segment.size:
                 segments.append(segment)
-        self._segments = tuple(segments)
+        self.segments = tuple(segments)
 
 
 def _large(chunks: Chunks) -> Chunks:

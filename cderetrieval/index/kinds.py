@@ -8,6 +8,7 @@ kind in these lists was tried; what is not in them is refused before a document 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -19,9 +20,17 @@ CODES = ("IndexScalarQuantizer", "IndexRaBitQ")
 GRAPHS = ("IndexHNSWFlat", "IndexHNSWSQ", "IndexHNSWPQ")
 LISTS = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ", "IndexIVFRaBitQ")
 REFINED = ("IndexRefine", "IndexRefineFlat")
-# What may be re-ranked from, and what may find lists.
-REFINING = (*FLAT, *CODES, *GRAPHS, "IndexPQ")
-QUANTIZERS = (*FLAT, "IndexHNSWFlat")
+PLAIN = (*FLAT, *CODES, *GRAPHS, *LISTS)
+# What an index wraps, and which kinds that may be.
+WRAPPED: dict[str, dict[str, tuple[str, ...]]] = {
+    "IndexPreTransform": {"index": PLAIN},
+    **{
+        name: {"base_index": (*PLAIN, "IndexPreTransform"), "refine_index": (*FLAT, *CODES, *GRAPHS, "IndexPQ")}
+        for name in REFINED
+    },
+    **{name: {"quantizer": (*FLAT, "IndexHNSWFlat")} for name in LISTS},
+    **{name: {"storage": (*FLAT, "IndexScalarQuantizer", "IndexPQ")} for name in GRAPHS},
+}
 # No setting of a kind is larger: four million lists or links take gigabytes before a vector is added.
 LARGEST = 2**22
 LINKS = range(2, 2_049)
@@ -46,7 +55,7 @@ def make(dimension: int, factory: str) -> Any:
     check_factory(factory)
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-        reason = _unfit(index)
+        reason = _unfit(index, (*PLAIN, *REFINED, "IndexPreTransform"))
     except (RuntimeError, MemoryError, TypeError) as error:
         raise ConfigError(
             f"factory={factory!r} is no FAISS index of {dimension} dimensions ({str(error).splitlines()[0]}); {ADVICE}."
@@ -56,56 +65,44 @@ def make(dimension: int, factory: str) -> Any:
     return index
 
 
+def parts(index: Any) -> Iterator[Any]:
+    """The index and, from the outside in, those it wraps."""
+    index = faiss.downcast_index(index)
+    yield index
+    for name in WRAPPED.get(type(index).__name__, ()):
+        yield from parts(getattr(index, name))
+
+
 def centres(index: Any) -> int:
     """Centres that the codes of an index place in each part of a vector, at most; 0 where they are no product codes."""
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexPreTransform):
-        return centres(index.index)
-    if isinstance(index, faiss.IndexRefine):
-        return max(centres(index.base_index), centres(index.refine_index))
-    if isinstance(index, faiss.IndexHNSW):
-        return centres(index.storage)
-    return int(index.pq.ksub) if hasattr(index, "pq") else 0
+    return max(int(part.pq.ksub) if hasattr(part, "pq") else 0 for part in parts(index))
 
 
 def widths(index: Any) -> list[tuple[Any, int, int]]:
     """Each transformation before an index, with the dimensions that go in and come out."""
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexRefine):
-        return widths(index.base_index)
-    if not isinstance(index, faiss.IndexPreTransform):
-        return []
-    steps = (faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size()))
+    chains = [part.chain for part in parts(index) if isinstance(part, faiss.IndexPreTransform)]
+    steps = [faiss.downcast_VectorTransform(chain.at(i)) for chain in chains for i in range(chain.size())]
     return [(step, step.d_in, step.d_out) for step in steps]
 
 
-def _unfit(index: Any) -> str:
+def _unfit(index: Any, allowed: tuple[str, ...]) -> str:
     """Why an index is none of those that work here; empty where it is one."""
-    for step, before, after in widths(index):
-        free = isinstance(step, faiss.RandomRotationMatrix | faiss.RemapDimensionsTransform)
-        if not 1 <= after <= (PADDING * before if free else before):
-            return f"{before} dimensions do not become {after}"
-    if centres(index) > CENTRES:
-        return f"{centres(index)} centres for each part of a vector are more than a sample of the vectors places"
-    return _unfit_kind(index, (*FLAT, *CODES, *GRAPHS, *LISTS, *REFINED, "IndexPreTransform"))
-
-
-def _unfit_kind(index: Any, allowed: tuple[str, ...]) -> str:
     index = faiss.downcast_index(index)
     name = type(index).__name__
     if name not in allowed:
         return f"a FAISS {name} does not do all that is needed"
     if name in GRAPHS and index.hnsw.nb_neighbors(1) not in LINKS:
         return f"HNSW takes {LINKS[0]} to {LINKS[-1]} links"
-    if name in LISTS:
-        return "there is no list" if index.nlist < 1 else _unfit_kind(index.quantizer, QUANTIZERS)
-    if name in REFINED:
-        return _unfit_kind(index.refine_index, REFINING) or _unfit_kind(
-            index.base_index, (*FLAT, *CODES, *GRAPHS, *LISTS, "IndexPreTransform")
-        )
-    if name == "IndexPreTransform":
-        return _unfit_kind(index.index, (*FLAT, *CODES, *GRAPHS, *LISTS))
-    return ""
+    if name in LISTS and index.nlist < 1:
+        return "there is no list"
+    for step, before, after in widths(index):
+        free = isinstance(step, faiss.RandomRotationMatrix | faiss.RemapDimensionsTransform)
+        if not 1 <= after <= (PADDING * before if free else before):
+            return f"{before} dimensions do not become {after}"
+    if centres(index) > CENTRES:
+        return f"{centres(index)} centres for each part of a vector are more than a sample of the vectors places"
+    reasons = (_unfit(getattr(index, part), kinds) for part, kinds in WRAPPED.get(name, {}).items())
+    return next(filter(None, reasons), "")
 
 
 def _refused(factory: str, reason: str) -> ConfigError:

@@ -4,20 +4,29 @@ What a word is worth depends on how many documents hold it, so one more document
 add. What is kept are therefore the words of each document, as numbers into a vocabulary: a change cuts only the new
 texts into words, and the next search weighs all of them anew. Documents that share no word with a query are never
 returned; equal scores stand in order of insertion, as in every index.
+
+On disk (:mod:`.manifest`), the words of each document lie in ``index.safetensors``, the weights in the files of bm25s,
+which are mapped and not read. The library writes them in place, and a file that another process has mapped must not
+change: so each save takes a directory of a new name, ``weights-<random>``. Other versions of the libraries may cut
+texts differently, so an index that they made is not read.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
-from typing import Any, Protocol, Self
+from pathlib import Path
+from typing import Any, Protocol
 from unicodedata import name
 
 import numpy as np
 
 from ..errors import InputError, StoreError
-from .top_k import top_k
+from ..files import read_tensors, write_tensors
+from .base import NUMBERS, Written
+from .top_k import padded, top_k
 
 logger = logging.getLogger(__name__)
 
@@ -45,32 +54,49 @@ class LexicalIndex:
     >>> texts = ["Owls hunt at night.", "Bees make honey.", "A bee may sting."]
     >>> index.sync(np.array([1, 2, 5]), lambda after: iter([(np.array([1, 2, 5]), texts)]))
     >>> index.search([["bee", "honey"]], k=10)[1]
-    array([[ 2,  5, -1]])
+    array([[2, 5]])
     """
 
     def __init__(self, model: WordModel) -> None:
         self.model = model
-        self._seqs = np.empty(0, dtype=np.int64)
-        self._bounds = np.zeros(1, dtype=np.int64)
-        self._words = np.empty(0, dtype=np.int32)
+        self._seqs: np.ndarray = np.empty(0, dtype=np.int64)
+        self._bounds: np.ndarray = np.zeros(1, dtype=np.int64)
+        self._words: np.ndarray = np.empty(0, dtype=np.int32)
         self._vocabulary: dict[str, int] = {}
         self._weights: Any = None
         self._told: set[str] = set()
         self._scripts: set[str] = set()
         self._seen = 0
 
-    @classmethod
-    def of(cls, model: WordModel, arrays: Mapping[str, np.ndarray], weights: Any) -> Self:
-        """An index from what :meth:`arrays` gave, and the library's index of it."""
-        new = cls(model)
-        new._seqs, new._bounds, new._words = (arrays[name] for name in ("seqs", "bounds", "words"))
-        new._vocabulary = {word: number for word, number in weights.vocab_dict.items() if word}
-        new._weights = weights
-        return new
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the manifest of a saved index must say for this one to read it."""
+        return {"index": "lexical", "versions": self.model.versions()}
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Numbers of the documents, where the words of each begin, and the words as numbers into the vocabulary."""
-        return {"seqs": self._seqs, "bounds": self._bounds, "words": self._words}
+    def write(self, folder: Path, mode: int) -> Written | None:
+        """Write the words of all documents, and their weights."""
+        weights = self.weights()
+        if weights is None:
+            return None
+        place = folder / f"weights-{secrets.token_hex(8)}"
+        place.mkdir(mode=0o700, parents=True)
+        weights.save(place, show_progress=False)
+        files = sorted(place.iterdir())
+        for path in files:
+            path.chmod(mode)
+        place.chmod(mode | (mode & 0o444) >> 2)
+        arrays: dict[str, np.ndarray] = {"seqs": self._seqs, "bounds": self._bounds, "words": self._words}
+        write_tensors(folder / NUMBERS, arrays, mode=mode)
+        names = [NUMBERS, *(f"{place.name}/{path.name}" for path in files)]
+        return Written(names, settings={"weights": place.name})
+
+    def read(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Hold what was written, its weights mapped."""
+        arrays, _ = read_tensors(folder / NUMBERS)
+        weights = type(self.model.scorer()).load(folder / manifest["weights"], mmap=True, show_progress=False)
+        vocabulary = {word: number for word, number in weights.vocab_dict.items() if word}
+        self._seqs, self._bounds, self._words = (arrays[name] for name in ("seqs", "bounds", "words"))
+        self._vocabulary, self._weights = vocabulary, weights
 
     @property
     def seqs(self) -> np.ndarray:
@@ -105,17 +131,17 @@ class LexicalIndex:
         if not isinstance(queries, list):
             raise InputError(f"queries are {type(queries).__name__}; a lexical index has no vectors: pass texts.")
         self._explain(queries)
-        shape = (len(queries), min(k, self.count))
-        scores = np.full(shape, -np.inf, dtype=np.float32)
-        seqs = np.full(shape, -1, dtype=np.int64)
         weights = self.weights()
-        for row, words in enumerate(queries):
+        answers = []
+        for words in queries:
             known = [word for word in words if word in self._vocabulary]
-            if known and weights is not None:
-                found = weights.get_scores(known).astype(np.float64)
-                values, places = top_k(found if mask is None else np.where(mask, found, 0.0), k)
-                scores[row, : len(values)], seqs[row, : len(values)] = values, self._seqs[places]
-        return scores, seqs
+            if not known or weights is None:
+                answers.append((np.empty(0), np.empty(0, dtype=np.int64)))
+                continue
+            scores = weights.get_scores(known).astype(np.float64)
+            values, places = top_k(scores if mask is None else np.where(mask, scores, 0.0), k)
+            answers.append((values, self._seqs[places]))
+        return padded(answers)
 
     def weights(self) -> Any:
         """The library's index of all documents; None where they hold no words."""

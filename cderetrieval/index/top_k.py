@@ -6,6 +6,8 @@ score that does: 0.07 ms for the best ten of 100,000, where `numpy.argpartition`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .scores import settled
@@ -25,15 +27,24 @@ def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     (array([2. , 0.5]), array([2, 0]))
     """
     positions = _candidates(scores, k)
-    clean = settled(scores[positions])
-    order = sort(clean, positions, k)
-    return clean[order], positions[order]
+    return best(settled(scores[positions]), positions, k)
 
 
-def sort(scores: np.ndarray, numbers: np.ndarray, k: int) -> np.ndarray:
-    """Order of the k best of settled scores that are above zero: best first, equal ones by number."""
+def best(scores: np.ndarray, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of settled scores that are above zero, best first, equal ones by number."""
     order = np.lexsort((numbers, -scores))[:k]
-    return order[scores[order] > 0]
+    order = order[scores[order] > 0]
+    return scores[order], numbers[order]
+
+
+def padded(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and numbers of several queries as two matrices; short rows end in -inf and -1."""
+    width = max((len(seqs) for _, seqs in answers), default=0)
+    scores = np.full((len(answers), width), -np.inf)
+    numbers = np.full((len(answers), width), -1, dtype=np.int64)
+    for row, (own, seqs) in enumerate(answers):
+        scores[row, : len(seqs)], numbers[row, : len(seqs)] = own, seqs
+    return scores, numbers
 
 
 def _candidates(scores: np.ndarray, k: int) -> np.ndarray:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 
 from ..errors import ConfigError
+from .kinds import parts
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ MARGIN = 1.645
 DEPTH = 10
 WIDEST_EF = 2_048
 K_FACTORS = (10.0, 40.0)
+BISECTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -44,26 +46,12 @@ class Breadth:
         if self.width < 1 or self.k_factor < 1:
             raise ConfigError(f"{self} must have a width and a k_factor of 1 or more.")
 
-    def to_dict(self) -> dict[str, Any]:
-        """As it is stored beside the index."""
-        return asdict(self)
-
 
 class Recall(NamedTuple):
     """Mean recall of some queries, and what it is with 95 per cent confidence on others like them."""
 
     mean: float
     at_least: float
-
-
-def parts(index: Any) -> Iterator[Any]:
-    """The index and, from the outside in, those it wraps."""
-    index = faiss.downcast_index(index)
-    yield index
-    if isinstance(index, faiss.IndexPreTransform):
-        yield from parts(index.index)
-    elif isinstance(index, faiss.IndexRefine):
-        yield from parts(index.base_index)
 
 
 def widest(index: Any) -> int | None:
@@ -93,58 +81,51 @@ def search_parameters(index: Any, breadth: Breadth, selector: Any, fetch: int) -
 
 
 def tune(index: Any, queries: np.ndarray, own: np.ndarray, truth: np.ndarray, target: float) -> tuple[Breadth, float]:
-    """The narrowest breadth that reaches the recall target."""
-    limit = widest(index)
-    factors = K_FACTORS if any(isinstance(part, faiss.IndexRefine) for part in parts(index)) else K_FACTORS[:1]
-
-    def recall(breadth: Breadth) -> Recall:
-        return measure(index, queries, own, truth, breadth)
-
-    best = Breadth(1), Recall(-1.0, -1.0)
-    for factor in factors:
-        width, reached = 1, recall(Breadth(1, factor))
-        while reached.at_least < target and limit is not None and width < limit:
-            width = min(2 * width, limit)
-            reached = recall(Breadth(width, factor))
-        if reached.mean > best[1].mean:
-            best = Breadth(width, factor), reached
-        if reached.at_least >= target:
-            breadth, reached = _narrow((Breadth(width, factor), reached), recall, target)
-            return breadth, reached.mean
-    breadth, reached = best
+    """The narrowest breadth that reaches the recall target, or else the best, and its mean recall."""
+    recall = partial(measure, index, queries, own, truth)
+    limit = widest(index) or 1
+    refines = any(isinstance(part, faiss.IndexRefine) for part in parts(index))
+    best, reached = Breadth(1), Recall(-1.0, -1.0)
+    for factor in K_FACTORS if refines else K_FACTORS[:1]:
+        breadth = Breadth(1, factor)
+        found = recall(breadth)
+        while found.at_least < target and breadth.width < limit:
+            breadth = Breadth(min(2 * breadth.width, limit), factor)
+            found = recall(breadth)
+        if found.mean > reached.mean:
+            best, reached = breadth, found
+        if found.at_least >= target:
+            return _narrowed(breadth, found, recall, target)
     logger.warning(
         "The index reaches recall@%d of %.3f (with 95 per cent confidence %.3f); the target is %.3f.",
         truth.shape[1],
         *reached,
         target,
     )
+    return best, reached.mean
+
+
+def _narrowed(breadth: Breadth, reached: Recall, recall: Any, target: float) -> tuple[Breadth, float]:
+    """Bisections between half the width, known to be too narrow, and the width."""
+    low = breadth.width // 2
+    for _ in range(BISECTIONS):
+        middle = (low + breadth.width) // 2
+        if middle <= low:
+            break
+        found = recall(replace(breadth, width=middle))
+        if found.at_least >= target:
+            breadth, reached = replace(breadth, width=middle), found
+        else:
+            low = middle
     return breadth, reached.mean
 
 
 def measure(index: Any, queries: np.ndarray, own: np.ndarray, truth: np.ndarray, breadth: Breadth) -> Recall:
     """Recall of the index against `truth`, as :func:`tune` takes it."""
-    fetch = truth.shape[1] + 1
-    _, found = index.search(queries, fetch, params=search_parameters(index, breadth, None, fetch))
-    recalls = np.empty(len(queries))
-    for i in range(len(queries)):
-        others = found[i][found[i] != own[i]][: truth.shape[1]]
-        recalls[i] = len(np.intersect1d(others, truth[i])) / truth.shape[1]
+    depth = truth.shape[1]
+    _, found = index.search(queries, depth + 1, params=search_parameters(index, breadth, None, depth + 1))
+    others = [row[row != number][:depth] for row, number in zip(found, own, strict=True)]
+    recalls = np.array([np.isin(near, some).mean() for near, some in zip(truth, others, strict=True)])
     mean = float(recalls.mean())
     error = float(recalls.std(ddof=1)) / math.sqrt(len(recalls)) if len(recalls) > 1 else 0.0
     return Recall(mean, mean - MARGIN * error)
-
-
-def _narrow(best: tuple[Breadth, Recall], recall: Any, target: float) -> tuple[Breadth, Recall]:
-    """Three bisections between half the width, known to be too narrow, and the width."""
-    low = best[0].width // 2
-    for _ in range(3):
-        middle = (low + best[0].width) // 2
-        if middle <= low:
-            break
-        breadth = replace(best[0], width=middle)
-        reached = recall(breadth)
-        if reached.at_least >= target:
-            best = breadth, reached
-        else:
-            low = middle
-    return best

@@ -23,9 +23,11 @@ import numpy as np
 from ..errors import ConfigError, InputError, MismatchError, MissingDependencyError, ModelError, StoreError
 from ..files import make_directory, writing
 from ..filters import Filter, parse_filter
-from ..index.engine import Index, load_index, new_index, open_lexical, save_index, usable
+from ..index import manifest
+from ..index.base import DamagedIndexError, Index
+from ..index.engine import new_index, usable
 from ..index.exact import exact_stream
-from ..index.manifest import STORE_FILE, DamagedIndexError
+from ..index.manifest import STORE_FILE
 from ..index.scores import shown
 from ..passages import title_of
 from ..store import Store
@@ -274,15 +276,16 @@ class LocalCollection(Store, Collection):
         """The cached index where it fits the store, else an empty one."""
         layout, directory = self.layout_of(part), None if part in self._distrusted else self._cache_directory(part)
         fingerprint, digest = (self.get_setting(of_part(key, part)) for key in ("fingerprint", CACHE_SETTING))
-        owner: dict[str, Any] = {"epoch": epoch, "fingerprint": fingerprint, "digest": digest}
-        if layout is None:
-            model: Any = self.word_model(part)
-            if model.kind != LEXICAL:
-                raise damaged(self.path, f"it holds no vectors of {type(model).__name__}")
-            return open_lexical(directory, model, **owner)
-        factory = usable(layout, self.settings.factory(part))
-        cached = None if directory is None else load_index(directory, layout, factory, **owner)
-        return new_index(layout, factory) if cached is None else cached
+        model: Any = self.word_model(part) if layout is None else None
+        if layout is not None:
+            index = new_index(layout, usable(layout, self.settings.factory(part)))
+        elif model.kind == LEXICAL:
+            index = new_index(None, words=model)
+        else:
+            raise damaged(self.path, f"it holds no vectors of {type(model).__name__}")
+        if directory is not None:
+            manifest.load(index, directory, epoch=epoch, fingerprint=fingerprint, digest=digest)
+        return index
 
     def _distrust(self, part: int, error: DamagedIndexError) -> None:
         """Have an index built anew whose file cannot be trusted; that file is not looked at again."""
@@ -319,14 +322,14 @@ class LocalCollection(Store, Collection):
         digests = {}
         with self.committed():
             for part in range(len(self.settings.models or [None])):
-                index, layout, synced = self.index(part), self.layout_of(part), self._synced[part]
-                fingerprint = self.get_setting(of_part("fingerprint", part))
-                owner = {"epoch": synced.epoch, "generation": synced.generation, "fingerprint": fingerprint}
+                index, synced = self.index(part), self._synced[part]
+                owner: dict[str, Any] = {"epoch": synced.epoch, "generation": synced.generation}
+                owner["fingerprint"] = self.get_setting(of_part("fingerprint", part))
                 place = self._cache_directory(part, directory)
                 assert place is not None
                 with writing(place):
                     place.mkdir(exist_ok=True)
-                    digests[part] = save_index(index, place, layout, **owner)
+                    digests[part] = manifest.save(index, place, **owner)
         with store.transaction():
             for part, digest in digests.items():
                 store.set_setting(of_part(CACHE_SETTING, part), digest)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..index.engine import new_index, open_lexical
+from ..index.engine import new_index
 from ..models.document_context import Units
 from ..passages import body_of, shown_passage
 from ..splitting import Span
@@ -42,7 +42,7 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndar
     numbers = numbers[~np.isin(numbers, heads)]
     layout = collection.layout_of(part)
     if collection.is_whole(part):
-        index: Any = open_lexical(None, collection.word_model(part))
+        index: Any = new_index(None, words=collection.word_model(part))
         index.sync(numbers, lambda _: iter([(numbers, _texts(collection, numbers))]))
         found = index.search(query, len(numbers))[1][0]
     elif layout is None:

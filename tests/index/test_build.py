@@ -27,14 +27,12 @@ def test_lists_that_are_placed_twice(clustered, kind, monkeypatch):
         one.add(np.arange(len(matrix)), matrix)
     lists = int(kind[3:5])
     assert called == [((int(lists**0.5), lists), True)] * 2
-    assert build.lists(index.state()["index"]) == lists
-    assert index.recall >= 0.95
+    assert build.lists(index.raw) == lists
+    assert index.build.recall >= 0.95
     _, truth = exact_search(matrix, queries, 10)
     _, found = index.search(queries, 10)
     assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)]) >= 9.3
-    np.testing.assert_array_equal(
-        faiss.serialize_index(index.state()["index"]), faiss.serialize_index(again.state()["index"])
-    )
+    np.testing.assert_array_equal(faiss.serialize_index(index.raw), faiss.serialize_index(again.raw))
 
 
 @pytest.mark.parametrize("kind", ["PCA24,IVF16,Flat", "IVF8,Flat", "SQ8"])
@@ -44,7 +42,7 @@ def test_others_are_trained_in_one_go(clustered, kind, monkeypatch):
     monkeypatch.setattr(build, "two_level_clustering", None)
     index = Stored(FaissIndex(32, kind))
     index.add(np.arange(len(matrix)), matrix)
-    assert index.factory == kind
+    assert index.build.factory == kind
 
 
 def test_skewed_vectors_are_trained_anyway(clustered, monkeypatch, caplog):
@@ -56,5 +54,5 @@ def test_skewed_vectors_are_trained_anyway(clustered, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         index = Stored(FaissIndex(32, "IVF16,Flat"))
         index.add(np.arange(2_000), skewed)
-    assert index.factory == "IVF16,Flat"
+    assert index.build.factory == "IVF16,Flat"
     assert index.search(matrix[:5], 3)[1].shape == (5, 3)

@@ -4,7 +4,7 @@ import logging
 import numpy as np
 import pytest
 
-from cderetrieval.index import cache
+from cderetrieval.index import manifest
 from cderetrieval.index.faiss import FaissIndex
 
 from .stored import Stored
@@ -21,7 +21,7 @@ def make(clustered, factory="Flat", n=1_000):
 
 @pytest.fixture
 def saved(clustered, tmp_path):
-    cache.save(make(clustered, n=40), tmp_path, generation=7, **OWNER)
+    manifest.save(make(clustered, n=40), tmp_path, generation=7, **OWNER)
     return tmp_path
 
 
@@ -30,19 +30,20 @@ def load(folder, factory="Flat", **changes):
         digest = json.loads((folder / "index.json").read_text())["sha256"]
     except (OSError, ValueError, KeyError):
         digest = None  # damaged; what the store knows is tested by name
-    return cache.load(folder, dimension=32, **{**OWNER, "factory": factory, "digest": digest, **changes})
+    index = FaissIndex(32, changes.pop("factory", factory))
+    return index if manifest.load(index, folder, **{**OWNER, "digest": digest, **changes}) else None
 
 
 @pytest.mark.parametrize("factory", ["auto", "HNSW16,SQ8", "IVF16,RaBitQ,Refine(SQ8)", "SQfp16"])
 def test_round_trip_then_add_remove_and_sync(clustered, tmp_path, factory):
     matrix, queries = clustered
     index = make(clustered, factory)
-    cache.save(index, tmp_path, generation=7, **OWNER)
+    manifest.save(index, tmp_path, generation=7, **OWNER)
     back = load(tmp_path, factory)
-    assert (back.factory, back.recall, back.breadth, back.count) == (
-        index.factory,
-        index.recall,
-        index.breadth,
+    assert (back.build.factory, back.build.recall, back.build.breadth, back.count) == (
+        index.build.factory,
+        index.build.recall,
+        index.build.breadth,
         index.count,
     )
     for a, b in zip(index.search(queries, 10), back.search(queries, 10), strict=True):
@@ -52,7 +53,7 @@ def test_round_trip_then_add_remove_and_sync(clustered, tmp_path, factory):
     back.remove([11])
     back.add([1_001], matrix[1_000:1_001])
     assert back.search(matrix[1_000:1_001], 1)[1].tolist() == [[1_001]]
-    cache.save(back, tmp_path, generation=8, **OWNER)
+    manifest.save(back, tmp_path, generation=8, **OWNER)
     again = load(tmp_path, factory)
     assert again.seqs.tolist() == back.seqs.tolist()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["index.faiss", "index.json", "index.safetensors"]
@@ -62,9 +63,9 @@ def test_round_trip_then_add_remove_and_sync(clustered, tmp_path, factory):
 
 
 def test_the_manifest_says_what_the_index_is(saved):
-    manifest = json.loads((saved / "index.json").read_text())
-    assert (manifest["epoch"], manifest["generation"], manifest["fingerprint"]) == (2, 7, "model-a")
-    assert (manifest["factory"], manifest["requested"], manifest["recall"]) == ("Flat", "Flat", 1.0)
+    found = json.loads((saved / "index.json").read_text())
+    assert (found["epoch"], found["generation"], found["fingerprint"]) == (2, 7, "model-a")
+    assert (found["factory"], found["requested"], found["recall"]) == ("Flat", "Flat", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_any_flipped_bit_truncation_or_missing_file_is_noticed(saved, caplog, na
 
 def test_files_of_two_saves_do_not_mix(clustered, saved, tmp_path):
     numbers = (saved / "index.safetensors").read_bytes()
-    cache.save(make(clustered, n=41), saved, generation=8, **OWNER)
+    manifest.save(make(clustered, n=41), saved, generation=8, **OWNER)
     (saved / "index.safetensors").write_bytes(numbers)
     assert load(saved) is None
 
@@ -121,5 +122,5 @@ def test_what_faiss_cannot_read_is_not_used(saved, monkeypatch):
     def refuse(*_):
         raise RuntimeError("unknown index type")
 
-    monkeypatch.setattr("cderetrieval.index.cache.faiss.read_index", refuse)
+    monkeypatch.setattr("cderetrieval.index.faiss.faiss.read_index", refuse)
     assert load(saved) is None

@@ -48,10 +48,10 @@ def test_every_kind_against_the_oracle_with_and_without_removed_rows(clustered, 
     seqs = np.arange(10, 10 + len(matrix))
     index = Stored(FaissIndex(32, kind))
     index.add(seqs, matrix)
-    assert index.factory == kind
+    assert index.build.factory == kind
     # Without eight of its dimensions the corpus is not what it was: the target is out of reach, and that is measured.
     least = 0.7 if kind.startswith("PCA") else 0.95
-    assert index.recall >= least
+    assert index.build.recall >= least
     for removed in (np.empty(0, dtype=np.int64), seqs[::3]):
         assert index.remove(removed) == len(removed)
         live = ~np.isin(seqs, removed)
@@ -154,9 +154,9 @@ def test_a_fifth_of_dead_rows_brings_a_rebuild(clustered):
     index = Stored(FaissIndex(32, "IVF16,Flat"))
     index.add(seqs, matrix)
     index.remove(seqs[:400])
-    assert index.state()["index"].ntotal == 2_000
+    assert index.raw.ntotal == 2_000
     index.remove(seqs[400:401])
-    assert index.state()["index"].ntotal == 1_599
+    assert index.raw.ntotal == 1_599
     assert index.count == 1_599
     assert index.seqs.tolist() == seqs[401:].tolist()
     assert index.search(queries, 5)[1].min() > 401
@@ -186,7 +186,7 @@ def test_sync_does_only_what_is_needed(clustered, caplog):
     # More than a fifth gone: built again, from the start.
     index.sync(live[800:], after)
     assert asked == [-1, 1_000, -1]
-    assert index.state()["index"].ntotal == len(live[800:])
+    assert index.raw.ntotal == len(live[800:])
     # A number that the index should have known: built again.
     index.sync(np.concatenate([[3], live[800:]]), after)
     assert asked == [-1, 1_000, -1, -1]
@@ -212,10 +212,10 @@ def test_growth_past_a_size_class_chooses_anew(clustered, monkeypatch):
     seqs = np.arange(len(matrix))
     index = FaissIndex(32)
     index.sync(seqs[:800], source(seqs, matrix))
-    assert index.factory == "Flat"
+    assert index.build.factory == "Flat"
     index.sync(seqs, source(seqs, matrix))
-    assert index.factory == "IVF128,SQ8"
-    assert index.recall >= 0.95
+    assert index.build.factory == "IVF128,SQ8"
+    assert index.build.recall >= 0.95
     assert recall(index.search(queries, 10)[1], exact_search(matrix, queries, 10)[1]) > 0.9
 
 
@@ -224,12 +224,12 @@ def test_a_kind_that_needs_training_is_exact_until_there_is_enough(clustered):
     seqs = np.arange(len(matrix))
     index = FaissIndex(32, "IVF32,Flat")
     index.sync(seqs[:500], source(seqs, matrix))
-    assert (index.requested, index.factory, index.recall) == ("IVF32,Flat", "Flat", 1.0)
+    assert (index.requested, index.build.factory, index.build.recall) == ("IVF32,Flat", "Flat", 1.0)
     index.sync(seqs[:1_248], source(seqs, matrix))
-    assert index.factory == "IVF32,Flat"
-    built = index.breadth
+    assert index.build.factory == "IVF32,Flat"
+    built = index.build.breadth
     index.sync(seqs, source(seqs, matrix))
-    assert (index.count, index.breadth) == (2_000, built)
+    assert (index.count, index.build.breadth) == (2_000, built)
 
 
 def test_a_trained_index_is_trained_again_after_doubling(clustered, monkeypatch):
@@ -237,7 +237,7 @@ def test_a_trained_index_is_trained_again_after_doubling(clustered, monkeypatch)
     seqs = np.arange(len(matrix))
     sizes = []
     monkeypatch.setattr(
-        module, "fill", lambda index, seqs, *a, **k: sizes.append(len(seqs)) or build.fill(index, seqs, *a, **k)
+        module, "fill", lambda d, kind, seqs, *a, **k: sizes.append(len(seqs)) or build.fill(d, kind, seqs, *a, **k)
     )
     index = FaissIndex(32, "SQ8")
     for n in (400, 700, 801, 1_000, 2_000):
@@ -252,7 +252,7 @@ def test_the_same_seed_gives_the_same_index(clustered, kind):
     for _ in range(2):
         index = Stored(FaissIndex(32, kind, seed=3))
         index.add(np.arange(len(matrix)), matrix)
-        built.append((faiss.serialize_index(index.state()["index"]).tobytes(), index.breadth, index.recall))
+        built.append((faiss.serialize_index(index.raw).tobytes(), index.build.breadth, index.build.recall))
     assert built[0] == built[1]
 
 
@@ -262,7 +262,7 @@ def test_a_stream_gives_the_same_index_as_one_matrix(clustered):
     whole, streamed = Stored(FaissIndex(32, "IVF16,SQ8")), FaissIndex(32, "IVF16,SQ8")
     whole.add(seqs, matrix)
     streamed.sync(seqs, source(seqs, matrix, chunk=77))
-    a, b = (faiss.serialize_index(index.state()["index"]) for index in (whole, streamed))
+    a, b = (faiss.serialize_index(index.raw) for index in (whole, streamed))
     np.testing.assert_array_equal(a, b)
 
 

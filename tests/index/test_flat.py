@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 
-from cderetrieval.index import cache
+from cderetrieval.index import manifest
 from cderetrieval.index.faiss import FaissIndex
 
 from .stored import Stored
@@ -17,8 +17,9 @@ def test_a_search_of_a_mapped_index_copies_no_vectors(tmp_path):
     matrix = np.random.default_rng(0).standard_normal((4_000, 64), dtype=np.float32)
     index = Stored(FaissIndex(64))
     index.add(np.arange(4_000), matrix)
-    digest = cache.save(index, tmp_path, generation=1, **OWNER)
-    mapped = cache.load(tmp_path, dimension=64, digest=digest, **OWNER)
+    digest = manifest.save(index, tmp_path, generation=1, **OWNER)
+    mapped = FaissIndex(64)
+    assert manifest.load(mapped, tmp_path, digest=digest, **OWNER)
     for queries in (matrix[:1], matrix[:50]):
         tracemalloc.start()
         found = mapped.search(queries, 10)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cderetrieval.errors import ConfigError
-from cderetrieval.index import cache
+from cderetrieval.index import manifest
 from cderetrieval.index.exact import exact_search
 from cderetrieval.index.faiss import FaissIndex
 
@@ -55,8 +55,9 @@ def test_the_copy_searches_and_is_renewed_after_a_change(clustered, copies, kind
     truth = exact_search(matrix, queries, 10, np.arange(2_000) >= 100)[1]
     assert np.mean(found == truth) > (0.99 if kind == "Flat" else 0.7)
     index.search(queries[:2], 1_900)
-    digest = cache.save(index, tmp_path, epoch=0, generation=1, fingerprint="f")
-    back = cache.load(tmp_path, dimension=32, epoch=0, fingerprint="f", digest=digest, factory=kind, device="cpu")
+    digest = manifest.save(index, tmp_path, epoch=0, generation=1, fingerprint="f")
+    back = FaissIndex(32, kind, device="cpu")
+    assert manifest.load(back, tmp_path, epoch=0, fingerprint="f", digest=digest)
     assert back.count == 1_900
 
 

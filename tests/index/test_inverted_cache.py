@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, random_array
 
-from cderetrieval.index import inverted_cache as cache
+from cderetrieval.index import manifest
+from cderetrieval.index.base import DamagedIndexError
 from cderetrieval.index.inverted import InvertedIndex
-from cderetrieval.index.manifest import DamagedIndexError
 from cderetrieval.types import TermEmbeddings
 from cderetrieval.vectors import Layout, take, weights_of
 
@@ -52,7 +52,9 @@ def load(folder, kind="sparse", **changes):
         digest = json.loads((folder / "index.json").read_text())["sha256"]
     except (OSError, ValueError, KeyError):
         digest = None
-    return cache.load(folder, changes.pop("layout", layout(kind)), **{**OWNER, "digest": digest, **changes})
+    wanted = changes.pop("layout", layout(kind))
+    index = InvertedIndex(wanted.dimension, wanted.embedding_size)
+    return index if manifest.load(index, folder, **{**OWNER, "digest": digest, **changes}) else None
 
 
 @pytest.fixture(params=MAKERS)
@@ -62,7 +64,7 @@ def kind(request):
 
 @pytest.fixture
 def saved(kind, tmp_path):
-    cache.save(make(kind), tmp_path, generation=7, **OWNER)
+    manifest.save(make(kind), tmp_path, generation=7, **OWNER)
     return tmp_path
 
 
@@ -83,7 +85,7 @@ def test_round_trip_then_change_and_save_again(saved, kind):
         changed.remove([11])
         changed.add(np.arange(41, 44), MAKERS[kind](3, seed=9))
     same(index, back, kind)
-    cache.save(back, saved, generation=8, **OWNER)
+    manifest.save(back, saved, generation=8, **OWNER)
     again = load(saved, kind)
     assert again.seqs.tolist() == index.seqs.tolist()
     same(index, again, kind)
@@ -95,9 +97,9 @@ def test_round_trip_then_change_and_save_again(saved, kind):
 
 
 def test_the_manifest_says_what_the_index_is(saved, kind):
-    manifest = json.loads((saved / "index.json").read_text())
-    assert (manifest["epoch"], manifest["generation"], manifest["fingerprint"]) == (2, 7, "model-a")
-    assert (manifest["index"], manifest["kind"], manifest["dimension"]) == ("inverted", kind, V)
+    found = json.loads((saved / "index.json").read_text())
+    assert (found["epoch"], found["generation"], found["fingerprint"]) == (2, 7, "model-a")
+    assert (found["index"], found["kind"], found["dimension"]) == ("inverted", kind, V)
 
 
 def test_an_index_of_something_else_is_not_used(saved, kind, caplog):
@@ -166,14 +168,14 @@ def test_a_damaged_file_is_written_anew_and_not_taken_for_good(saved, kind):
     good = path.read_bytes()
     path.write_bytes(bytes([good[0] ^ 1]) + good[1:])
     assert first_answer(saved, kind) is None
-    cache.save(make(kind), saved, generation=8, **OWNER)
+    manifest.save(make(kind), saved, generation=8, **OWNER)
     assert path.read_bytes() == good
     same(load(saved, kind), make(kind), kind)
 
 
 def test_files_of_two_saves_do_not_mix(saved, kind):
     numbers = (saved / "index.safetensors").read_bytes()
-    cache.save(make(kind, 41), saved, generation=8, **OWNER)
+    manifest.save(make(kind, 41), saved, generation=8, **OWNER)
     (saved / "index.safetensors").write_bytes(numbers)
     assert load(saved, kind) is None
 
@@ -199,7 +201,7 @@ def test_a_folder_without_a_cache_is_no_warning(tmp_path, caplog):
 def test_an_index_of_empty_documents_round_trips(tmp_path):
     index = Stored(InvertedIndex(V))
     index.add([3, 4], csr_array((2, V), dtype=np.float32))
-    cache.save(index, tmp_path, generation=1, **OWNER)
+    manifest.save(index, tmp_path, generation=1, **OWNER)
     back = load(tmp_path)
     assert back.seqs.tolist() == [3, 4]
     assert back.search(sparse(1), 5)[1].shape == (1, 0)

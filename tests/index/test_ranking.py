@@ -6,7 +6,7 @@ from scipy.sparse import csr_array, random_array
 
 from cderetrieval import Retriever
 from cderetrieval.errors import ConfigError
-from cderetrieval.index import cache
+from cderetrieval.index import manifest
 from cderetrieval.index.exact import exact_search
 from cderetrieval.index.faiss import FaissIndex
 from cderetrieval.index.inverted import InvertedIndex
@@ -103,9 +103,10 @@ def test_copies_stand_in_order_of_insertion_at_any_length_k_and_batch(length):
 def test_an_index_of_long_vectors_is_opened_and_grows_as_it_was_saved(kind, tmp_path):
     matrix, queries = 50 * drawn(400), 50 * drawn(5, seed=1)
     index = filled(kind, matrix[:390])
-    assert index.factory == kind
-    digest = cache.save(index, tmp_path, epoch=0, generation=1, fingerprint="a")
-    opened = cache.load(tmp_path, dimension=16, factory=kind, epoch=0, fingerprint="a", digest=digest)
+    assert index.build.factory == kind
+    digest = manifest.save(index, tmp_path, epoch=0, generation=1, fingerprint="a")
+    opened = FaissIndex(16, kind)
+    assert manifest.load(opened, tmp_path, epoch=0, fingerprint="a", digest=digest)
     opened = Stored(opened)
     opened.add(np.arange(390, 400), matrix[390:])
     scores, found = opened.search(queries, 400)
@@ -121,7 +122,7 @@ def test_vectors_too_long_for_an_approximate_index_turn_it_into_an_exact_one(cap
     index = FaissIndex(16, "HNSW16")
     for count in (400, 403, 403):
         index.sync(numbers[:count], lambda seq: iter([(numbers[numbers > seq], grown[numbers > seq])]))
-    assert index.factory == "Flat"
+    assert index.build.factory == "Flat"
     np.testing.assert_array_equal(index.search(queries, 9)[1], exact_search(grown, queries, 9)[1])
 
 
@@ -161,12 +162,13 @@ def test_few_equal_and_empty_vectors_in_every_kind(kind, count, make, tmp_path):
         scores, found = index.search(queries, k)
         assert found.shape == (3, min(k, count))
         assert not np.isnan(scores).any()
-        if index.factory == "Flat":
+        if index.build.factory == "Flat":
             np.testing.assert_array_equal(found, exact_search(matrix, queries, k)[1])
             if make is not drawn:
                 assert found.tolist() == [list(range(min(k, count)))] * 3
-    digest = cache.save(index, tmp_path, epoch=0, generation=1, fingerprint="a")
-    opened = cache.load(tmp_path, dimension=16, factory=kind, epoch=0, fingerprint="a", digest=digest)
+    digest = manifest.save(index, tmp_path, epoch=0, generation=1, fingerprint="a")
+    opened = FaissIndex(16, kind)
+    assert manifest.load(opened, tmp_path, epoch=0, fingerprint="a", digest=digest)
     np.testing.assert_array_equal(opened.search(queries, 1)[1], index.search(queries, 1)[1])
     for left in (1, 0):
         opened.sync(np.arange(left), after)

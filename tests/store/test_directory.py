@@ -215,7 +215,7 @@ def test_the_next_writer_of_an_index_sweeps_it(tmp_path, half_written):
 def test_lists_of_an_inverted_index_are_swept_too(tmp_path, half_written):
     from scipy.sparse import csr_array
 
-    from cderetrieval.index import inverted_cache
+    from cderetrieval.index import manifest
     from cderetrieval.index.inverted import InvertedIndex
 
     child = half_written(tmp_path / "postings-ab12.bin")
@@ -224,7 +224,7 @@ def test_lists_of_an_inverted_index_are_swept_too(tmp_path, half_written):
     index = InvertedIndex(4)
     vectors = csr_array(np.eye(4, dtype=np.float32))
     index.sync(np.arange(1, 5), lambda after: iter([(np.arange(1, 5), vectors)]))
-    inverted_cache.save(index, tmp_path, epoch=0, generation=1, fingerprint="f")
+    manifest.save(index, tmp_path, epoch=0, generation=1, fingerprint="f")
     assert list(tmp_path.glob(".*")) == []
     assert set(modes(tmp_path).values()) == {0o600}
 
