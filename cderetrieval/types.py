@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import atomic_write
+from .notebook import html_table
 from .values import id_name, shown
 from .vectors import TermEmbeddings as TermEmbeddings
 
@@ -112,6 +113,18 @@ class Hits(list[list[dict[str, Any]]]):
             for rank, hit in enumerate(ranking, start=1)
         ]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["query_id", "rank", "id", "similarity"])
+
+    def _repr_html_(self) -> str:
+        """A table of all hits; of a document that was asked for its title, of a passage its heading and text."""
+        rows = []
+        for query_id, ranking in zip(self.query_ids, self, strict=True):
+            for rank, hit in enumerate(ranking, start=1):
+                row = {"query": query_id, "rank": rank, "id": hit["id"], "similarity": hit["similarity"]}
+                document, passage = hit.get("document") or {}, hit.get("passage") or {}
+                found = {"title": document.get("title"), "heading": passage.get("heading")}
+                found["text"] = passage.get("text") or document.get("text")
+                rows.append({**row, **{name: value for name, value in found.items() if value}})
+        return html_table(rows or [{"query": query_id} for query_id in self.query_ids])
 
     def to_run(self) -> dict[str, dict[str, float]]:
         """The run as pytrec_eval, beir and ir_measures take it: query id to document id to score.

@@ -18,6 +18,7 @@ LEAVES = {
     "filters",
     "judgements",
     "lazy",
+    "notebook",
     "passages",
     "runtime",
     "splitting",

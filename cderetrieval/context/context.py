@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import ContextError, InputError, StoreError
 from ..files import as_path, private_mode, read_tensors, reading, write_tensors
+from ..notebook import html_table
 from ..types import ContextualModel, Encoder, TermCounting
 from .sample import sample_texts
 
@@ -73,6 +74,10 @@ class Context:
 
     def __repr__(self) -> str:
         return f"Context({self.source}, {len(self)} documents, seed {self.seed})"
+
+    def _repr_html_(self) -> str:
+        """The documents that were sampled."""
+        return html_table([{"sampled": identity} for identity in self.ids], repr(self))
 
     def __len__(self) -> int:
         return 0 if self.embeddings is None else len(self.embeddings)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..notebook import html_table
 from ..terminal import printable
 from .cell import MAIN, Cell
 from .plots import plot_differences
@@ -52,6 +53,10 @@ class Comparison:
         import pandas as pd
 
         return pd.DataFrame(list(self.rows))
+
+    def _repr_html_(self) -> str:
+        """One row for each dataset."""
+        return html_table(self.to_frame(), f"{self.b} against {self.a}: {self.metric}")
 
     @property
     def win_tie_loss(self) -> tuple[int, int, int]:

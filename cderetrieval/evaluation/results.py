@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..files import as_path, atomic_write
+from ..notebook import html_table
 from .cell import MAIN, Cell
 from .compare import Comparison, compare_systems
 from .folder import ResultsFolder
@@ -50,6 +51,10 @@ class Results:
     def load(cls, directory: str | Path) -> Results:
         """Read a folder that an evaluation wrote; a damaged file in it is a StoreError."""
         return cls(ResultsFolder(directory).cells(), as_path(directory))
+
+    def _repr_html_(self) -> str:
+        """The tables of the summary."""
+        return "".join(html_table(table, title, 1) for title, table in self._tables())
 
     @property
     def systems(self) -> list[str]:
