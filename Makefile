@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test fast lint types check docs bench campaign milvus clean
+.PHONY: demo test fast lint types check integrations docs bench campaign milvus clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run_eval.py --max-documents 400 --ask-in pandas --ask \
@@ -38,6 +38,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,train,offline,bm25,sparse,scale,notebooks,files,serve,onnx,mcp,dev]"
 	@touch $@
 
+# LangChain, LlamaIndex and Haystack, in an environment of their own that also sees the packages of the first.
+integrations: $(INSTALLED)
+	@test -d .venv-integrations || $(PYTHON) -m venv .venv-integrations
+	@$(BIN)/python -c "import site; print(*site.getsitepackages())" > \
+	  "$$(.venv-integrations/bin/python -c 'import site; print(*site.getsitepackages())')/first.pth"
+	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt \
+	  langchain-core langchain-tests llama-index-core haystack-ai
+	PYTHONPATH=. .venv-integrations/bin/python -m pytest --asyncio-mode=auto \
+	  -o asyncio_default_fixture_loop_scope=function \
+	  tests/integrations cderetrieval/integrations tests/test_reference.py tests/test_pages.py -k "not docs or how-to"
+
 # The documentation as a site, in an environment of its own: it reads the sources and needs neither torch nor a network.
 docs:
 	@test -d .venv-docs || $(PYTHON) -m venv .venv-docs
@@ -60,4 +71,4 @@ milvus:
 	.venv-milvus/bin/python -m pip install --quiet "setuptools<81" milvus==2.3.5
 
 clean:
-	rm -rf $(VENV) .venv-milvus .venv-docs site
+	rm -rf $(VENV) .venv-milvus .venv-docs .venv-integrations site

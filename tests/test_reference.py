@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,11 @@ import pytest
 import cderetrieval
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
-NAMED = re.findall(r"^::: ([\w.]+)$", "\n".join(p.read_text(encoding="utf-8") for p in REFERENCE.glob("*.md")), re.M)
+NAMES = re.findall(r"^::: ([\w.]+)$", "\n".join(p.read_text(encoding="utf-8") for p in REFERENCE.glob("*.md")), re.M)
+
+# Each integration needs its framework, which `make integrations` installs.
+FRAMEWORKS = {"langchain": "langchain_core", "llama_index": "llama_index", "haystack": "haystack", "mcp": "mcp"}
+NAMED = [path for path in NAMES if find_spec(FRAMEWORKS.get(path.split(".")[2], "cderetrieval"))]
 
 
 def resolve(path):
