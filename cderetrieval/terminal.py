@@ -10,7 +10,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from itertools import pairwise
 from typing import Any, NamedTuple, TextIO
 
@@ -91,3 +93,9 @@ class Formatter(logging.Formatter):
 
 def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
+
+
+def keywords(function: Callable[..., Any], arguments: Namespace, **others: Any) -> dict[str, Any]:
+    """The arguments of a command that a function takes under the same names, and others."""
+    known = signature(function).parameters
+    return {**{name: value for name, value in vars(arguments).items() if name in known}, **others}

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..files import as_path
 from ..models.document_context import document_context_of
 from ..passages import passages_of
-from ..terminal import printable, say
+from ..terminal import keywords, printable, say
 from .embed import ENGINES, FEW_DOCUMENTS, embed_corpus
 from .index import index_vectors
 from .vector_folder import VectorFolder
@@ -78,26 +78,9 @@ def run_embed(arguments: argparse.Namespace) -> None:
     logging.getLogger(__package__).setLevel(logging.INFO)
     started = time.perf_counter()
     try:
-        folder = embed_corpus(
-            arguments.corpus,
-            arguments.out,
-            arguments.model,
-            key=arguments.key,
-            on=arguments.on,
-            context=arguments.context,
-            context_size=arguments.context_size,
-            passages=passages_of(arguments.passages),
-            document_context=document_context_of(arguments.document_context),
-            seed=arguments.seed,
-            skip_empty=arguments.skip_empty,
-            engine=arguments.engine,
-            workers=arguments.workers,
-            threads=arguments.threads,
-            address=arguments.address,
-            device=arguments.device,
-            dtype=arguments.dtype,
-            block=arguments.block,
-        )
+        cut = {"passages": passages_of(arguments.passages)}
+        taken = {"document_context": document_context_of(arguments.document_context)}
+        folder = embed_corpus(**keywords(embed_corpus, arguments, **cut, **taken))
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("the blocks that are done stay; the same command goes on") from error
     took = f"this run took {time.perf_counter() - started:,.0f} s"
@@ -113,13 +96,7 @@ def run_index(arguments: argparse.Namespace) -> None:
     if arguments.documents is not None and len(arguments.vectors) > 1:
         raise InputError("DOCUMENTS says where one corpus has moved, and there are several folders of vectors.")
     corpus = None if arguments.documents is None else [arguments.documents]
-    with index_vectors(
-        [VectorFolder(path, corpus) for path in arguments.vectors],
-        arguments.out,
-        index=arguments.index,
-        model=arguments.model,
-        device=arguments.device,
-        dtype=arguments.dtype,
-    ) as retriever:
+    folders = [VectorFolder(path, corpus) for path in arguments.vectors]
+    with index_vectors(**keywords(index_vectors, arguments, vectors=folders)) as retriever:
         place = arguments.index if arguments.out is None else arguments.out
         say(printable(f"{len(retriever):,} documents indexed from vectors, written to {place}"))

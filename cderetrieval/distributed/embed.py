@@ -32,7 +32,7 @@ from ..retrieval.part import CHUNK
 from ..store.lock import WriterLock
 from ..vectors import KINDS, Layout, join
 from .cluster import STALLED, RayCluster, run_here
-from .progress import counted, watch
+from .progress import counted
 from .scan import BlockScanner, Fields, gather
 from .vector_folder import MANIFEST, VECTORS, Plan, VectorFolder
 
@@ -210,7 +210,7 @@ def _begin(
     arguments = {"blocks": blocks, "fields": fields, "sample": sample}
     results = read(BlockScanner, arguments, range(len(blocks)))
     with counted("reading", sum(block.rows for block in blocks), show=show_progress) as bar:
-        scanned, ids = gather(watch(results, bar, lambda number: blocks[number].rows), blocks, fields, sampler)
+        scanned, ids = gather(results, blocks, fields, sampler, bar)
     context = embedder.make_context(sampler, show_progress)
     encoder = embedder.encoder(context)
     if encoder.kind not in KINDS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..runtime import progress
@@ -28,15 +27,6 @@ def counted(what: str, total: int, done: int = 0, *, show: bool = True) -> tqdm[
         return bar
     log: Any = {"file": _Log(), "mininterval": EVERY, "delay": EVERY, "miniters": 1, "bar_format": LINE, "leave": False}
     return tqdm(desc=what, total=total, initial=done, unit="", **log)
-
-
-def watch(
-    results: Iterable[dict[str, Any]], bar: tqdm[Any], documents: Callable[[int], int]
-) -> Iterator[dict[str, Any]]:
-    """Pass results of blocks through, and count the documents of each block."""
-    for result in results:
-        bar.update(documents(result["block"]))
-        yield result
 
 
 class _Log(io.StringIO):

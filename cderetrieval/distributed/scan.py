@@ -96,7 +96,7 @@ class BlockScanner:
 
 
 def gather(
-    results: Iterable[dict[str, Any]], blocks: Sequence[Block], fields: Fields, sampler: Sampler | None
+    results: Iterable[dict[str, Any]], blocks: Sequence[Block], fields: Fields, sampler: Sampler | None, bar: Any
 ) -> tuple[tuple[Scanned, ...], str]:
     """All blocks, from the results of their scans in order, and how their ids are stored; `sampler` sees the samples.
 
@@ -104,6 +104,7 @@ def gather(
     """
     scanned, hashes, types = [], [], set()
     for result in results:
+        bar.update(blocks[result["block"]].rows)
         scanned.append(Scanned(blocks[result["block"]], result["documents"], result["digest"], result["payloads"]))
         hashes.append(np.array(result["hashes"], dtype=np.uint64))
         types.update(result["types"])

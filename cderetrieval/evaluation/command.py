@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..files import as_path, atomic_write
 from ..models.document_context import document_context_of
 from ..passages import passages_of
-from ..terminal import printable
+from ..terminal import keywords, printable
 from .api import entrants, evaluate
 from .rerank import PAPER_DEPTH
 from .results import Results
@@ -146,24 +146,9 @@ def run(arguments: argparse.Namespace) -> str:
         raise InputError("--document-context says what passages take in: pass --passages auto too.")
     for given in arguments.context:
         ContextSpec.parse(given)  # a list of other strings would be the texts of one context
-    results = evaluate(
-        arguments.model,
-        subjects,
-        context=arguments.context,
-        context_size=arguments.context_size,
-        seeds=arguments.seeds,
-        passages=arguments.passages,
-        document_context=arguments.document_context,
-        out=arguments.out,
-        titles=not arguments.no_title,
-        first_stage=arguments.truncated,
-        depth=arguments.depth,
-        rerank=arguments.rerank,
-        rerank_depth=arguments.rerank_depth,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        about={"arguments": {name: str(value) for name, value in vars(arguments).items() if name != "command"}},
-    )
+    said = {name: str(value) for name, value in vars(arguments).items() if name != "command"}
+    settings = {"first_stage": arguments.truncated, "titles": not arguments.no_title, "about": {"arguments": said}}
+    results = evaluate(**keywords(evaluate, arguments, tasks=subjects, **settings))
     parts = [results.summary()]
     if arguments.compare:
         whole = Results.load(arguments.out) if arguments.out else results

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ..index.exact import best_first
 from .fields import WIDTHS
 
 logger = logging.getLogger(__name__)
@@ -38,10 +37,10 @@ class Probe:
     def __init__(self) -> None:
         self.queries: np.ndarray | None = None
         self.rows = 0
-        self._names: list[str] = []
         self._own: list[str] = []
+        # Of the rows nearest to each query, best first, its own among them.
         self._scores = np.empty((0, 0))
-        self._numbers = np.empty((0, 0), dtype=np.int64)
+        self._keys = np.empty((0, 0), dtype=object)
 
     def offer(self, keys: Sequence[str], vectors: np.ndarray) -> None:
         """Take rows that are written to the collection."""
@@ -49,30 +48,18 @@ class Probe:
             drawn = np.unique(np.linspace(0, len(keys) - 1, min(SAMPLE, len(keys))).round().astype(np.int64))
             self.queries = np.array(vectors[drawn], dtype=np.float32)
             self._own = [keys[row] for row in drawn]
-            self._scores = np.empty((len(drawn), 0))
-            self._numbers = np.empty((len(drawn), 0), dtype=np.int64)
-        scores = (self.queries @ np.asarray(vectors, dtype=np.float32).T).astype(np.float64)
-        numbers = np.broadcast_to(np.arange(self.rows, self.rows + len(keys)), scores.shape)
-        self._scores, best = best_first(
-            np.concatenate([self._scores, scores], axis=1),
-            np.concatenate([self._numbers, numbers], axis=1),
-            DEPTH + 1,
-        )
-        self._keep(best, keys)
+            self._scores, self._keys = np.empty((len(drawn), 0)), np.empty((len(drawn), 0), dtype=object)
+        found = (self.queries @ np.asarray(vectors, dtype=np.float32).T).astype(np.float64)
+        scores = np.concatenate([self._scores, found], axis=1)
+        names = np.concatenate([self._keys, np.broadcast_to(np.array(keys, dtype=object), found.shape)], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : DEPTH + 1]
+        self._scores, self._keys = (np.take_along_axis(some, best, axis=1) for some in (scores, names))
         self.rows += len(keys)
-
-    def _keep(self, best: np.ndarray, keys: Sequence[str]) -> None:
-        """Hold the names of the rows that are near to a query now, and of no others."""
-        held = dict(zip(np.unique(self._numbers).tolist(), self._names, strict=True))
-        kept = np.unique(best).tolist()
-        self._names = [held[number] if number in held else keys[number - self.rows] for number in kept]
-        self._numbers = best
 
     def truth(self) -> list[list[str]]:
         """For each query the keys of its nearest other rows, best first."""
-        names = dict(zip(np.unique(self._numbers).tolist(), self._names, strict=True))
-        ranked = [[names[number] for number in row] for row in self._numbers.tolist()]
-        return [[key for key in row if key != own][:DEPTH] for row, own in zip(ranked, self._own, strict=True)]
+        pairs = zip(self._keys.tolist(), self._own, strict=True)
+        return [[key for key in row if key != own][:DEPTH] for row, own in pairs]
 
     def recall(self, found: Sequence[Sequence[str]]) -> float:
         """Share of the exact neighbours that are among the answers; each query's own row does not count."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from ..models.splade import Splade as SpladeEncoder
 from ..runtime import check_texts
 
 MAX_LENGTH = 256
+Usual = Literal["usual"]
 _NO_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
 
@@ -27,7 +28,9 @@ class Splade(nn.Module):
     """SPLADE: texts to weights over the vocabulary."""
 
     _encoder: type[SpladeEncoder] = SpladeEncoder
+    # Terms of a text, as the model was made for, and as `encode` keeps where it is told nothing.
     k_tokens: int | None = None
+    _usual: int | None = 256
 
     def __init__(
         self,
@@ -89,10 +92,11 @@ class Splade(nn.Module):
         truncation: bool = True,
         padding: bool = True,
         max_length: int | None = None,
-        k_tokens: int | None = 256,
+        k_tokens: int | Usual | None = "usual",
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        """Activations of texts, without gradients, as :meth:`forward` gives them."""
+        """What :meth:`forward` gives, without gradients; usually of 256 terms, of `SparsEmbed` as the model has."""
+        k_tokens = self._usual if k_tokens == "usual" else k_tokens
         training = self.training
         self.eval()
         with torch.no_grad():
@@ -127,10 +131,10 @@ class Splade(nn.Module):
         queries: Sequence[str],
         documents: Sequence[str],
         batch_size: int = 32,
-        k_tokens: int | None = 256,
+        k_tokens: int | Usual | None = "usual",
         **kwargs: Any,
     ) -> Tensor:
-        """Score of the i-th query with the i-th document, shape (n,)."""
+        """Score of the i-th query with the i-th document, shape (n,); of `SparsEmbed` by the embeddings."""
         if len(queries) != len(documents):
             raise InputError(f"{len(queries)} queries and {len(documents)} documents: scores takes pairs.")
         found = [
@@ -154,6 +158,7 @@ class SparsEmbed(Splade):
     """SparseEmbed: texts to weighted terms with contextual embeddings."""
 
     _encoder = SparseEmbed
+    _usual = None
 
     def __init__(
         self,
@@ -187,29 +192,6 @@ class SparsEmbed(Splade):
         ids, weights, embeddings = output["terms"]
         sparse = torch.zeros_like(output["sentence_embedding"]).scatter(1, ids, weights)
         return {"embeddings": embeddings, "sparse_activations": sparse, "activations": ids}
-
-    def encode(
-        self,
-        texts: list[str],
-        truncation: bool = True,
-        padding: bool = True,
-        max_length: int | None = None,
-        k_tokens: int | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Tensor]:
-        """Activations and embeddings of texts, without gradients, as :meth:`forward` gives them."""
-        return super().encode(texts, truncation, padding, max_length, k_tokens, **kwargs)
-
-    def scores(
-        self,
-        queries: Sequence[str],
-        documents: Sequence[str],
-        batch_size: int = 32,
-        k_tokens: int | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Score of the i-th query with the i-th document by the embeddings of the terms they share, shape (n,)."""
-        return super().scores(queries, documents, batch_size, k_tokens, **kwargs)
 
     def _pairs(self, queries: dict[str, Tensor], documents: dict[str, Tensor]) -> Tensor:
         return pairwise_scores(terms_of(queries), terms_of(documents))
