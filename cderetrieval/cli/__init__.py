@@ -1,4 +1,4 @@
-"""The command line: ``cderetrieval index | search | context | embed | eval | train | mcp``.
+"""The command line: ``cderetrieval index | search | serve | context | embed | eval | train | mcp``.
 
 Each command has a file here: it parses, calls the package, and prints through `terminal`. Errors that the package
 raises on purpose, and those of the operating system, end the program with their message and status 2; anything else is
@@ -19,7 +19,7 @@ from pathlib import Path
 from .. import __version__
 from ..errors import CDEError, InputError
 from ..terminal import Formatter, complain
-from . import context, embed, evaluate, index, mcp, search, train
+from . import context, embed, evaluate, index, mcp, search, serve, train
 from .parsing import Parser
 
 SIGPIPE = 13
@@ -84,6 +84,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="cderetrieval", description="Search documents with embeddings that know the corpus.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for each in (index, search, context, embed, evaluate, train, mcp):
+    for each in (index, search, serve, context, embed, evaluate, train, mcp):
         each.add(commands)
     return parser

@@ -1,0 +1,168 @@
+"""What the one computing thread of a server does: questions of one kind, answered together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..excerpts import Words, marked, words_of
+from ..retrieval.retriever import Retriever
+from ..retrieval.searcher import Searcher
+from ..vectors import DENSE
+from .source import Source
+
+# Characters of a value that a hit of the page shows, and fields of its document.
+SHOWN, FIELDS = 200, 24
+
+
+@dataclass(frozen=True)
+class Search:
+    """Search for texts; `filter` is JSON."""
+
+    k: int = 10
+    filter: str | None = None
+    by: str = "document"
+    passages: bool = True
+    documents: bool = False
+    # Mark what matches, and show fields of the documents in short: for the page.
+    marks: bool = False
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Embed texts by a model, as queries or as documents."""
+
+    model: str
+    query: bool
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Say why documents answer queries; questions are pairs of query and id."""
+
+    filter: str | None = None
+
+
+class Answers:
+    """Answers to questions of one kind."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __call__(self, kind: Any, questions: Sequence[Any]) -> Sequence[Any]:
+        """An answer to each question."""
+        retriever = self._source.current()
+        if isinstance(kind, Search):
+            return search(retriever, kind, questions)
+        if isinstance(kind, Embed):
+            return embed(retriever, kind, questions)
+        wanted = _filter(kind.filter)
+        return [explain(retriever, query, identity, wanted) for query, identity in questions]
+
+
+def search(retriever: Retriever, kind: Search, questions: Sequence[Sequence[str]]) -> list[list[list[dict[str, Any]]]]:
+    """The hits of each query of each question."""
+    texts = list(chain.from_iterable(questions))
+    hits = retriever(
+        texts,
+        k=kind.k,
+        filter=_filter(kind.filter),
+        documents=kind.documents or kind.marks,
+        passages=kind.passages or kind.marks,
+        by=kind.by,
+    )
+    if kind.marks:
+        words = words_of(retriever.parts.values())
+        for text, ranking in zip(texts, hits, strict=True):
+            for hit in ranking:
+                _for_page(hit, text, words, retriever)
+    return list(_portions(hits, questions))
+
+
+def _portions(found: Sequence[Any], questions: Sequence[Sequence[str]]) -> Iterator[Any]:
+    rest = iter(found)
+    for question in questions:
+        yield list(islice(rest, len(question)))
+
+
+def _for_page(hit: dict[str, Any], query: str, words: Words, retriever: Retriever) -> None:
+    """Mark the passage of a hit, and show its document in short."""
+    document, passage = hit.pop("document"), hit["passage"]
+    passage.update(marked(passage["text"], query, words))
+    hit["key"] = json.dumps(hit["id"])
+    hit["title"] = title_of(document, retriever)
+    hit["fields"] = shown_fields(document, retriever)
+
+
+def title_of(document: Mapping[str, Any], retriever: Retriever) -> str:
+    """What to call a document."""
+    on = retriever.collection.settings.on
+    names = ["title", "name", *(on[:-1] if on else [])]
+    found = (document.get(name) for name in names)
+    return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
+
+
+def shown_fields(document: Mapping[str, Any], retriever: Retriever) -> dict[str, Any]:
+    """Fields of a document that are not its text, in short."""
+    settings = retriever.collection.settings
+    hidden = {settings.key, "_id", "title", "text", *(settings.on or ())}
+    fields = {name: _short(value) for name, value in document.items() if name not in hidden and value is not None}
+    return dict(islice(fields.items(), FIELDS))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53:
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+def encoders(retriever: Retriever) -> dict[str, Searcher]:
+    """The models that make dense vectors, by the name that a client may give."""
+    found: dict[str, Searcher] = {}
+    for name, part in retriever.parts.items():
+        layout = retriever.collection.layout_of(list(retriever.parts).index(name))
+        if layout is not None and layout.kind == DENSE:
+            found[name or model_name(retriever)] = part
+    return found
+
+
+def model_name(retriever: Retriever) -> str:
+    """The name of the one model of an index; of a directory its last part, as the rest is nobody else's business."""
+    return Path(retriever.collection.settings.model or "model").name
+
+
+def embed(retriever: Retriever, kind: Embed, questions: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """Vectors of the texts of each question."""
+    known = encoders(retriever)
+    if kind.model not in known:
+        raise InputError(f"model {kind.model!r} is not served; there is {', '.join(known) or 'none with vectors'}.")
+    encoder, texts = known[kind.model].encoder, list(chain.from_iterable(questions))
+    vectors = np.asarray(encoder.encode_query(texts) if kind.query else encoder.encode_document(texts))
+    return np.split(vectors, np.cumsum([len(question) for question in questions])[:-1])
+
+
+def explain(retriever: Retriever, query: str, identity: Any, wanted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Shares of a similarity, of several models those of each too."""
+    frame = retriever.explain(query, identity, filter=wanted)
+    answer = {"id": identity, "similarity": frame.attrs["similarity"], "shares": _records(frame)}
+    if retriever.fusion is not None:
+        for row in answer["shares"]:
+            row["shares"] = _records(retriever.parts[row["source"]].explain(query, identity))
+    return answer
+
+
+def _records(frame: Any) -> list[dict[str, Any]]:
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def _filter(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else json.loads(text)

@@ -1,0 +1,77 @@
+"""What the routes share: the index, the computing thread, a slower one, and how answers are written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.responses import Response
+
+from .answers import Answers
+from .batching import Batcher
+from .corpus import Corpus
+from .guard import RefusedError, encoded
+from .metrics import Metrics
+from .source import Source
+
+T = TypeVar("T")
+
+
+class Reply(Response):
+    """JSON, whatever a document holds."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return encoded(content)
+
+
+class Service:
+    """One server's index and threads: questions are answered together by one, and long work is done by another."""
+
+    def __init__(self, source: Source, *, writable: bool, name: str) -> None:
+        self.source, self.writable, self.name = source, writable, name
+        self.metrics = Metrics()
+        self.batcher = Batcher(Answers(source), self.metrics.batch)
+        self.corpus = Corpus(source)
+        self._slow = ThreadPoolExecutor(1, thread_name_prefix="cderetrieval-slow")
+        self.metrics.gauge("waiting", "Questions that wait.", lambda: self.batcher.waiting)
+        self.metrics.gauge("documents", "Documents of the index.", lambda: len(source.current()))
+
+    async def ask(self, request: Request, kind: Any, question: Any) -> Any:
+        """The answer of the computing thread; nothing is computed for a client that has left meanwhile."""
+        answer = asyncio.ensure_future(self.batcher.ask(kind, question))
+        left = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait((answer, left), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise RefusedError(499, "Disconnected", "the client has left.")
+            return answer.result()
+        finally:
+            answer.cancel()
+            left.cancel()
+
+    async def slowly(self, call: Callable[..., T], *values: Any) -> T:
+        """What a call returns, in a thread that does one such call at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._slow, call, *values)
+
+    def close(self) -> None:
+        """Answer what waits, and close the index."""
+        self._slow.shutdown(cancel_futures=True)
+        self.batcher.close()
+        self.source.close()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def service_of(request: Request) -> Service:
+    """The service of the application that a request came to."""
+    found: Service = request.app.state.service
+    return found

@@ -1,0 +1,103 @@
+"""Routes that read: health, metrics, the index and its context, filters, and whole documents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from ..errors import InputError
+from ..passages import body_of
+from ..vectors import DENSE
+from .answers import shown_fields, title_of
+from .asked import check_queries, parsed
+from .guard import RefusedError
+from .service import Reply, Service, service_of
+
+router = APIRouter()
+
+# What the number beside an answer means.
+DENSE_MEANING = (
+    "The number is a similarity: 1 would be the same text, 0 has nothing to do with the query. It is no probability, "
+    "and right answers are often far below 1; compare it within the answers to one query."
+)
+WORDS_MEANING = (
+    "The number adds up what the words in common weigh: the rarer a word, the more. It has no upper end; compare it "
+    "within the answers to one query."
+)
+FUSED_MEANING = (
+    "The number adds up what each model gives a document for its rank or score. It means nothing by itself; it only "
+    "orders the answers to one query."
+)
+
+
+@router.get("/health")
+def health() -> Reply:
+    """That the server is there."""
+    return Reply({"status": "ok"})
+
+
+@router.get("/metrics")
+def metrics(request: Request) -> Response:
+    """Counters, as Prometheus reads them."""
+    return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/info")
+def info(request: Request) -> Reply:
+    """Name and size of the index, and what may be filtered by."""
+    service = service_of(request)
+    retriever = service.source.current()
+    several, layout = retriever.fusion is not None, retriever.collection.layout_of(0)
+    is_dense = layout is not None and layout.kind == DENSE
+    values = {"name": service.name, "writable": service.writable, "several": several}
+    values["meaning"] = FUSED_MEANING if several else DENSE_MEANING if is_dense else WORDS_MEANING
+    return Reply({**values, "documents": len(retriever), "facets": service.corpus.facets()})
+
+
+@router.get("/context")
+async def context(request: Request) -> Reply:
+    """The corpus as its context sees it."""
+    service = service_of(request)
+    return Reply(await service.slowly(service.corpus.context))
+
+
+@router.get("/context/drift")
+async def drift(request: Request) -> Reply:
+    """How far the corpus has moved away from its context."""
+    service = service_of(request)
+    return Reply(await service.slowly(service.corpus.drift))
+
+
+@router.get("/context/compare")
+async def compare(request: Request, query: str, k: Annotated[int, Query(ge=1, le=50)] = 5) -> Reply:
+    """One query in no context, a neutral one, and the corpus's own."""
+    check_queries([query])
+    service = service_of(request)
+    return Reply(await service.slowly(service.corpus.compare, query, k))
+
+
+@router.get("/documents")
+def document(request: Request, id: str) -> Reply:
+    """A document, by its id as JSON."""
+    return Reply(read_document(service_of(request), parsed(id, "id")))
+
+
+def read_document(service: Service, identity: Any) -> dict[str, Any]:
+    """A document as it was added, its body, and what to call it."""
+    retriever = service.source.current()
+    collection: Any = retriever.collection
+    if not isinstance(identity, str | int | float) or identity not in retriever:
+        raise RefusedError(404, "InputError", f"id {identity!r} is not in this index.")
+    if not hasattr(collection, "seqs_of"):
+        raise InputError("an index on a server gives its documents with documents=true of a search.")
+    (found,) = collection.documents(collection.seqs_of([identity]))
+    body = body_of(found, collection.settings.on, collection.passages)
+    return {
+        "id": identity,
+        "title": title_of(found, retriever),
+        "body": body,
+        "fields": shown_fields(found, retriever),
+        "document": found,
+    }
