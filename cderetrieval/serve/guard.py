@@ -146,8 +146,8 @@ class Guard:
         except TimeoutError:
             raise RefusedError(408, "InputError", f"the body did not arrive within {BODY_SECONDS} seconds.") from None
         if size > limit:
-            message = f"the body of {path} is larger than {limit:,} bytes; send less at a time."
-            raise RefusedError(413, "InputError", message, {"connection": "close"})
+            reason = f"the body of {path} is larger than {limit:,} bytes; send less at a time."
+            raise RefusedError(413, "InputError", reason, {"connection": "close"})
         given = False
 
         async def again() -> Message:
