@@ -145,6 +145,7 @@ def folders(models: Models, data: Path, names: Sequence[str]) -> tuple[list[dict
             rows.append(row)
             print(row, flush=True)
             bars.append(bar(f"{name}, {model}: passages over cutting", round(row["in context"] - row["cut"], 2), -0.3))
+        models.keep()
     return rows, bars
 
 
@@ -201,7 +202,6 @@ def main() -> None:
     models, few = Models(options.cache), 12 if options.quick else DOCUMENTS
     if options.folders:
         rows, bars = folders(models, options.data, FOLDERS[1:2] if options.quick else FOLDERS)
-        models.keep()
         finish("passages_of_abstracts", settings={}, rows=rows, bars=bars, quick=options.quick)
         return
     costs = [query_cost(2_000 if options.quick else 100_000, 5, 3 if options.quick else 7)]
