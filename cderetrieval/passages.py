@@ -1,8 +1,8 @@
 """What is said of passages, ``passages=``, and how a document becomes passages: spans of its text.
 
 A document that fits the model is one passage and has no spans. One that does not is cut (:mod:`.splitting`), by a
-function of the user's, or where it came cut: as a list of passages in one of its fields. Where nothing was said, the
-text as far as the model reads it, its *head*, stands beside the passages: the vector of before is still there, and what
+function of the user's, or where it came cut: as a list of passages in one of its fields. Where nothing was said and a
+text is at most twice what the model reads, the text as far as it is read, its *head*, stands beside the passages: what
 one vector of nearly all of a text does well, it still does.
 """
 
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from .values import shown
 AUTO, FUNCTION = "auto", "function"
 # Fewest word pieces of a passage that may be asked for.
 MIN_SIZE = 8
+# A text of at most so many times what the model reads keeps its head beside its passages. Of longer ones it is one
+# passage of many, and by measurement none that matters.
+HEADED = 2
 # Field of the passages of a document that is a list, and of one that has no text but these.
 FIELD = "passages"
 SEPARATOR = "\n\n"
@@ -106,13 +109,28 @@ def listed(value: Any, field: str) -> list[tuple[str, str]]:
     return found
 
 
-class Splitter:
-    """Cuts documents into spans, and counts them."""
+class Reader(NamedTuple):
+    """How a model reads: where its tokens begin, how many it takes of a text, and how many a passage may have."""
 
-    def __init__(self, passages: Passages, on: Sequence[str] | None, *, starts: Starts, fits: int, limit: int) -> None:
+    starts: Starts
+    fits: int
+    limit: int
+
+    def share(self, text: str) -> float:
+        """Tokens as a share of those that fit, judged by the first block; a token has a character at least."""
+        if len(text) <= self.fits:
+            return len(text) / self.fits
+        blocks = max(1.0, len(text) / BLOCK)
+        return max(blocks * len(self.starts(text[:BLOCK])) / self.fits, HEADED if blocks > 1 else 0)
+
+
+class Splitter:
+    """Cuts documents into spans that all readers can read, and counts them."""
+
+    def __init__(self, passages: Passages, on: Sequence[str] | None, readers: Sequence[Reader]) -> None:
         self.passages = passages
         self._on = on
-        self._starts, self._fits, self._limit = starts, fits, limit
+        self._readers = readers
         # How many documents were cut, into how many passages, and how many heads are among these.
         self.documents = self.spans = self.heads = 0
 
@@ -125,28 +143,25 @@ class Splitter:
         return found
 
     def _cut(self, text: str, payload: Mapping[str, Any]) -> list[Span]:
-        field = field_of(payload, self._on, self.passages)
+        field, keeps_head = field_of(payload, self._on, self.passages), False
         start = len(title_of(text, payload, self._on, self.passages))
         if field is not None:
             spans = _places(listed(payload[field], field), start)
         elif self.passages.function is not None:
             spans = _asked(self.passages.function, text, start)
-        elif self.fits(text):
-            return []
         else:
-            spans = split(text, self._limit, self._starts)
-        if len(spans) < 2:
+            share, _, reader = max((one.share(text), -number, one) for number, one in enumerate(self._readers))
+            if share <= 1:
+                return []
+            spans = split(text, reader.limit, reader.starts)
+            keeps_head = self.passages.how == AUTO and share <= HEADED
+        if len(spans) == 1 and not text[start : spans[0].start].strip() and not text[spans[0].stop :].strip():
             return []
         if spans[0].start == start:  # the title is found with the first passage
             spans[0] = spans[0]._replace(start=0)
         title = text[:start].strip()[:TITLE]
         named = [span._replace(heading=" > ".join(filter(None, (title, span.heading)))) for span in spans]
-        keeps_head = self.passages.how == AUTO and field is None
         return [Span(0, len(text), title, head=True), *named] if keeps_head else named
-
-    def fits(self, text: str) -> bool:
-        """Whether a text is one passage by its length; a token has a character at least."""
-        return len(text) <= self._fits or (len(text) <= BLOCK and len(self._starts(text)) <= self._fits)
 
 
 def words(text: str) -> list[int]:

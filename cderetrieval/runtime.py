@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ConfigError, InputError
@@ -118,16 +118,20 @@ def trained_attention(device: torch.device, dtype: str, tokens: int) -> contextl
     return contextlib.nullcontext()
 
 
-def length_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+def length_batches(lengths: Sequence[int], token_budget: int, apart: Collection[int] = ()) -> Iterator[list[int]]:
     """Positions of texts, longest first, in batches of at most `token_budget` tokens, padding included.
+
+    Those `apart` come first and share no batch with others, whose batches do not depend on how many they are.
 
     >>> list(length_batches([3, 9, 4, 8], token_budget=18))
     [[1, 3], [2, 0]]
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)  # of equal ones, the first first
+    alone = set(apart)
+    order = sorted(range(len(lengths)), key=lambda i: (i in alone, lengths[i]), reverse=True)  # of equal ones in order
     start = 0
     while start < len(order):
         size = min(MAX_BATCH, max(1, token_budget // max(1, lengths[order[start]])))
+        size = min(size, len(alone) - start) if start < len(alone) else size
         yield order[start : start + size]
         start += size
 

@@ -169,7 +169,7 @@ class TextEncoder(ABC):
         pad_id = self.tokenizer.pad_token_id or 0
         label = self.label or (f"encoding {prompt_name}s" if prompt_name in ("query", "document") else "encoding")
         with progress(range(len(rows)), label, show=show_progress) as bar:
-            for batch in length_batches(lengths, budget):
+            for batch in length_batches(lengths, budget, apart=cut):
                 shape = (len(batch), lengths[batch[0]])  # the longest text is the first
                 ids, mask = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
                 for line, row in enumerate(batch):

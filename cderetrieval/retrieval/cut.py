@@ -1,4 +1,4 @@
-"""Which splitter cuts the documents of a collection: by the tokens of the model that reads least."""
+"""Which splitter cuts the documents of a collection: by the tokens of the model that reads least of a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, MismatchError
 from ..models.document_context import DocumentContext, limit_of, token_starts, tokenizer_of
-from ..passages import AUTO, FUNCTION, MIN_SIZE, Passages, Splitter, words
+from ..passages import AUTO, FUNCTION, MIN_SIZE, Passages, Reader, Splitter, words
 from .collection import Collection
 from .embedder import LEXICAL
 from .part import Part
@@ -36,7 +36,7 @@ def splitter_of(
 ) -> Splitter | None:
     """The splitter for models that read texts, each with what its passages take in of their documents."""
     if passages.how is not None and passages.ready is not None:
-        return Splitter(passages, on, starts=words, fits=UNLIMITED, limit=UNLIMITED)
+        return Splitter(passages, on, ())
     if passages.how is None or (passages.how == AUTO and not reading):
         return None
     if passages.how == FUNCTION and passages.function is None:
@@ -45,17 +45,17 @@ def splitter_of(
             "Retriever.load(path, passages=that_function)."
         )
     size = passages.how if isinstance(passages.how, int) else UNLIMITED
-    limits = [(limit_of(model) or UNLIMITED, number) for number, (model, _) in enumerate(reading)]
-    most, narrowest = min(limits, default=(UNLIMITED, 0))
-    prefix = max((document.prefix for _, document in reading), default=0)
+    readers = [_reader(model, document.prefix, size, ready) for model, document in reading]
+    return Splitter(passages, on, readers or [Reader(words, UNLIMITED if ready else size, size)])
+
+
+def _reader(model: Any, prefix: int, size: int, ready: bool) -> Reader:
+    """How a model reads passages of at most so many tokens, under a prefix."""
+    most, tokenizer = limit_of(model) or UNLIMITED, tokenizer_of(model)
     if prefix and most - prefix < MIN_SIZE:
         raise ConfigError(f"prefix={prefix} leaves no room: this model reads {most} word pieces of a text.")
-    tokenizer = tokenizer_of(reading[narrowest][0]) if reading else None
-    starts = words if tokenizer is None else partial(token_starts, tokenizer=tokenizer)
-    return Splitter(
-        passages,
-        on,
-        starts=starts,
-        fits=UNLIMITED if ready else min(size, most),
-        limit=min(size, most - prefix, max(MIN_SIZE, int(FILLED * most))),
+    return Reader(
+        words if tokenizer is None else partial(token_starts, tokenizer=tokenizer),
+        UNLIMITED if ready else min(size, most),
+        min(size, most - prefix, max(MIN_SIZE, int(FILLED * most))),
     )

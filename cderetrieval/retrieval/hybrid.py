@@ -88,12 +88,6 @@ class Hybrid(Retriever):
             collection = given[name]._collection if name in given else Store()
             if not isinstance(collection, Store):
                 raise InputError(f"part {name!r} lives on a server; a hybrid keeps its parts together on one machine.")
-            # The first vector of a document is that of the whole, or of its first passage.
-            if not all(found[0].head for found in collection.spans_of(collection.cut()[0]).values()):
-                raise InputError(
-                    f"part {name!r} has vectors of passages alone, which are not copied: pass its model, and add the "
-                    "documents to the hybrid."
-                )
             stores.append(collection)
         with self._collection.transaction():
             merge(stores, self._collection)

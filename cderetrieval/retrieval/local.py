@@ -219,7 +219,7 @@ class LocalCollection(Store, Collection):
             for record, payload in zip(chain.from_iterable(hits), self.documents(seqs), strict=True):
                 record["document"] = payload
         if want.by == "passage":
-            describe(self, records, seqs, numbers)
+            describe(self, records, seqs, numbers, self.spans_of(seqs))
         return hits
 
     def titles_of(self, texts: Mapping[int, str]) -> dict[int, str]:

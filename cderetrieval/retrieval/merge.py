@@ -97,7 +97,9 @@ def _listed(store: Store) -> tuple[list[int], list[Any]]:
 
 
 def _copy(store: Store, merged: Store, part: int, numbers: dict[int, int]) -> None:
-    """Copy the vectors of these documents, and the context that they were made in."""
+    """Copy the vectors of these documents, and the context that they were made in; not those of passages alone."""
+    without = {seq for seq, found in store.spans_of([*numbers]).items() if not found[0].head}
+    numbers = {seq: there for seq, there in numbers.items() if seq not in without}
     for seqs, vectors in store.iter_vectors():
         rows = [row for row, seq in enumerate(seqs.tolist()) if seq in numbers]
         merged.put_vectors([numbers[seq] for seq in seqs[rows].tolist()], take(vectors, rows), part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,20 +30,21 @@ def add_passages(
     for row, (records, found) in enumerate(zip(hits, documents, strict=True)):
         seqs = found[: len(records)]
         query = given[row : row + 1] if isinstance(given, list) else take(given, [row])
-        describe(collection, records, seqs, _best(collection, seqs, query, part))
+        cut = collection.spans_of(seqs)
+        describe(collection, records, seqs, _best(collection, seqs, query, part, cut), cut)
 
 
-def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndarray:
+def _best(collection: Local, seqs: np.ndarray, query: Any, part: int, cut: Mapping[int, Sequence[Span]]) -> np.ndarray:
     """Number of the best passage of each document; a document in one piece is its own."""
     numbers = collection.known.passages_of(np.sort(seqs)) if len(seqs) else seqs
     if len(numbers) == len(seqs):
         return seqs
-    heads = _heads(collection, seqs)
+    heads = _heads(cut)
     numbers = numbers[~np.isin(numbers, heads)]
     layout = collection.layout_of(part)
     if collection.is_whole(part):
         index: Any = new_index(None, words=collection.word_model(part))
-        index.sync(numbers, lambda _: iter([(numbers, _texts(collection, numbers))]))
+        index.sync(numbers, lambda _: iter([(numbers, _texts(collection, numbers, cut))]))
         found = index.search(query, len(numbers))[1][0]
     elif layout is None:
         index = collection.index(part)
@@ -63,16 +64,16 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int) -> np.ndar
     return np.array([best.get(seq, number) for seq, number in pairs], dtype=np.int64)
 
 
-def _heads(collection: Local, seqs: np.ndarray) -> list[int]:
+def _heads(cut: Mapping[int, Sequence[Span]]) -> list[int]:
     """Those of the documents whose first number is that of their head."""
-    return [seq for seq, found in collection.spans_of(seqs).items() if found[0].head]
+    return [seq for seq, found in cut.items() if found[0].head]
 
 
-def _texts(collection: Local, numbers: np.ndarray) -> list[str]:
+def _texts(collection: Local, numbers: np.ndarray, cut: Mapping[int, Sequence[Span]]) -> list[str]:
     """Texts of passages."""
     owners = collection.known.owners(numbers).tolist()
-    texts, found = collection.texts_of(owners), collection.spans_of(np.unique(owners))
-    own = [found[seq][number - seq] if seq in found else None for seq, number in zip(owners, numbers, strict=True)]
+    texts = collection.texts_of(owners)
+    own = [cut[seq][number - seq] if seq in cut else None for seq, number in zip(owners, numbers, strict=True)]
     return [
         texts[seq] if one is None else texts[seq][one.start : one.stop] for seq, one in zip(owners, own, strict=True)
     ]
@@ -81,16 +82,22 @@ def _texts(collection: Local, numbers: np.ndarray) -> list[str]:
 def without_heads(collection: Local, numbers: np.ndarray) -> np.ndarray:
     """Numbers of passages; -1 for heads, which are whole documents."""
     firsts = np.unique(numbers[collection.known.owners(numbers) == numbers])
-    return np.where(np.isin(numbers, _heads(collection, firsts)), -1, numbers)
+    return np.where(np.isin(numbers, _heads(collection.spans_of(firsts))), -1, numbers)
 
 
-def describe(collection: Local, records: Sequence[dict[str, Any]], seqs: np.ndarray, numbers: np.ndarray) -> None:
+def describe(
+    collection: Local,
+    records: Sequence[dict[str, Any]],
+    seqs: np.ndarray,
+    numbers: np.ndarray,
+    cut: Mapping[int, Sequence[Span]],
+) -> None:
     """Give each record its passage, by number: text, heading, and start and end in the last field of the text."""
-    texts, spans_of = collection.texts_of(seqs), collection.spans_of(seqs)
+    texts = collection.texts_of(seqs)
     rows = zip(records, seqs.tolist(), numbers.tolist(), collection.documents(seqs), strict=True)
     for record, seq, number, payload in rows:
         text, body = texts[seq], body_of(payload, collection.settings.on, collection.passages)
-        span = spans_of[seq][number - seq] if seq in spans_of else Span(0, len(text))
+        span = cut[seq][number - seq] if seq in cut else Span(0, len(text))
         record["passage"] = shown_passage(text, span, body)
 
 

@@ -6,9 +6,9 @@ import sqlite3
 import numpy as np
 import pytest
 
-from cderetrieval import DocumentContext, Retriever, load
+from cderetrieval import DocumentContext, Hybrid, Retriever, load
 from cderetrieval.errors import ConfigError, InputError, MismatchError, StoreError
-from cderetrieval.models.document_context import Units, beginning, encode_passages
+from cderetrieval.models.document_context import Units, beginning, encode_passages, limit_of
 from cderetrieval.passages import Passages, words
 from cderetrieval.splitting import BLOCK, Span, heading_paths, split
 from cderetrieval.testing import HashEncoder, tiny_dense_directory, tiny_model, tiny_splade
@@ -86,17 +86,21 @@ def test_documents_are_ranked_by_their_best_passage(model, by):
 
 
 def test_the_vector_of_before_is_still_there_to_the_bit(model):
-    """Of what fits, and of the head of what does not."""
-    cut, plain = (Retriever(model, passages=how).add(DOCUMENTS, show_progress=False) for how in ("auto", None))
+    """Of what fits, and of the head of what is at most twice as long."""
+    documents = [*DOCUMENTS, *({"id": f"h{i}", "text": text_of(i, 1 + i % 4), "title": ""} for i in range(24))]
+    cut, plain = (Retriever(model, passages=how).add(documents, show_progress=False) for how in ("auto", None))
     assert (cut.context and cut.context.digest) == (plain.context and plain.context.digest)
     seqs, ids = cut.collection.numbered_ids()
-    assert ids.tolist() == [document["id"] for document in DOCUMENTS]
+    assert ids.tolist() == [document["id"] for document in documents]
     before = next(plain.collection.iter_vectors())[1]
     after = cut.collection.vectors_of(seqs.tolist())[1]
-    assert (before != after).sum() == 0
     spans = cut.collection.spans_of(seqs)
-    assert 3 < len(spans) < len(DOCUMENTS)
-    assert all([span.head for span in found] == [True] + [False] * (len(found) - 1) for found in spans.values())
+    assert 3 < len(spans) < len(documents)
+    without = [row for row, seq in enumerate(seqs.tolist()) if seq in spans and not spans[seq][0].head]
+    assert 0 < len(without) < len(spans)
+    kept = np.setdiff1d(np.arange(len(seqs)), without)
+    assert (before[kept] != after[kept]).sum() == 0
+    assert not any(span.head for found in spans.values() for span in found[1:])
 
 
 def test_a_hybrid_keeps_documents_of_words_whole_and_fuses_documents(dense):
@@ -180,6 +184,57 @@ def test_halves_of_a_character_move_no_passage(dense):
         assert body[passage["start"] : passage["end"]] == passage["text"]
         end = passage["end"]
     assert end == len(body)
+
+
+def test_one_passage_that_is_a_part_of_its_text(dense):
+    document = {"id": 1, "title": "Animals", "text": "Owls hunt. Bees hum. "}
+    for span, text in (((11, 20), "Bees hum."), ((0, 20), "Owls hunt. Bees hum.")):
+        retriever = Retriever(dense, on=["title", "text"], passages=lambda text, span=span: [span])
+        retriever.add([document], show_progress=False)
+        for asked in ({"passages": True}, {"by": "passage"}):
+            ((hit,),) = retriever("x", **asked)
+            assert (hit["id"], hit["passage"]["text"]) == (1, text)
+        assert retriever.collection.cut_state()[0] == (text == "Bees hum.")
+
+
+def test_passages_fit_each_model_of_a_hybrid(dense):
+    """The models read as many tokens, and a text has more of them for the one than for the other."""
+    other = HashEncoder()
+    other.settings, other.tokenizer = dense.settings, Halves(dense.tokenizer)
+    retriever = Retriever({"a": dense, "b": other}).add(DOCUMENTS, show_progress=False)
+    spans = retriever.collection.spans_of(retriever.collection.numbered_ids()[0])
+    texts = retriever.collection.texts_of(list(spans))
+    most = limit_of(other)
+    assert all(
+        len(other.tokenizer(texts[seq][span.start : span.stop])["input_ids"]) <= most
+        for seq, found in spans.items()
+        for span in found[found[0].head :]
+    )
+
+
+class Halves:
+    """A tokenizer that makes two tokens of each."""
+
+    is_fast = True
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, text, **settings):
+        found = self.tokenizer(text, **settings)
+        return {name: [one for one in values for _ in range(2)] for name, values in found.items()}
+
+
+def test_a_hybrid_copies_what_it_can_of_long_documents(dense):
+    retriever = Retriever(dense, passages="auto").add(DOCUMENTS, show_progress=False)
+    cut = Retriever(dense, passages=20).add(DOCUMENTS, show_progress=False)
+    whole = Retriever(dense, passages=None).add(DOCUMENTS, show_progress=False)
+    for one in (retriever, cut):
+        with pytest.warns(DeprecationWarning, match="copies"):
+            hybrid = Hybrid({"d": one, "b": "bm25"})
+        for query in QUERIES:
+            found, wanted = hybrid.parts["d"](query, k=12)[0], whole(query, k=12)[0]
+            assert [hit["similarity"] for hit in found] == pytest.approx([hit["similarity"] for hit in wanted])
 
 
 def test_a_function_that_cuts(tmp_path, dense):
@@ -320,7 +375,7 @@ def test_a_context_of_the_document():
 
 
 def test_a_prefix_is_embedded_and_not_shown(dense):
-    document = {"id": 1, "title": "A tale of owls", "text": "# Night\n\n" + text_of(3, 30)}
+    document = {"id": 1, "title": "A tale of owls", "text": "# Night\n\n" + text_of(3, 4)}
     found = [
         Retriever(dense, on=["title", "text"], document_context=context).add([document], show_progress=False)
         for context in ("none", DocumentContext(lead=0, mean=0, prefix=16))

@@ -78,11 +78,11 @@ def test_a_model_of_words_beside_others_shows_its_best_passage():
 
 def test_the_vector_of_a_first_passage_is_not_taken_for_that_of_the_document():
     ready = Retriever(HashEncoder()).add(DOCUMENTS, show_progress=False)
-    with (
-        pytest.warns(DeprecationWarning, match="ready retrievers"),
-        pytest.raises(InputError, match="'a' has vectors of passages"),
-    ):
-        Hybrid({"a": ready, "b": "bm25"})
+    with pytest.warns(DeprecationWarning, match="ready retrievers"):
+        hybrid = Hybrid({"a": ready, "b": "bm25"})
+    whole = Retriever(HashEncoder(), passages=None)
+    whole.add([{"id": one["id"], "text": "\n\n".join(one["passages"])} for one in DOCUMENTS], show_progress=False)
+    assert hybrid.parts["a"]("owl", k=9) == whole("owl", k=9)
     ready = Retriever(HashEncoder()).add([{"id": 1, "text": "owls hunt"}], show_progress=False)
     with pytest.warns(DeprecationWarning, match="ready retrievers"):
         assert len(Hybrid({"a": ready, "b": "bm25"})) == 1
