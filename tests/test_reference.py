@@ -16,7 +16,7 @@ NAMES = re.findall(r"^::: ([\w.]+)$", "\n".join(p.read_text(encoding="utf-8") fo
 
 # Each integration needs its framework, which `make integrations` installs.
 FRAMEWORKS = {"langchain": "langchain_core", "llama_index": "llama_index", "haystack": "haystack", "mcp": "mcp"}
-NAMED = [path for path in NAMES if find_spec(FRAMEWORKS.get(path.split(".")[2], "cderetrieval"))]
+NAMED = [path for path in NAMES if find_spec(FRAMEWORKS.get(path.split(".")[-2], "cderetrieval"))]
 
 
 def resolve(path):
