@@ -177,6 +177,27 @@ def hybrid() -> str:
     return "\n".join(lines) + f"\n\n{wrapped(text)}"
 
 
+def systems() -> str:
+    """Means of the models that need no network, and of their hybrids with BM25."""
+    rows = [row for row in read_result("hybrid")["rows"] if "folder" in row]
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        for part in row["hybrid"].split("+"):
+            means.setdefault(part, []).append(row[part])
+        means.setdefault(row["hybrid"], []).append(row["weighted"])
+    count = len({row["folder"] for row in rows})
+    found = {name: sum(scores) / len(scores) for name, scores in means.items()}
+    order = sorted(found, key=lambda name: ("+" in name, "cde-minilm" in name, found[name]))
+    lines = ["| model | nDCG@10 |", "|---|---:|"]
+    scores = zip(order, best_bold([found[name] for name in order]), strict=True)
+    lines += [f"| `{'hybrid:' if '+' in name else ''}{name}` | {score} |" for name, score in scores]
+    text = (
+        f'Mean nDCG@10 x 100 of {count} BEIR folders. Hybrids fuse scores with equal weights, `fusion="weighted"`. '
+        "Nothing was chosen on these queries (`python benchmarks/hybrid.py FOLDER...`)."
+    )
+    return "\n".join(lines) + f"\n\n{wrapped(text)}"
+
+
 def sparse_training() -> str:
     """How two small sparse models learn, step by step, with BM25 and their base beside them."""
     result = read_result("sparse_training")
@@ -291,6 +312,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "hybrid": hybrid,
     "search_sizes": search_sizes,
     "sparse_training": sparse_training,
+    "systems": systems,
     **PASSAGES,
     **{f"planning_{name}": partial(rows_of, rows) for name, rows in PLANNING.items()},
 }
