@@ -4,9 +4,6 @@ They equal `pytrec_eval` in five digits and follow its conventions: documents ar
 scores by document id, descending; gain is the grade itself, and grades below 1 have none; recall and average precision
 divide by all relevant documents. A judged query without hits or relevant documents counts 0, while the means of
 `pytrec_eval` and `beir` leave out those without hits. Queries without any judgement are left out.
-
-Only the ranks of relevant documents matter. A rank is one plus the number of documents that score higher, or equal with
-a greater id, so no ids are sorted.
 """
 
 from __future__ import annotations
@@ -185,19 +182,10 @@ def _rank_relevant(hits: Mapping[str, float], relevant: Mapping[str, int]) -> tu
     """Ranks (from 1, ascending) and grades of the relevant documents among the hits, both shape (n_found,)."""
     with np.errstate(over="ignore"):  # scores beyond float32 become infinite, as in trec_eval
         scores = np.fromiter(hits.values(), np.float64, len(hits)).astype(np.float32)
-    ascending = np.sort(scores)
-    ids = list(hits)
-    place = {document: i for i, document in enumerate(ids) if document in relevant}
-    ranks = []
-    for document, i in place.items():
-        first, last = (int(np.searchsorted(ascending, scores[i], side)) for side in ("left", "right"))
-        n_before = len(ids) - last
-        if last - first > 1:
-            n_before += sum(ids[j] > document for j in np.flatnonzero(scores == scores[i]))
-        ranks.append(n_before + 1)
-    order = np.argsort(ranks)
-    gains = np.array([relevant[document] for document in place])
-    return np.array(ranks, dtype=np.int64)[order], gains[order]
+    ranked = sorted(zip(scores.tolist(), hits, strict=True), reverse=True)
+    found = [(rank, relevant[document]) for rank, (_, document) in enumerate(ranked, 1) if document in relevant]
+    ranks, gains = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return ranks, gains
 
 
 def _query_metrics(ranks: np.ndarray, gains: np.ndarray, all_gains: np.ndarray, ks: Sequence[int]) -> dict[str, float]:

@@ -41,9 +41,10 @@ def flat_search(
     """Scores, float64, and positions, int64, of the k nearest rows, both of shape (q, k)."""
     vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
     live = index.ntotal if alive is None else int(alive.sum())
-    scale = lengths(queries) * largest_norm
+    long = lengths(queries)
+    scale = long * largest_norm
     margin = NOISE * scale + grid(scale)
-    probes, powers = probes_of(queries, largest_norm)
+    probes, powers = probes_of(queries, largest_norm, long)
     scores = np.empty((len(queries), k))
     found = np.empty((len(queries), k), dtype=np.int64)
     rows = np.arange(len(queries))

@@ -76,12 +76,15 @@ def lengths(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64)))
 
 
-def probes_of(queries: np.ndarray, largest_norm: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def probes_of(
+    queries: np.ndarray, largest_norm: float = 1.0, long: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Queries whose products with the vectors stay within float32, and the power of two that each was divided by.
 
-    Such a division is exact, and changes nothing of what is near. Queries of ordinary length stay as they are.
+    Such a division is exact, and changes nothing of what is near. Queries of ordinary length stay as they are; `long`
+    is their lengths, where these are known.
     """
-    powers = np.frexp(lengths(queries))[1]
+    powers = np.frexp(lengths(queries) if long is None else long)[1]
     if 0 < largest_norm < np.inf:
         powers = powers + np.frexp(largest_norm)[1] // 2
     powers = np.where(abs(powers) < ORDINARY, 0, powers)
