@@ -123,8 +123,13 @@ def _writer_lives(name: str) -> bool:
     found = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp$", name)
     if found is None or fcntl is None:
         return False
+    return process_lives(int(found[1]))
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
     try:
-        os.kill(int(found[1]), 0)
+        os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # another user's

@@ -10,6 +10,9 @@ threads may search; only one may change it.
 
 On disk (:mod:`.manifest`), ``index.faiss`` is what FAISS writes. It is read as a whole to compare its sha256, since
 FAISS reads a flipped bit without a word (0.1 s for 100,000 vectors); then it is mapped and takes no memory.
+
+Where FAISS was built for a GPU, a copy there searches, made anew after a change; the index itself stays in memory, so
+everything else is the same code with and without one.
 """
 
 from __future__ import annotations
@@ -28,12 +31,10 @@ from ..errors import CDEError, ConfigError, InputError, StoreError
 from ..files import atomic_write, read_tensors, write_tensors
 from ..vectors import dense_rows
 from .approximate import approximate_search
-from .assign import add
 from .base import NUMBERS, Written
-from .build import LONG, Build, fill, longest, training_needed
+from .build import LONG, Build, add, fill, longest, training_needed
 from .choice import choose_factory
 from .flat import flat_search
-from .gpu import LARGEST_K, to_gpu, use_gpu
 from .kinds import make
 from .scores import narrow
 from .stream import Chunks, scaled, select
@@ -45,6 +46,8 @@ INDEX = "index.faiss"
 MOST_DEAD = 0.2
 # A trained index serves up to this many times the vectors it was trained on.
 GROWTH = 2.0
+# More answers for each query than a GPU index can give are found by the CPU.
+LARGEST_K = 1_024
 
 
 class FaissIndex:
@@ -63,7 +66,7 @@ class FaissIndex:
         self.dimension, self.requested, self.seed = dimension, factory, seed
         # The vectors are such that no approximate index can hold them.
         self._unfit = False
-        self._gpu = use_gpu(device)
+        self._gpu = _use_gpu(device)
         self._needed = 0 if factory == "auto" else training_needed(make(dimension, factory))
         self._hold(make(dimension, "Flat"), Build(), np.empty(0, dtype=np.int64))
 
@@ -203,6 +206,25 @@ class FaissIndex:
         if k > LARGEST_K:
             return None
         if self._copy is None:
-            self._copy = to_gpu(self.raw)
+            self._copy = _to_gpu(self.raw)
             self._gpu = self._copy is not None
         return self._copy
+
+
+def _use_gpu(device: str) -> bool:
+    """Whether to search on a GPU: ``"auto"`` where FAISS sees one, ``"gpu"`` always, ``"cpu"`` never."""
+    if device not in ("auto", "cpu", "gpu"):
+        raise ConfigError(f"device={device!r} is unknown; use 'auto', 'cpu' or 'gpu'.")
+    available = getattr(faiss, "get_num_gpus", lambda: 0)() > 0
+    if device == "gpu" and not available:
+        raise ConfigError("device='gpu' needs a GPU and a GPU build of FAISS (pip install faiss-gpu); use 'auto'.")
+    return available and device != "cpu"
+
+
+def _to_gpu(index: Any) -> Any:
+    """A copy on the first GPU, or `None` where this kind of index does not run there."""
+    try:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    except RuntimeError as error:
+        logger.warning("This index stays on the CPU: %s", error)
+        return None

@@ -18,7 +18,7 @@ checksum of each. The lists themselves lie in a file for each segment.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,10 +30,10 @@ from ..errors import ConfigError, InputError
 from ..files import read_tensors, write_tensors
 from ..vectors import SPARSE, SPARSE_EMBED, Layout, checked, join, take, weights_of
 from .base import NUMBERS, Written
-from .candidates import first_stage, hidden, rescored
+from .scores import settled
 from .segment import Segment, merge
 from .stream import Chunks, select
-from .top_k import padded
+from .top_k import best, padded, top_k
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ LARGEST = 131_072
 # the best ten of all documents, among 200 0.93, among 100 0.81; and 1,000 candidates take twice as long as 500.
 CANDIDATES = 10
 LEAST_CANDIDATES = 500
+
+# Scores and numbers of documents.
+Ranked = tuple[np.ndarray, np.ndarray]
 
 
 class InvertedIndex:
@@ -128,16 +131,16 @@ class InvertedIndex:
         if k <= 0:
             raise InputError(f"k={k} must be 1 or more.")
         segments = self.segments  # another thread may change it meanwhile
-        out = hidden(segments, mask)
+        out = _hidden(segments, mask)
         weights = weights_of(found)
         depth = k if self.layout.kind == SPARSE else max(LEAST_CANDIDATES, CANDIDATES * k)
         answers = []
         for start, end in pairwise(weights.indptr.tolist()):
             terms, factors = weights.indices[start:end], weights.data[start:end]
-            answer = first_stage(segments, out, terms, factors, depth)
+            answer = _first_stage(segments, out, terms, factors, depth)
             if self.layout.kind != SPARSE:
                 embeddings = found.embeddings[start:end]
-                answer = rescored(segments, answer[1], terms, embeddings, self.layout.dimension, k)
+                answer = _rescored(segments, answer[1], terms, embeddings, self.layout.dimension, k)
             answers.append(answer)
         return padded(answers)
 
@@ -184,3 +187,61 @@ def _large(chunks: Chunks) -> Chunks:
             numbers, vectors = [], []
     if numbers:
         yield np.concatenate(numbers), join(vectors)
+
+
+def _hidden(segments: Sequence[Segment], mask: np.ndarray | None) -> list[np.ndarray | None]:
+    """Positions in each segment that are no answers: the removed, and what a mask over all others leaves out."""
+    count = sum(segment.count for segment in segments)
+    if mask is not None and (np.shape(mask) != (count,) or np.asarray(mask).dtype != bool):
+        raise InputError(f"mask has shape {np.shape(mask)}; one boolean for each of {count} documents is expected.")
+    found: list[np.ndarray | None] = []
+    before = 0
+    for segment in segments:
+        shown = segment.alive
+        if mask is not None:
+            shown = shown.copy()
+            shown[segment.alive] = mask[before : before + segment.count]
+            before += segment.count
+        found.append(None if shown.all() else np.flatnonzero(~shown))
+    return found
+
+
+def _first_stage(
+    segments: Sequence[Segment],
+    hidden: Sequence[np.ndarray | None],
+    terms: np.ndarray,
+    factors: np.ndarray,
+    k: int,
+) -> Ranked:
+    """The k best documents by their inner product with a query, given as terms and their weights."""
+    found: list[Ranked] = []
+    for segment, out in zip(segments, hidden, strict=True):
+        scores = segment.postings.scores(terms, factors)
+        if out is not None:
+            scores[out] = 0
+        top, rows = top_k(scores, k)
+        found.append((top, segment.seqs[rows]))
+    if len(found) == 1:
+        return found[0]
+    scores = np.concatenate([np.empty(0), *(top for top, _ in found)])
+    return best(scores, np.concatenate([np.empty(0, dtype=np.int64), *(seqs for _, seqs in found)]), k)
+
+
+def _rescored(
+    segments: Sequence[Segment],
+    seqs: np.ndarray,
+    terms: np.ndarray,
+    embeddings: np.ndarray,
+    vocabulary: int,
+    k: int,
+) -> Ranked:
+    """The k best of some documents by the embeddings of the terms that they share with a query."""
+    place = np.full(vocabulary, -1, dtype=np.int32)
+    place[terms] = np.arange(len(terms))
+    scores = np.zeros(len(seqs))
+    for segment in segments:  # numbers ascend from segment to segment
+        own = (seqs >= segment.seqs[0]) & (seqs <= segment.seqs[-1])
+        assert segment.forward is not None
+        rows = np.searchsorted(segment.seqs, seqs[own])
+        scores[own] = segment.forward.similarities(rows, place, embeddings)
+    return best(settled(scores), seqs, k)

@@ -24,6 +24,7 @@ import time
 from typing import Any
 
 from ..errors import CDEError, LockedError, ServerError
+from ..files import process_lives
 from .connection import Connection
 from .records import Records
 from .remote import RemoteCollection
@@ -130,14 +131,5 @@ class Lease:
 
 
 def _alive(note: dict[str, Any]) -> bool:
-    if time.time() - note["time"] > LAPSED:
-        return False
-    if note["host"] != platform.node():
-        return True
-    try:
-        os.kill(int(note["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    lapsed = time.time() - note["time"] > LAPSED
+    return not lapsed and (note["host"] != platform.node() or process_lives(int(note["pid"])))

@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from cderetrieval.index.assign import add, nearest
+from cderetrieval.index.build import add, nearest
 
 KINDS = ["IVF16,Flat", "IVF16,SQ8", "IVF16,RaBitQ,Refine(SQ8)", "IVF16_HNSW8,SQ8", "HNSW8,Flat", "SQ8", "Flat"]
 
