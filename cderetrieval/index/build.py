@@ -38,7 +38,7 @@ ITERATIONS = 10
 RECALL_TARGET = 0.95
 # Lengths of vectors whose squares, and those of their parts, float32 holds.
 SHORT, LONG = 1e-14, 1e17
-# Rows whose products with all centres are held at once: 32 MB for 8,192 lists. Which list a vector belongs to is most of
+# Rows whose products with all centres are held at once: 32 MB for 8,192 lists. Finding the list of a vector is most of
 # what filling an index costs, and numpy multiplies four times as fast as FAISS's wheels (139 against 32 GFLOPS of one
 # core: 48 us a vector for 8,192 lists, not 205), with the same answer.
 ROWS = 1_024
