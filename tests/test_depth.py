@@ -1,4 +1,6 @@
-"""How deep a call goes: SQL statements of a query and of an add."""
+"""How deep a call goes: functions of a search, SQL statements of a query and of an add."""
+
+import sys
 
 import pytest
 
@@ -39,3 +41,20 @@ def test_an_add_of_one_document_takes_few_statements(retriever):
     assert found[0] == "BEGIN IMMEDIATE"
     assert found[-1] == "COMMIT"
     assert len(found) < 12
+
+
+def test_a_warm_search_passes_few_functions_of_the_index(retriever):
+    called = set()
+
+    def profile(frame, event, _):
+        file = frame.f_code.co_filename
+        if event == "call" and ("/cderetrieval/index/" in file or file.endswith("/cderetrieval/vectors.py")):
+            called.add((file, frame.f_code.co_qualname))
+
+    sys.setprofile(profile)
+    try:
+        retriever("about 3")
+    finally:
+        sys.setprofile(None)
+    assert 0 < len(called) <= 15
+    assert len({file for file, _ in called}) <= 5

@@ -251,12 +251,7 @@ def _resumed(out: Path, request: dict[str, Any], files: Sequence[Path], embedder
             )
     if tuple(map(_stamp, files)) != folder.plan.files:
         return None
-    found, expected = embedder.encoder(folder.context).fingerprint, folder.plan.fingerprint
-    if found != expected:
-        raise MismatchError(
-            f"{out} was begun by an encoder with fingerprint {expected[:12]}, and this one is {found[:12]}: weights, "
-            "tokenizer, prompts or length limit have changed. Use the same model, or choose another folder."
-        )
+    folder.check_encoder(embedder.encoder(folder.context))
     return folder
 
 
@@ -294,14 +289,7 @@ class BlockEmbedder:
         self._document, self._splitter = DocumentContext.of(plan.document, embedder.model), None
         if plan.document is not None:
             self._splitter = splitter_of(plan.fields.cut, plan.fields.on, [(embedder.model, self._document)])
-        self._encoder = embedder.encoder(self._folder.context)
-        found = self._encoder.fingerprint
-        if found != plan.fingerprint:
-            raise MismatchError(
-                f"{folder} was begun by an encoder with fingerprint {plan.fingerprint[:12]}, and model "
-                f"{plan.model or 'given as an object'} is now {found[:12]}: its weights, tokenizer, prompts or length "
-                "limit have changed, or a worker has another copy. Use the same model everywhere."
-            )
+        self._encoder = self._folder.check_encoder(embedder.encoder(self._folder.context))
 
     def __call__(self, number: int) -> dict[str, Any]:
         """Embed one block."""

@@ -214,11 +214,7 @@ def _check_model(retriever: Retriever, folder: VectorFolder, place: str) -> None
         encoder = context.encoder(model) if context is not None and is_contextual(model) else model
     except ContextError as error:
         raise MismatchError(f"Use the model that made the vectors of {folder.path}: {error}") from error
-    if encoder.fingerprint != expected:
-        raise MismatchError(
-            f"{folder.path} was embedded by an encoder with fingerprint {expected[:12]}, and this model is "
-            f"{encoder.fingerprint[:12]}. Use the model that made the vectors."
-        )
+    folder.check_encoder(encoder)
     held = retriever.collection.get_setting("fingerprint")
     if held not in (None, expected):
         raise MismatchError(

@@ -19,9 +19,10 @@ from typing import Any, Self
 from ..context.context import Context
 from ..corpora.blocks import Block, corpus_files
 from ..documents import Row
-from ..errors import InputError, StoreError
+from ..errors import InputError, MismatchError, StoreError
 from ..files import as_path, json_digest, read_json, reading, unsealed, write_sealed
 from ..splitting import Span
+from ..types import Encoder
 from ..vectors import Layout, Vectors
 from .parquet import read_ids, read_spans, read_vectors, write_vectors
 from .scan import Fields, Scanned, block_rows, payloads_digest, rows_digest
@@ -172,6 +173,17 @@ class VectorFolder:
         if context.digest != self.plan.context:
             raise StoreError(f"{self.path / CONTEXT} is not the context that these vectors were made in; restore it.")
         return context
+
+    def check_encoder(self, encoder: Encoder) -> Encoder:
+        """Refuse any encoder but the one that made the vectors."""
+        expected, found = self.plan.fingerprint[:12], encoder.fingerprint[:12]
+        if encoder.fingerprint != self.plan.fingerprint:
+            raise MismatchError(
+                f"{self.path} was begun by an encoder with fingerprint {expected}, and {self.plan.model or 'the model'}"
+                f" is now {found}: its weights, tokenizer, prompts or length limit have changed. Use the model that "
+                "made the vectors everywhere, or choose another folder."
+            )
+        return encoder
 
     def file(self, number: int) -> Path:
         """Where the vectors of a block are."""
