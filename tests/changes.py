@@ -4,7 +4,8 @@
 
 KIND is that of the vectors, ``hybrid``, or ``server``; PLACE is a directory, or a collection on a server. Change
 `number` is a function of kind, seed and number alone, so a test knows what the child has done from its last line. With
-``commit`` the process kills itself right before the commit of its first change.
+``commit`` the process kills itself right before the commit of its first change. Every third document is long, and cut
+into passages.
 
     python tests/changes.py write PLACE NAME CALLS
     python tests/changes.py read PLACE
@@ -21,6 +22,7 @@ import time
 
 from cderetrieval import Hybrid, Retriever
 from cderetrieval.errors import LockedError
+from cderetrieval.models.document_context import DocumentContext, Units, encode_passages
 from cderetrieval.testing import HashEncoder, WordEncoder
 
 NAMES = ["first", "second", "third"]
@@ -31,6 +33,30 @@ PLANS = {
     "hybrid": (["add", "add", "remove", "save"], 40, 15),
     "server": (["add", "add", "add", "remove", "refresh"], 60, 20),
 }
+
+
+# Most words of a passage.
+SIZE = 8
+
+
+def text_of(i, number):
+    """The text of a document as a change writes it."""
+    text = f"text {i} of change {number}"
+    return text if i % 3 else " ".join([text, *(f"goes on with part {part} of {i}." for part in range(1 + i % 4))])
+
+
+def is_short(text):
+    return len(text.split()) <= SIZE
+
+
+def expected_vectors(collection, encoder):
+    """The vectors of all documents and passages, in order, and the row of each one's document."""
+    seqs = collection.live_seqs()
+    texts, spans = collection.texts_of(seqs), collection.spans_of(seqs)
+    assert {seq for seq in seqs.tolist() if not is_short(texts[seq])} == set(spans)
+    units = Units.of((texts[seq], spans.get(seq, ()), "") for seq in seqs.tolist())
+    rows = [row for row, seq in enumerate(seqs.tolist()) for _ in spans.get(seq, [None])]
+    return encode_passages(encoder, units, DocumentContext.of("auto", encoder)), rows
 
 
 class Contextual:
@@ -58,10 +84,10 @@ class Changes:
     def new(self, place):
         """An index without documents; None: in memory."""
         if self.kind == "hybrid":
-            return Hybrid(MODELS, path=place)
+            return Hybrid(MODELS, path=place, passages=SIZE)
         if self.kind == "server":
-            return Retriever(Contextual(), index=place)
-        return Retriever(Contextual(self.kind), path=place)
+            return Retriever(Contextual(), index=place, passages=SIZE)
+        return Retriever(Contextual(self.kind), path=place, passages=SIZE)
 
     def open(self, place):
         """The index as the last process left it; one that was never begun, or not to its first add's end, is new."""
@@ -84,7 +110,7 @@ class Changes:
         word, ids = self.plan(seed, number)
         if word == "add":
             kept = {i: text for i, text in documents.items() if i not in ids}
-            return kept | {i: f"text {i} of change {number}" for i in ids}
+            return kept | {i: text_of(i, number) for i in ids}
         if word == "remove":
             gone = [i for i in ids if i in documents][: len(documents) - 1]
             return {i: text for i, text in documents.items() if i not in gone}
@@ -93,7 +119,7 @@ class Changes:
     def change(self, index, seed, number):
         word, ids = self.plan(seed, number)
         if word == "add":
-            index.add({"id": i, "text": f"text {i} of change {number}"} for i in ids)
+            index.add({"id": i, "text": text_of(i, number)} for i in ids)
         elif word == "remove":
             index.remove([i for i in ids if i in index][: len(index) - 1])
         elif word == "save":
