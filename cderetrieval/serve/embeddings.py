@@ -107,7 +107,7 @@ def _passages(service: Service, part: Searcher, passages: Sequence[str]) -> np.n
     """Vectors of the passages of a document, as an index has them."""
     given = {FIELD: [text.strip() for text in passages]}
     text = joined(given[FIELD], FIELD)
-    cut = Splitter(Passages(), None, starts=words, fits=UNLIMITED, limit=UNLIMITED)
+    cut = Splitter(Passages(), None, ())
     units = Units.of([(text, cut(text, given), "")])
     context = DocumentContext.of(service.source.current().collection.document, part.model)
     return np.asarray(encode_passages(part.encoder, units, context))
