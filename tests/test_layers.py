@@ -37,7 +37,7 @@ ALLOWED = {
     "context": {"leaves", "models"},
     "store": {"leaves"},
     "index": {"leaves"},
-    "retriever": {"leaves", "models", "context", "store", "index"},
+    "retriever": {"leaves", "corpora", "models", "context", "store", "index"},
 }
 BELOW_THE_TOP = {*ALLOWED}
 ALLOWED |= {

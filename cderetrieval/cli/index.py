@@ -9,15 +9,17 @@ from ..errors import InputError
 from ..files import as_path
 from ..milvus.location import is_location
 from ..terminal import printable, say
-from .parsing import command
+from .parsing import add_files_arguments, command, files_of
 
 DEFAULT_MODEL = "cde-minilm"
 
 
 def add(commands: Any) -> None:
     """Add the command and its options."""
-    parser = command(commands, "index", run_index, "Index documents: JSONL, CSV, TSV, Parquet, text or a BEIR folder.")
-    parser.add_argument("documents", type=as_path, nargs="?", metavar="DOCUMENTS", help="a file, or a BEIR folder")
+    what = "Index files and folders: Markdown, text, HTML, PDF, DOCX, notebooks, code, JSON, CSV, Parquet and others."
+    parser = command(commands, "index", run_index, what)
+    documents = "files, folders or globs; - is standard input"
+    parser.add_argument("documents", type=as_path, nargs="*", metavar="PATH", help=documents)
     parser.add_argument("--out", type=as_path, metavar="DIR", help="directory of the index; not needed for a server")
     model = "name or directory of a model, or hybrid:A+B (default: cde-minilm, or the model of the vectors)"
     parser.add_argument("--model", help=model)
@@ -25,6 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--index", default="auto", metavar="FACTORY", help=index)
     from ..distributed.command import add_corpus_arguments, add_passages_arguments, add_vectors_arguments
 
+    add_files_arguments(parser)
     add_corpus_arguments(parser)
     add_passages_arguments(parser, "auto")
     add_vectors_arguments(parser)
@@ -42,21 +45,24 @@ def run_index(arguments: argparse.Namespace) -> None:
 
         run_from_vectors(arguments)
         return
-    if arguments.documents is None:
-        raise InputError("nothing to index: name a file of documents, or folders of vectors with --vectors.")
-    from ..corpora.readers import read_documents
+    if not arguments.documents:
+        raise InputError("nothing to index: name files or folders, or folders of vectors with --vectors.")
+    from ..corpora.files import read_files
     from ..models.document_context import document_context_of
     from ..passages import passages_of
     from ..retrieval.retriever import Retriever
 
-    documents = read_documents(arguments.documents, key=arguments.key)
+    passages = passages_of(arguments.passages)
+    files = read_files(
+        arguments.documents, key=arguments.key, on=arguments.on, passages=passages, **files_of(arguments)
+    )
     retriever = Retriever(
         arguments.model or DEFAULT_MODEL,
         key=arguments.key,
         on=arguments.on,
         context=arguments.context,
         context_size=arguments.context_size,
-        passages=passages_of(arguments.passages),
+        passages=passages,
         document_context=document_context_of(arguments.document_context),
         index=arguments.index,
         path=arguments.out,
@@ -65,6 +71,7 @@ def run_index(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     with retriever:
-        retriever.add(documents, skip_empty=arguments.skip_empty)
+        retriever.add(files)
         context = f" in {retriever.context}" if retriever.context is not None else ""
         say(printable(f"{len(retriever)} documents indexed{context}, written to {place}"))
+        say(printable(files))

@@ -23,3 +23,20 @@ def command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentP
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
     parser.set_defaults(command=run)
     return parser
+
+
+def add_files_arguments(parser: argparse.ArgumentParser) -> None:
+    """How files are read."""
+    parser.add_argument("--lines", action="store_true", help="a document is a line of plain text, and not a file")
+    ending = "ending that standard input would have as a file, .csv say (default: as it begins)"
+    parser.add_argument("--stdin-as", metavar="ENDING", help=ending)
+    strict = "end at the first file that cannot be read (default: name it, and go on)"
+    parser.add_argument("--strict", action="store_true", help=strict)
+    most = "largest file that becomes one document (default: 100 million)"
+    parser.add_argument("--max-bytes", type=int, metavar="N", help=most)
+
+
+def files_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was said of files, as :func:`~cderetrieval.corpora.files.read_files` takes it."""
+    names = ("lines", "stdin_as", "skip_empty", "strict", "max_bytes")
+    return {name: given for name in names if (given := getattr(arguments, name)) is not None}

@@ -69,12 +69,18 @@ def ending_of(path: Path) -> str:
 
 def read_span(path: Path, key: str, *span: int) -> Iterator[dict[str, Any]]:
     """Documents of a file, or of a span of it: where it begins (byte or row), its first number, lines or rows."""
-    reader = _READERS.get(ending_of(path))
-    if reader is None:
-        raise InputError(f"{path}: ending {path.suffix!r} is not supported; use one of {', '.join(_READERS)}.")
+    reader = reader_of(path)
     if reader is read_lines:
         return ({key: str(number), "text": line} for number, line in read_lines(path, *span))
     return identified(path, reader(path, *span), key)
+
+
+def reader_of(path: Path) -> Callable[..., Iterator[tuple[int, Any]]]:
+    """What reads the rows of a file: from a path and a span, their numbers and themselves."""
+    reader = _READERS.get(ending_of(path))
+    if reader is None:
+        raise InputError(f"{path}: ending {path.suffix!r} is not supported; use one of {', '.join(_READERS)}.")
+    return reader
 
 
 def identified(path: Path, rows: Rows, key: str) -> Iterator[dict[str, Any]]:

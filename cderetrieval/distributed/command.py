@@ -66,7 +66,7 @@ def add_passages_arguments(parser: argparse.ArgumentParser, default: str) -> Non
 
 def add_vectors_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``cderetrieval index`` takes in addition, to build from vectors."""
-    group = parser.add_argument_group("from ready vectors (DOCUMENTS is then the new place of a corpus that has moved)")
+    group = parser.add_argument_group("from ready vectors (PATH is then the new place of a corpus that has moved)")
     vectors = "folders that `cderetrieval embed` wrote"
     group.add_argument("--vectors", type=as_path, nargs="+", metavar="DIR", help=vectors)
     for ignored in ("--workers", "--threads", "--address"):
@@ -93,9 +93,9 @@ def run_index(arguments: argparse.Namespace) -> None:
     for name in ("workers", "threads", "address"):
         if getattr(arguments, name) is not None:
             logger.warning("--%s is deprecated and ignored: an index is built in this process.", name)
-    if arguments.documents is not None and len(arguments.vectors) > 1:
-        raise InputError("DOCUMENTS says where one corpus has moved, and there are several folders of vectors.")
-    corpus = None if arguments.documents is None else [arguments.documents]
+    if arguments.documents and len(arguments.vectors) > 1:
+        raise InputError("PATH says where one corpus has moved, and there are several folders of vectors.")
+    corpus = arguments.documents or None
     folders = [VectorFolder(path, corpus) for path in arguments.vectors]
     with index_vectors(**keywords(index_vectors, arguments, vectors=folders)) as retriever:
         place = arguments.index if arguments.out is None else arguments.out

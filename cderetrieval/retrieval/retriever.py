@@ -17,9 +17,10 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from ..context.spec import OWN, ContextLike, ContextSpec
+from ..corpora.files import FileOptions, Paths, read_files
 from ..documents import document_rows
 from ..errors import ContextError, InputError
 from ..models.document_context import DocumentContext, DocumentContextLike
@@ -251,6 +252,32 @@ class Retriever(Searcher):
             )
             self._parts.put(rows, next_id, ready, show_progress)
         return self
+
+    def add_files(self, paths: Paths, *, show_progress: bool = True, **how: Unpack[FileOptions]) -> Self:
+        r"""Add documents from files, folders, globs and standard input; what becomes one, `read_files` says.
+
+        Parameters
+        ----------
+        paths
+            One or several files, folders or globs; ``"-"`` is standard input. A file that cannot be read is named in a
+            warning and skipped.
+        show_progress
+            Show progress bars on a terminal.
+        **how
+            ``lines``, ``stdin_as``, ``skip_empty``, ``strict``, ``max_bytes``, as for
+            :func:`~cderetrieval.corpora.files.read_files`.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "owls.md").write_text("# Owls\n\nThey hunt at night.\n")
+        >>> Retriever("bm25").add_files(folder)("night")[0][0]["id"]
+        'owls.md'
+        """
+        settings, passages = self._collection.settings, self._collection.passages
+        files = read_files(paths, key=settings.key, on=settings.on, passages=passages, **how)
+        return self.add(files, show_progress=show_progress)
 
     def remove(self, ids: Hashable | Iterable[Hashable]) -> Self:
         """Remove documents by id. All of them or, after an error, none.

@@ -1,0 +1,93 @@
+"""HTML, DOCX, notebooks and PDF as Markdown, in which headings stay headings.
+
+A converter gets the bytes of one file, and neither its path nor an address. Nothing that a file refers to is read or
+fetched: no image, no style sheet, no entity. Plug-ins of markitdown are off, since its converters are called alone.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from collections.abc import Callable
+from typing import Any
+from xml.sax.handler import ContentHandler
+
+from ..errors import InputError, missing_dependency
+from .kinds import DOCX, HTML, NOTEBOOK, PDF
+from .pdf import pdf_to_markdown
+
+# What the parts of a DOCX may have together, unpacked.
+UNPACKED = 1_000_000_000
+# Parts of a page that stand on every page of its site, or are no text.
+_AROUND = ("title", "nav", "aside", "footer", "script", "style", "noscript", "template", "svg", "form", "button")
+_MARKS_OF_LINKS = ("", "#", "¶", "§", "🔗")
+_NO_LINKS = {"strip": ["a"]}
+
+
+def to_markdown(data: bytes, kind: str) -> tuple[str, str]:
+    """Text and title ("" where none is given) of a file of this kind."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _CONVERTERS[kind](data)
+
+
+def _markitdown(name: str, data: bytes, ending: str, **options: Any) -> tuple[str, str]:
+    """What a converter of markitdown makes of bytes."""
+    try:
+        from markitdown import StreamInfo, converters
+    except ImportError as error:
+        raise missing_dependency("markitdown", "files") from error
+    info = StreamInfo(extension=ending, charset="utf-8")
+    result = getattr(converters, name)().convert(io.BytesIO(data), info, **options)
+    title = result.title if isinstance(result.title, str) else ""
+    return result.markdown.replace("\xa0", " "), " ".join(title.split())
+
+
+def _html(data: bytes) -> tuple[str, str]:
+    """The main part of a page, without what is around it."""
+    try:
+        from bs4 import BeautifulSoup
+    except ImportError as error:
+        raise missing_dependency("markitdown", "files") from error
+    page = BeautifulSoup(data, "html.parser", from_encoding="utf-8")
+    title = page.title.get_text() if page.title else ""
+    body = page.find("main") or page.find(role="main") or page.body or page
+    for part in body.find_all(_AROUND):
+        part.decompose()
+    for link in body.find_all("a"):
+        if link.get_text(strip=True) in _MARKS_OF_LINKS and link.find("img") is None:
+            link.decompose()
+    text, _ = _markitdown("HtmlConverter", str(body).encode(), ".html", **_NO_LINKS)
+    return text, " ".join(title.split())
+
+
+def _docx(data: bytes) -> tuple[str, str]:
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        raise InputError("it is no DOCX; one with a password, or an old .doc, has to be saved as DOCX without one")
+    try:
+        from defusedxml import DefusedXmlException, sax
+    except ImportError as error:
+        raise missing_dependency("markitdown", "files") from error
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        parts = archive.infolist()
+        if sum(part.file_size for part in parts) > UNPACKED:
+            raise InputError(f"it unpacks to more than {UNPACKED:,} bytes")
+        for part in (part for part in parts if part.filename.lower().endswith((".xml", ".rels"))):
+            try:
+                sax.parse(archive.open(part), ContentHandler(), forbid_dtd=True)
+            except DefusedXmlException as error:
+                raise InputError(f"its part {part.filename!r} declares entities, which no DOCX may") from error
+    return _markitdown("DocxConverter", data, ".docx", **_NO_LINKS)
+
+
+def _notebook(data: bytes) -> tuple[str, str]:
+    return _markitdown("IpynbConverter", data, ".ipynb")
+
+
+_CONVERTERS: dict[str, Callable[[bytes], tuple[str, str]]] = {
+    HTML: _html,
+    PDF: pdf_to_markdown,
+    DOCX: _docx,
+    NOTEBOOK: _notebook,
+}
