@@ -8,8 +8,8 @@ from typing import Any
 from ..errors import InputError
 from ..files import as_path
 from ..milvus.location import is_location
-from ..terminal import printable, say
-from .parsing import add_files_arguments, command, files_of
+from ..terminal import keywords, printable, say
+from .parsing import add_files_arguments, command
 
 DEFAULT_MODEL = "cde-minilm"
 
@@ -53,9 +53,7 @@ def run_index(arguments: argparse.Namespace) -> None:
     from ..retrieval.retriever import Retriever
 
     passages = passages_of(arguments.passages)
-    files = read_files(
-        arguments.documents, key=arguments.key, on=arguments.on, passages=passages, **files_of(arguments)
-    )
+    files = read_files(**keywords(read_files, arguments, paths=arguments.documents, passages=passages))
     retriever = Retriever(
         arguments.model or DEFAULT_MODEL,
         key=arguments.key,

@@ -33,10 +33,4 @@ def add_files_arguments(parser: argparse.ArgumentParser) -> None:
     strict = "end at the first file that cannot be read (default: name it, and go on)"
     parser.add_argument("--strict", action="store_true", help=strict)
     most = "largest file that becomes one document (default: 100 million)"
-    parser.add_argument("--max-bytes", type=int, metavar="N", help=most)
-
-
-def files_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was said of files, as :func:`~cderetrieval.corpora.files.read_files` takes it."""
-    names = ("lines", "stdin_as", "skip_empty", "strict", "max_bytes")
-    return {name: given for name in names if (given := getattr(arguments, name)) is not None}
+    parser.add_argument("--max-bytes", type=int, default=100_000_000, metavar="N", help=most)
