@@ -26,6 +26,7 @@ from cderetrieval.corpora.beir_folder import write_beir
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "search": (),
     "growth": (),
+    "growth_sparse": (),
     "sparse": (),
     "splade": (),
     "encode": (),
