@@ -192,9 +192,9 @@ def add(docs: csr_array, more: csr_array, rounds: int) -> dict[str, Any]:
     fresh, running = [], []
     for _ in range(rounds):
         index = built(docs)
-        fresh.append(_milliseconds(lambda index=index: _add(index, _numbers(index), more)))
+        fresh.append(_milliseconds(lambda index=index: insert(index, _numbers(index), more)))
     for _ in range(64):
-        running.append(_milliseconds(lambda: _add(index, _numbers(index), more)))
+        running.append(_milliseconds(lambda: insert(index, _numbers(index), more)))
     return {"what": f"add {MORE} to the index", "ms": statistics.median(fresh)} | {
         "then 64 times, median": statistics.median(running),
         "then 64 times, slowest": max(running),
@@ -258,7 +258,7 @@ def term_embeddings(count: int, asked: int) -> dict[str, Any]:
     """CPU milliseconds of a query that re-scores its candidates, and what the candidates miss."""
     docs, queries = sparse_data.documents(count, 5), sparse_data.queries(asked, 6)
     index = InvertedIndex(sparse_data.VOCABULARY, SIZE)
-    _add(index, np.arange(count), TermEmbeddings(docs, sparse_data.embeddings(docs, SIZE, 7)))
+    insert(index, np.arange(count), TermEmbeddings(docs, sparse_data.embeddings(docs, SIZE, 7)))
     vectors = TermEmbeddings(queries, sparse_data.embeddings(queries, SIZE, 8))
     index.search(vectors, K)
     cpu = [_milliseconds(lambda: index.search(vectors, K)) / asked for _ in range(5)]
@@ -279,11 +279,11 @@ def term_embeddings(count: int, asked: int) -> dict[str, Any]:
 def built(docs: csr_array) -> InvertedIndex:
     """An index of all documents."""
     index = InvertedIndex(sparse_data.VOCABULARY)
-    _add(index, np.arange(docs.shape[0]), docs)
+    insert(index, np.arange(docs.shape[0]), docs)
     return index
 
 
-def _add(index: InvertedIndex, numbers: np.ndarray, vectors: Any) -> None:
+def insert(index: InvertedIndex, numbers: np.ndarray, vectors: Any) -> None:
     """Sync the index to what it holds and these documents."""
     index.sync(np.concatenate([index.seqs, numbers]), lambda after: iter([(numbers, vectors)]))
 
