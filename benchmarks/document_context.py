@@ -77,7 +77,7 @@ def rows_of(models: Models, sets: Sequence[DocumentSet], parts: str = "") -> tup
     for some in sets:
         for model in MODELS:
             for titled in (False, True) if any(one["title"] for one in some.spans.documents) else (False,):
-                row: dict[str, Any] = {"set": some.name, "documents": len(some.spans.documents)}
+                row: dict[str, Any] = {"folder": some.name, "documents": len(some.spans.documents)}
                 row |= {"queries": len(some.queries), "model": model, "titles": "given" if titled else "hidden"}
                 for form in [form for form in FORMS if (form != "prefix" or titled) and not (parts and form == "cut")]:
                     for level, scores in measured(models(model), some, titled, form, parts).items():
@@ -129,11 +129,11 @@ def self_contained(models: Models, some: DocumentSet) -> tuple[list[dict[str, An
     rows, kept = rows_of(models, [some], "paragraphs")
     bars = []
     for row in rows:
-        row["set"] = f"{some.name}, paragraphs"
+        row["folder"] = f"{some.name}, paragraphs"
         key = row["model"], row["titles"] == "given"
         a, b = ([kept[*key, form, "passage", some.name]] for form in ("passages", "in context"))
         row |= {name: value for name, value in difference(a, b).items() if name != "worst"}
-        what = f"{row['set']}, {row['model']}, titles {row['titles']}: in context over passages"
+        what = f"{row['folder']}, {row['model']}, titles {row['titles']}: in context over passages"
         bars.append(bar(what, round(row["mean"], 2), -0.3))
     return rows, bars
 

@@ -32,7 +32,6 @@ INPUT_TYPES = {
 }
 SUFFIXES = {"-query": True, "-document": False, "-passage": False}
 InputType = Literal["query", "search_query", "document", "passage", "search_document"]
-UNLIMITED = 2**62
 
 
 class Embeddings(BaseModel):
