@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from common import read_result
+from document_sets import CHOSEN_ON, REPORTED, SLICES
 
+FORMS = ("passages", "in context", "prefix")
 LEVELS = {
     ("document", "cut to passages"): "documents: passages over cutting",
     ("document", "cut to in context"): "documents: passages in context over cutting",
     ("passage", "passages to in context"): "passages, all queries: context over none",
     ("unnamed", "passages to in context"): "passages, unnamed: context over none",
+    ("unnamed", "another to in context"): "passages, unnamed: own context over another document's",
     ("unnamed", "passages to prefix"): "passages, unnamed: prefix and mean over none",
 }
 
@@ -28,25 +32,65 @@ def gains() -> str:
     return "\n".join(lines) + "\n\nPoints of nDCG@10 x 100; means over the sets, paired bootstrap over queries."
 
 
-def by_set() -> str:
+def by_set(folders: Sequence[str] = (*CHOSEN_ON, *SLICES)) -> str:
     """nDCG@10 of each set at document and passage level."""
-    rows = [row for row in read_result("document_context")["rows"] if "folder" in row]
+    rows = [row for row in read_result("document_context")["rows"] if row.get("folder") in folders]
     lines = [
         "| set | model | titles | documents: cut | passages | in context | passages: plain | in context | prefix |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    names = ("document, cut", "document, passages", "document, in context")
-    names += ("passage, passages", "passage, in context", "passage, prefix")
     for row in rows:
+        names = ["document, cut", "document, passages", "document, in context"]
+        # Of a slice the answer is the whole document.
+        names += ["-"] * 3 if row["folder"] in SLICES else [f"passage, {name}" for name in FORMS]
         cells = " | ".join(_score(row.get(name)) for name in names)
         lines.append(f"| {row['folder']} | {row['model']} | {row['titles']} | {cells} |")
     return "\n".join(lines) + "\n\nnDCG@10 x 100."
 
 
+def reported() -> str:
+    """The same of sets on which nothing was chosen, and how many documents of each."""
+    rows = {row["folder"]: row for row in read_result("document_context")["rows"] if row.get("folder") in REPORTED}
+    sizes = "; ".join(f"{name}: {row['documents']} documents, {row['queries']} queries" for name, row in rows.items())
+    return f"{by_set(REPORTED)} {sizes}."
+
+
+def alone() -> str:
+    """Articles by their own paragraphs, whose questions need no context."""
+    rows = [row for row in read_result("document_context")["rows"] if row.get("folder", "").endswith(", paragraphs")]
+    lines = ["| model | titles | plain | in context | prefix | gain in context | 95 % interval |"]
+    lines.append("|---|---|---:|---:|---:|---:|---|")
+    for row in rows:
+        cells = " | ".join(_score(row.get(f"passage, {name}")) for name in FORMS)
+        interval = f"{row['mean']:+.1f} | {row['low']:+.1f} to {row['high']:+.1f}"
+        lines.append(f"| {row['model']} | {row['titles']} | {cells} | {interval} |")
+    return "\n".join(lines) + f"\n\n{rows[0]['documents']} articles, {rows[0]['queries']} questions."
+
+
+def chunks() -> str:
+    """Share of the golden chunks of code among the first 5, 10 and 20, beside published ones."""
+    lines = ["| chunks of nine codebases | paths | Pass@5 | Pass@10 | Pass@20 |", "|---|---|---:|---:|---:|"]
+    for row in (row for row in read_result("document_context")["rows"] if "chunks" in row):
+        lines.append(f"| {row['chunks']} | {row['titles']} | {' | '.join(f'{value:.1f}' for value in row['pass'])} |")
+    return "\n".join(lines)
+
+
+def advice() -> str:
+    """What `context_gain` recommends, and what judged queries say."""
+    lines = ["| set | model | generated queries: own context gains | recommends | judged queries: gains | right |"]
+    lines.append("|---|---|---|---|---:|---|")
+    for row in (row for row in read_result("document_context")["rows"] if "recommended for" in row):
+        found = f"{row['generated']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})"
+        cells = [row["recommended for"], row["model"], found, "own" if row["own"] else "none"]
+        cells += [f"{row['judged']:+.1f}", "yes" if row["right"] else "no"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def costs() -> str:
     """Processor time of indexing and of a query, as ratios."""
     rows = [row for row in read_result("document_context")["rows"] if "cost" in row]
-    lines = ["| processor time of | ratio | from | to |", "|---|---:|---:|---:|"]
+    lines = ["| what | ratio | from | to |", "|---|---:|---:|---:|"]
     lines += [f"| {row['cost']} | {row['median']:.2f} | {row['min']:.2f} | {row['max']:.2f} |" for row in rows]
     return "\n".join(lines)
 
@@ -67,6 +111,10 @@ def _score(value: Any) -> str:
 TABLES = {
     "document-context": gains,
     "document-context-sets": by_set,
+    "document-context-reported": reported,
+    "document-context-alone": alone,
+    "document-context-chunks": chunks,
+    "document-context-advice": advice,
     "document-context-costs": costs,
     "passages-of-abstracts": abstracts,
 }
