@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	  "merge two tables on a column" \
 	  "fill missing values with the previous one" \
 	  "turn text into dates"
-	@echo "\nThe documentation of this package, indexed as a folder of files, and three questions to it:\n"
+	@printf '\n%s\n' "The documentation of this package, indexed as a folder of files, and three questions to it:"
 	@index=$$(mktemp -d) && $(BIN)/cderetrieval index docs --out $$index && $(BIN)/cderetrieval search $$index -k 1 \
 	  "how do I share an index with another user" \
 	  "does loading a model run code from it" \

@@ -318,3 +318,23 @@ def test_an_out_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch
     (tmp_path / "docs.jsonl").write_text('{"id": "a", "text": "owls"}\n')
     assert main(["index", str(tmp_path / "docs.jsonl"), "--model", "bm25", "--out", "/proc/nothing/here"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_folder_is_indexed_and_counted(tmp_path, capsys):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "owls.md").write_text("# Owls\n\nThey hunt mice.\n")
+    (notes / "bees.txt").write_text("Bees\nmake honey.\n")
+    (notes / "bad.txt").write_bytes(b"\0")
+    (notes / "owl.png").write_bytes(b"\0")
+    assert main(["index", str(notes), "--model", "bm25", "--out", str(tmp_path / "i")]) == 0
+    shown = capsys.readouterr()
+    assert "2 documents from 2 files (1 markdown, 1 text); 1 skipped (" in shown.out
+    assert shown.out.endswith("bad.txt: it is binary, and no text); left out: 1 .png\n")
+    assert main(["search", str(tmp_path / "i"), "mice"]) == 0
+    assert "owls.md  Owls" in capsys.readouterr().out
+    arguments = [str(notes / "bees.txt"), "--lines", "--model", "bm25", "--out", str(tmp_path / "lines")]
+    assert main(["index", *arguments]) == 0
+    assert "2 documents from 1 file (1 text)" in capsys.readouterr().out
+    assert main(["index", str(notes), "--strict", "--model", "bm25", "--out", str(tmp_path / "j")]) == 2
+    assert "bad.txt: it is binary, and no text" in capsys.readouterr().err
