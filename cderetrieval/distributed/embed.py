@@ -251,7 +251,7 @@ def _resumed(out: Path, request: dict[str, Any], files: Sequence[Path], embedder
             )
     if tuple(map(_stamp, files)) != folder.plan.files:
         return None
-    folder.check_encoder(embedder.encoder(folder.context))
+    folder.check_fingerprint(embedder.encoder(folder.context).fingerprint)
     return folder
 
 
@@ -289,7 +289,8 @@ class BlockEmbedder:
         self._document, self._splitter = DocumentContext.of(plan.document, embedder.model), None
         if plan.document is not None:
             self._splitter = splitter_of(plan.fields.cut, plan.fields.on, [(embedder.model, self._document)])
-        self._encoder = self._folder.check_encoder(embedder.encoder(self._folder.context))
+        self._encoder = embedder.encoder(self._folder.context)
+        self._folder.check_fingerprint(self._encoder.fingerprint)
 
     def __call__(self, number: int) -> dict[str, Any]:
         """Embed one block."""

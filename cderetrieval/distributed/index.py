@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,16 @@ from ..retrieval.retriever import Retriever
 from ..types import is_contextual
 from .progress import counted
 from .scan import check_unique, id_hashes
-from .vector_folder import VectorFolder
+from .vector_folder import Plan, VectorFolder
 
 SOURCE = "source.json"
+# What may not differ between folders of one index, and what is said where it does.
+SAME: dict[str, Callable[[Plan], Any]] = {
+    "hold other vectors": lambda plan: plan.layout,
+    "were made by different encoders": lambda plan: plan.fingerprint,
+    "were embedded from other fields": lambda plan: (plan.fields.key, plan.fields.on),
+    "were cut in another way": lambda plan: (plan.fields.passages, plan.document),
+}
 
 
 def index_vectors(
@@ -121,24 +128,16 @@ def _folders(vectors: Any) -> list[VectorFolder]:
     if not given:
         raise InputError("no folder of vectors was given.")
     folders = [folder if isinstance(folder, VectorFolder) else VectorFolder(folder) for folder in given]
-    first, plan = folders[0], folders[0].plan
+    first = folders[0]
     for folder in folders:
         folder.check_whole()
-        if folder.plan.layout != plan.layout:
-            raise MismatchError(
-                f"{folder.path} holds {folder.plan.layout}, {first.path} {plan.layout}. Vectors of one index come from "
-                "one model."
-            )
-        if folder.plan.fingerprint != plan.fingerprint:
-            context = " in the same context (embed --context)" if plan.context else ""
-            raise MismatchError(
-                f"{folder.path} and {first.path} were made by different encoders: {folder.plan.fingerprint[:12]} and "
-                f"{plan.fingerprint[:12]}. Vectors of one index come from one model{context}."
-            )
-        if (folder.plan.fields.key, folder.plan.fields.on) != (plan.fields.key, plan.fields.on):
-            raise MismatchError(f"{folder.path} was embedded from other fields than {first.path}.")
-        if (folder.plan.fields.passages, folder.plan.document) != (plan.fields.passages, plan.document):
-            raise MismatchError(f"the documents of {folder.path} were cut in another way than those of {first.path}.")
+        for problem, fact in SAME.items():
+            other, expected = fact(folder.plan), fact(first.plan)
+            if other != expected:
+                raise MismatchError(
+                    f"{folder.path} and {first.path} {problem}: {other!s:.60} and {expected!s:.60}. Vectors of one "
+                    "index come from one model, in the same context (embed --context), and from the same fields."
+                )
     if len(folders) > 1:
         names = [str(folder.path) for folder in folders]
         check_unique([id_hashes(_ids(folder)) for folder in folders], lambda place: _ids(folders[place]), names)
@@ -214,7 +213,7 @@ def _check_model(retriever: Retriever, folder: VectorFolder, place: str) -> None
         encoder = context.encoder(model) if context is not None and is_contextual(model) else model
     except ContextError as error:
         raise MismatchError(f"Use the model that made the vectors of {folder.path}: {error}") from error
-    folder.check_encoder(encoder)
+    folder.check_fingerprint(encoder.fingerprint)
     held = retriever.collection.get_setting("fingerprint")
     if held not in (None, expected):
         raise MismatchError(

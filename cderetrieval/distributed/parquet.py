@@ -70,10 +70,8 @@ def write_vectors(
 
 def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashable], Vectors, dict[str, Any]]:
     """Ids of documents, vectors and metadata of a file that :func:`write_vectors` wrote; its checksums are verified."""
-    pa = arrow()
     with reading(path, remedy=EMBED_AGAIN):
-        with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read()
+        table = _table(path)
         metadata = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
         return _ids(table, id_type), _vectors(table, layout), metadata
 
@@ -81,22 +79,22 @@ def read_vectors(path: Path, layout: Layout, id_type: str) -> tuple[list[Hashabl
 def read_ids(path: Path, id_type: str) -> list[Hashable]:
     """The ids alone."""
     with reading(path, remedy=EMBED_AGAIN):
-        return _ids(_some(path, ["id", "passage"]), id_type)
+        return _ids(_table(path, ["id", "passage"]), id_type)
 
 
 def read_spans(path: Path) -> list[list[Span]]:
     """The spans of each document; none of one in one piece."""
     found: list[list[Span]] = []
     with reading(path, remedy=EMBED_AGAIN):
-        columns = _some(path, PASSAGE).to_pydict()
+        columns = _table(path, PASSAGE).to_pydict()
         for number, start, stop, heading, head in zip(*(columns[name] for name in PASSAGE), strict=True):
             found += [] if number else [[]]
             found[-1].append(Span(start, stop, json.loads(heading), head))
     return [spans if len(spans) > 1 else [] for spans in found]
 
 
-def _some(path: Path, columns: list[str]) -> Any:
-    """Those of the columns that are there."""
+def _table(path: Path, columns: list[str] | None = None) -> Any:
+    """All columns, or those of some that are there."""
     with arrow().parquet.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read(columns=columns)
 

@@ -22,7 +22,6 @@ from ..documents import Row
 from ..errors import InputError, MismatchError, StoreError
 from ..files import as_path, json_digest, read_json, reading, unsealed, write_sealed
 from ..splitting import Span
-from ..types import Encoder
 from ..vectors import Layout, Vectors
 from .parquet import read_ids, read_spans, read_vectors, write_vectors
 from .scan import Fields, Scanned, block_rows, payloads_digest, rows_digest
@@ -174,16 +173,15 @@ class VectorFolder:
             raise StoreError(f"{self.path / CONTEXT} is not the context that these vectors were made in; restore it.")
         return context
 
-    def check_encoder(self, encoder: Encoder) -> Encoder:
+    def check_fingerprint(self, found: str) -> None:
         """Refuse any encoder but the one that made the vectors."""
-        expected, found = self.plan.fingerprint[:12], encoder.fingerprint[:12]
-        if encoder.fingerprint != self.plan.fingerprint:
+        expected = self.plan.fingerprint
+        if found != expected:
             raise MismatchError(
-                f"{self.path} was begun by an encoder with fingerprint {expected}, and {self.plan.model or 'the model'}"
-                f" is now {found}: its weights, tokenizer, prompts or length limit have changed. Use the model that "
-                "made the vectors everywhere, or choose another folder."
+                f"{self.path} was begun by an encoder with fingerprint {expected[:12]}, and "
+                f"{self.plan.model or 'the model'} is now {found[:12]}: its weights, tokenizer, prompts or length "
+                "limit have changed. Use the model that made the vectors everywhere, or choose another folder."
             )
-        return encoder
 
     def file(self, number: int) -> Path:
         """Where the vectors of a block are."""
