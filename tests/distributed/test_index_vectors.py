@@ -73,7 +73,7 @@ def test_folders_of_two_encoders_are_refused(corpus, vectors, tmp_path):
     contextual = [embed_corpus(corpus, tmp_path / f"c{seed}", tiny_model(), seed=seed) for seed in range(2)]
     with pytest.raises(MismatchError, match="in the same context"):
         index(contextual, tmp_path / "index", model=tiny_model())
-    with pytest.raises(MismatchError, match=r"holds dense vectors of 32 dimensions, .* 16 dimensions"):
+    with pytest.raises(MismatchError, match=r"other vectors: dense vectors of 32 dimensions and .* 16 dimensions"):
         index([vectors, contextual[0]], tmp_path / "index")
     fields = embed_corpus(corpus, tmp_path / "f", HashEncoder(), on="text")
     with pytest.raises(MismatchError, match="other fields"):
