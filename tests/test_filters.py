@@ -1,11 +1,14 @@
 """Metadata filters: what they mean, on documents and in searches with an index on this machine."""
 
+from datetime import UTC, date, datetime
+from uuid import UUID
+
 import numpy as np
 import pytest
 
 from cderetrieval import Retriever
 from cderetrieval.errors import InputError
-from cderetrieval.filters import parse_filter
+from cderetrieval.filters import filter_from_text, parse_filter
 from cderetrieval.testing import HashEncoder, tiny_sparse_embed, tiny_splade
 
 ROWS = [
@@ -26,12 +29,50 @@ ROWS = [
         ({"a": {"!=": "x"}}, [{"a": "y"}, {"a": ""}], [{"a": "x"}, {"a": 1}, {}, {"a": None}]),
         ({"a": {">=": "m"}, "b": 1}, [{"a": "n", "b": 1}], [{"a": "n"}, {"a": "a", "b": 1}]),
         ({"a": np.int64(3)}, [{"a": 3}], [{"a": 4}, {"a": float("nan")}]),
+        ({"$or": [{"a": 1}, {"b": 2, "c": 3}]}, [{"a": 1}, {"b": 2, "c": 3}], [{"b": 2}, {}]),
+        ({"$or": [{}, {"a": 1}]}, [{}], []),
+        ({"$and": [{"a": 1}, {"a": {"$lt": 9}}], "b": 2}, [{"a": 1, "b": 2}], [{"a": 1}]),
+        ({"$not": {"a": "x"}}, [{"a": "y"}, {}, {"a": 1}], [{"a": "x"}]),
+        ({"$not": {"a": 1, "b": 1}}, [{"a": 1}, {"b": 1}], [{"a": 1, "b": 1}]),
+        ({"a": {"$not": {">=": 3}}}, [{"a": 1}, {}], [{"a": 3}]),
+        ({"a": {"$in": (1, "x")}}, [{"a": 1}, {"a": "x"}], [{"a": "1"}, {"a": True}]),
+        ({"a": {"$nin": ["x", "y"]}}, [{"a": "z"}], [{"a": "x"}, {"a": 1}, {}]),
+        ({"a": {"$nin": ["x", 1]}}, [{"a": "z"}, {"a": 2}], [{"a": "x"}, {"a": 1}, {"a": True}]),
+        (
+            {"a": {"$contains": "owl"}},
+            [{"a": "an owl"}, {"a": ["x", "owl"]}],
+            [{"a": "Owl"}, {"a": ["owls"]}, {"a": 1}],
+        ),
+        (
+            {"a": {"$contains": 1}},
+            [{"a": [2, 1]}, {"a": [1.0]}],
+            [{"a": ["1"]}, {"a": [True]}, {"a": "1"}, {"a": 1}, {}],
+        ),
+        ({"a.b": 1}, [{"a": {"b": 1}}, {"a.b": 1}], [{"a": 1}, {"a": {"b": 2}}, {"a": {"b": {"c": 1}}}, {"a": ["b"]}]),
+        ({"a.b.c": 1}, [{"a": {"b": {"c": 1}}}, {"a.b": {"c": 1}}, {"a": {"b.c": 1}}], [{"a": {"b": 1}}]),
+        (
+            {"a": {">=": date(2024, 2, 29)}},
+            [{"a": "2024-02-29"}, {"a": "2024-02-29T10:00:00+02:00"}, {"a": "2024-02-29 10:00"}],
+            [
+                {"a": "2024-02-28T23:59"},
+                {"a": "2024-02-29T00:30:00+02:00"},
+                {"a": "soon"},
+                {"a": 3},
+                {"a": "29.2.2024"},
+            ],
+        ),
+        ({"a": datetime(2024, 2, 29, 8, tzinfo=UTC)}, [{"a": "2024-02-29T10:00+02:00"}], [{"a": "2024-02-29T10:00"}]),
+        ({"a": UUID(int=7)}, [{"a": str(UUID(int=7))}], [{"a": 7}]),
     ],
 )
 def test_what_a_filter_means(wanted, holds, fails):
     parsed = parse_filter(wanted)
     assert all(parsed.holds(document) for document in holds)
     assert not any(parsed.holds(document) for document in fails)
+
+
+def nested(depth):
+    return {"$not": nested(depth - 1)} if depth else {"a": {"$not": {"$not": {"$not": {"==": 1}}}}}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +83,13 @@ def test_what_a_filter_means(wanted, holds, fails):
         ({"": 2}, "names the field ''"),
         ({"a": None}, "None cannot be compared"),
         ({"a": {"=": 1}}, "'=' is not a comparison"),
+        ({"a": {"$in": 1}}, r"\$in takes a list of values, not 1"),
+        ({"a": {}}, "an empty dictionary"),
+        ({"$or": []}, r"'\$or' with \[\]; it takes a list of filters"),
+        ({"$or": {"a": 1}}, "takes a list of filters"),
+        ({"$xor": [{"a": 1}]}, r"'\$xor', which joins no filters"),
+        ({"$not": [1]}, "filter= is list"),
+        (nested(300), "deeper than 200 levels"),
         ({"a": [[1]]}, r"\[1\] cannot be compared"),
         ({"a": float("nan")}, "nan cannot be compared"),
     ],
@@ -92,3 +140,44 @@ def test_a_filter_sees_what_was_changed():
     retriever.add([{"id": 1, "text": "now an ant", "name": "ant"}]).remove([0])
     assert len(retriever("x", k=99, filter={"name": "ant"})[0]) == 10
     assert 1 in {hit["id"] for hit in retriever("x", k=99, filter={"name": "ant"})[0]}
+
+
+def test_a_field_that_no_document_has_is_named_once(caplog):
+    retriever = Retriever(HashEncoder()).add([{**row, "author": {"city": "Ulm"}, "year": "2019"} for row in ROWS])
+    for wanted, said in [
+        ({"nmae": "ant"}, "filter= names the field 'nmae', which no document has; there are 'name'."),
+        ({"$or": [{"author.town": 1}, {"n": 1}]}, "'author.city'"),
+        ({"year": {">=": 2020}}, "filter= on 'year' wants a number; no document has one there, the first has '2019'."),
+        ({"name": {"<": date(2024, 1, 1)}}, "wants a date"),
+        ({"n": 1, "year": "1", "author.city": "x"}, ""),
+        ({"n": []}, ""),
+    ]:
+        caplog.clear()
+        retriever("owl", filter=wanted)
+        retriever("bee", filter=wanted)
+        assert said in caplog.text
+        assert len(caplog.records) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("year >= 2020", {"year": {">=": 2020}}),
+        ("year=2020", {"year": {"==": 2020}}),
+        ("open == true", {"open": {"==": True}}),
+        ('language in ["en", "fr"]', {"language": {"$in": ["en", "fr"]}}),
+        ("title contains an owl", {"title": {"$contains": "an owl"}}),
+        ("code == '7'", {"code": {"==": "7"}}),
+        ("a.b != x<y", {"a.b": {"!=": "x<y"}}),
+        (' {"$or": [{"a": 1}]}', {"$or": [{"a": 1}]}),
+    ],
+)
+def test_filters_as_text(text, wanted):
+    assert filter_from_text([text]) == {"$and": [wanted]}
+    parse_filter(filter_from_text([text]))
+
+
+@pytest.mark.parametrize("text", ["", "year", "year >=", ">= 3", "{", "__import__('os')", "[" * 10_000, "a in b"])
+def test_texts_that_are_no_filter(text):
+    with pytest.raises(InputError, match="filter"):
+        parse_filter(filter_from_text([text]))

@@ -190,6 +190,8 @@ def test_readers_see_each_commit_and_a_second_writer_is_refused(path):
         change()
         assert list(reader(QUERIES, k=9, documents=True)) == list(writer(QUERIES, k=9, documents=True))
         assert reader.context == writer.context
+    kept = writer.collection.exclusive()
+    kept.__enter__()
     for call in (lambda: reader.add(DOCUMENTS), lambda: reader.remove("bees"), lambda: reader.refresh()):
         with pytest.raises(LockedError, match="writing"):
             call()
@@ -210,8 +212,9 @@ def test_readers_see_each_commit_and_a_second_writer_is_refused(path):
     count, message = done.stdout.splitlines()
     assert count == "5", done.stderr
     assert "another process (pid" in message
-    writer.close()
+    kept.__exit__(None, None, None)
     assert len(Retriever.load(path, model=model).remove("bees")) == 4
+    assert len(writer) == 4
 
 
 def test_a_reader_works_while_another_process_writes(path):

@@ -200,18 +200,15 @@ class MilvusCollection(Collection):
         """Number of documents."""
         return self.reading(lambda: 0 if self.current is None else self.current.collection.count())
 
-    def __contains__(self, document_id: Hashable) -> bool:
-        return not self.missing([document_id])
-
-    def missing(self, ids: Sequence[Hashable]) -> list[Hashable]:
-        """Those of the ids that are not there."""
+    def lookup(self, ids: Sequence[Hashable]) -> list[tuple[str, dict[str, Any]] | None]:
+        """Text and payload of each of the documents; None for one that is not there."""
         keys = keys_of(ids)
 
-        def there() -> Iterable[str]:
-            return () if self.current is None else self.current.collection.fetch(keys, [])
+        def fetched() -> dict[str, Any]:
+            return {} if self.current is None else self.current.collection.fetch(keys, ["payload"])
 
-        found = self.reading(there)
-        return [document_id for document_id, key in zip(ids, keys, strict=True) if key not in found]
+        rows = self.reading(fetched)
+        return [stored(rows[key]["payload"], self._on) if key in rows else None for key in keys]
 
     def rows(self) -> Iterator[Row]:
         """Id, text and payload of each document, in no special order."""

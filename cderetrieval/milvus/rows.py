@@ -23,9 +23,9 @@ from operator import itemgetter
 from typing import Any
 
 from ..errors import InputError, StoreError
-from ..filters import Condition, Filter, value_kind
+from ..filters import AND, CONTAINS, NOT, Condition, Filter, as_stored, flat, value_kind
 from ..splitting import Span
-from .expressions import INT64, Expression, all_of, any_of, can_be_written, compare, is_plain
+from .expressions import EVERYTHING, INT64, Expression, all_of, any_of, can_be_written, compare, is_plain
 
 MAX_KEY = 1_024
 MAX_STRING = 65_535
@@ -161,7 +161,7 @@ def metadata_of(document: Mapping[str, Any]) -> dict[str, Any]:
     {'n:year': 2021, 't:language': 'fr', 'b:open': 1}
     """
     found: dict[str, Any] = {}
-    for name, value in document.items():
+    for name, value in flat(document):
         kind = value_kind(value)
         if kind is None or not _can_be_named(name):
             continue
@@ -187,13 +187,24 @@ def expression(wanted: Filter) -> Expression:
     >>> expression(parse_filter({"year": {">=": 2020}, "language": ["en", "fr"]}))
     '(metadata["n:year"] >= 2020) and (metadata["t:language"] == "en" or metadata["t:language"] == "fr")'
     """
-    return all_of(_condition(condition) for condition in wanted.conditions)
+    if wanted.joined == NOT:
+        raise InputError("filter=: Milvus negates no filter ($not); use '!=' or '$nin', or an index on this machine.")
+    parts = [_condition(part) if isinstance(part, Condition) else expression(part) for part in wanted.parts]
+    if wanted.joined == AND:
+        return all_of(part for part in parts if part)
+    return any_of(all_of([part]) for part in parts) if all(parts) else EVERYTHING
 
 
 def _condition(condition: Condition) -> Expression:
-    if not condition.values:
+    name, sign, values = condition.field, condition.operator, [as_stored(value) for value in condition.values]
+    if sign == CONTAINS:
+        raise InputError(f"filter= on {name!r}: Milvus has no {CONTAINS} here; use an index on this machine.")
+    if not values:
         return compare("seq", "<", 0)  # any of nothing
-    return any_of(_comparison(condition.field, condition.operator, value) for value in condition.values)
+    if sign != "!=":
+        return any_of(_comparison(name, sign, value) for value in values)
+    kinds = dict.fromkeys(map(value_kind, values))  # a value of one of these kinds, and none of that kind here
+    return any_of(all_of(_comparison(name, sign, v) for v in values if value_kind(v) == kind) for kind in kinds)
 
 
 def _comparison(name: str, sign: str, value: Any) -> Expression:

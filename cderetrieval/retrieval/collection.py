@@ -197,12 +197,27 @@ class Collection(ABC):
         """Number of documents."""
 
     @abstractmethod
+    def lookup(self, ids: Sequence[Hashable]) -> list[tuple[str, dict[str, Any]] | None]:
+        """Text and payload of each of the documents; None for one that is not there."""
+
+    def ids(self) -> list[Hashable]:
+        """Ids of all documents."""
+        return [row[0] for row in self.rows()]
+
+    def taken(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows of a change; while the caller's iterable is asked for the next one, it must change nothing here."""
+        return iter(rows)
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Keep others from writing between changes."""
+        raise InputError("exclusive() is for an index on this machine: a server has no lock to keep.")
+
     def missing(self, ids: Sequence[Hashable]) -> list[Hashable]:
         """Those of the ids that are not there."""
+        return [document_id for document_id, found in zip(ids, self.lookup(ids), strict=True) if found is None]
 
-    @abstractmethod
     def __contains__(self, document_id: Hashable) -> bool:
-        """Whether a document is there."""
+        return not self.missing([document_id])
 
     @abstractmethod
     def remove(self, ids: Iterable[Hashable]) -> Any:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import ConfigError, InputError, MismatchError, MissingDependencyError, ModelError, StoreError
+from ..errors import ConfigError, InputError, LockedError, MismatchError, MissingDependencyError, ModelError, StoreError
 from ..files import make_directory, writing
 from ..filters import Filter, parse_filter
 from ..index import manifest
@@ -166,6 +166,22 @@ class LocalCollection(Store, Collection):
         """Whether a model of words stands beside others, and reads whole documents."""
         return self.layout_of(part) is None and len(self.settings.models or ()) > 1
 
+    def ids(self) -> list[Hashable]:
+        """Ids of all documents, in order of insertion."""
+        return self.live()[1]
+
+    def check_settings(self) -> None:
+        """Refuse to change what another process made meanwhile with other settings."""
+        stored = self.get_setting("retriever")
+        if stored is None:
+            return
+        found = replace(Settings.from_dict(stored), fusion=self.settings.fusion)
+        if found != self.settings or self.get_setting("passages") != self.passages.how:
+            raise MismatchError(
+                f"{self.directory} was made meanwhile by another process with other settings. Open it with "
+                "Retriever.load."
+            )
+
     def numbered_ids(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers and ids of all documents, both of shape (n,), in order of insertion."""
         with self.committed():
@@ -192,13 +208,14 @@ class LocalCollection(Store, Collection):
         """Numbers of the documents that a filter lets pass; all payloads are read once for each filter and state."""
         asked = repr(wanted), self._ids.generation
         if self._passed[:2] != asked:
-            found: list[int] = []
-            for start in range(0, len(self._ids.seqs), PAYLOADS):
-                some = self._ids.seqs[start : start + PAYLOADS]
-                payloads = zip(some.tolist(), self.documents(some), strict=True)
-                found += [seq for seq, payload in payloads if wanted.holds(payload)]
-            self._passed = (*asked, np.array(found, dtype=np.int64))
+            self._passed = (*asked, np.array(list(wanted.passing(self._payloads)), dtype=np.int64))
         return self._passed[2]
+
+    def _payloads(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Numbers and payloads of all documents."""
+        for start in range(0, len(self._ids.seqs), PAYLOADS):
+            some = self._ids.seqs[start : start + PAYLOADS]
+            yield from zip(some.tolist(), self.documents(some), strict=True)
 
     def _among(self, allowed: np.ndarray, part: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for seqs, vectors in self.iter_vectors(part=part):
@@ -337,9 +354,11 @@ class LocalCollection(Store, Collection):
     def close(self) -> None:
         """Write the index caches, where this lives in a directory and was changed, and close the store."""
         try:
-            directory = self.directory if self.is_writer and not self._closed else None
+            directory = self.directory if self.was_changed and not self._closed else None
             if directory is not None and not self.get_setting(INCOMPLETE):
-                with contextlib.suppress(MismatchError, ModelError, MissingDependencyError):  # words without a model
+                # Words without a model; or another writes now, and may keep an index of what it wrote.
+                unsaved = (MismatchError, ModelError, MissingDependencyError, LockedError)
+                with contextlib.suppress(*unsaved), self.transaction():
                     self._save_indexes(directory, self)
         finally:
             super().close()

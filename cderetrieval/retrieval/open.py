@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypedDict
 
-from ..context.spec import ContextSpec
-from ..errors import ConfigError, InputError, ModelError, StoreError
+from ..context.spec import CENTRE, OWN, ContextLike, ContextSpec
+from ..errors import ConfigError, InputError, MismatchError, ModelError, StoreError
 from ..files import as_path, make_directory, read_json, reading
 from ..index.manifest import STORE_FILE
 from ..milvus.location import is_location, parse_location
+from ..models.document_context import AUTO, DocumentContext, DocumentContextLike
 from ..models.locate import refuse_index
-from ..passages import Passages
+from ..passages import Passages, PassagesLike
+from ..store import Store
 from .collection import SERVER_FILE, Collection, Settings
+from .embedder import with_statistics
+from .fusion import Fusion
 from .local import INCOMPLETE, LocalCollection
 from .merge import open_parts, remove_parts
+from .models import Models, indexes_of, parse_models
 from .names import MANIFEST
+from .rerank import RerankLike
 
 
 def create(settings: Settings, path: str | Path | None, context: ContextSpec) -> Collection:
@@ -91,18 +98,94 @@ def reopen(path: str | Path) -> Collection:
     return collection
 
 
+class Options(TypedDict, total=False):
+    """What a new retriever takes beside its model; see :class:`~.retriever.Retriever`."""
+
+    key: str
+    on: str | Sequence[str] | None
+    context: ContextLike | ContextSpec
+    context_size: int | None
+    passages: PassagesLike
+    document_context: DocumentContextLike
+    index: str | Mapping[str, str]
+    fusion: str | Fusion | None
+    rerank: RerankLike | None
+    depth: int
+    device: str | None
+    dtype: str
+    seed: int
+
+
+def holds_index(path: str | Path) -> bool:
+    """Whether there is an index to open; a store whose first add never ended holds none."""
+    directory = as_path(path)
+    if any(os.path.exists(directory / name) for name in (SERVER_FILE, MANIFEST)):
+        return True
+    if not os.path.isfile(directory / STORE_FILE):
+        return False
+    with Store(directory / STORE_FILE) as store:
+        return store.get_setting("retriever") is not None
+
+
+def asked_models(path: str | Path, model: Models, options: Options) -> Any:
+    """The models to open an index with: of those that were asked for, the ones that are not there by the same name."""
+    collection = reopen(path)
+    try:
+        settings = collection.settings
+    finally:
+        collection.close()
+    named, _ = parse_models(model, options.get("fusion"))
+    if ContextSpec.parse(options.get("context", OWN)).source == CENTRE:
+        named = {name: with_statistics(one) for name, one in named.items()}
+    known = settings.models or {"": settings.model}
+    if set(named) != set(known):
+        shown = ", ".join(name or str(known[name] or "a model given as an object") for name in known)
+        raise MismatchError(f"{as_path(path)} was built with {shown}, not {model!r}. Open it with that, or build anew.")
+    others = {name: one for name, one in named.items() if not isinstance(one, str | Path) or str(one) != known[name]}
+    return (others or None) if settings.models is not None else others.get("")
+
+
+def check_options(collection: Collection, options: Options) -> None:
+    """Refuse options that are not those of an index; its context may have been refreshed, and is not compared."""
+    settings = collection.settings
+    asked: dict[str, Any] = {**options}
+    made: dict[str, Any] = {name: getattr(settings, name) for name in ("key", "on", "context_size", "seed", "fusion")}
+    made |= {"index": settings.index, "passages": collection.passages.how}
+    if isinstance(asked.get("on"), str):
+        asked["on"] = [asked["on"]]
+    if settings.models is not None:
+        made["index"] = settings.indexes
+        asked |= {"index": indexes_of(options["index"], settings.models)} if "index" in options else {}
+        if isinstance(fusion := asked.get("fusion"), str | None) and settings.fusion is not None:
+            asked["fusion"] = settings.fusion if fusion in (None, settings.fusion.method) else fusion
+    if "passages" in asked:
+        asked["passages"] = Passages.parse(options["passages"]).how
+    document = DocumentContext.parse(options.get("document_context", AUTO))
+    kept = collection.get_setting("document")
+    if isinstance(document, DocumentContext) and kept is not None:
+        made["document_context"], asked["document_context"] = kept, document.to_dict()
+    for name, value in made.items():
+        given = list(asked[name]) if name == "on" and asked.get(name) else asked.get(name)
+        if name in asked and given != value:
+            raise MismatchError(
+                f"this index was made with {name}={value!r}, not {given!r}. Leave it out, or build a new index."
+            )
+
+
 def _reopen_server(index: str) -> Collection:
     from ..milvus.open import reopen
 
     return reopen(index)
 
 
-def save(collection: Collection, path: str | Path) -> None:
+def save(collection: Collection, path: str | Path, overwrite: bool = False) -> None:
     """Write an index into a directory; of a collection on a server, where it is."""
     target = as_path(path)
     own = collection.directory is not None and target.resolve() == collection.directory.resolve()
-    if not own and any(os.path.exists(target / name) for name in (STORE_FILE, SERVER_FILE, MANIFEST)):
-        raise StoreError(f"{target} holds an index already. Choose another directory, or remove it first.")
+    there = [name for name in (STORE_FILE, SERVER_FILE, MANIFEST) if os.path.exists(target / name)]
+    if not own and there and not (overwrite and there == [STORE_FILE]):
+        hint = "Remove it first" if overwrite else "Choose another directory, or pass overwrite=True"
+        raise StoreError(f"{target} holds an index already. {hint}.")
     collection.save(target)
 
 
@@ -116,4 +199,4 @@ def _closing_on_error(collection: LocalCollection) -> Iterator[None]:
 
 
 def _taken(directory: Path) -> StoreError:
-    return StoreError(f"{directory} holds an index already. Open it with Retriever.load({str(directory)!r}).")
+    return StoreError(f"{directory} holds an index already. Open it with Retriever.open({str(directory)!r}).")

@@ -12,33 +12,34 @@ are fused (:mod:`.fusion`). This module holds no model mathematics and no file f
 
 from __future__ import annotations
 
+import os
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, Unpack
 
 from ..context.spec import OWN, ContextLike, ContextSpec
-from ..corpora.files import FileOptions, Paths, read_files
-from ..documents import document_rows
-from ..errors import ContextError, InputError
+from ..errors import InputError
+from ..milvus.location import is_location
 from ..models.document_context import DocumentContext, DocumentContextLike
 from ..passages import AUTO, Cut, Passages, PassagesLike
-from ..vectors import Vectors
 from .collection import Collection, Settings, check_k
 from .embedder import Embedder, Model
 from .fusion import Fusion
 from .local import INCOMPLETE, LocalCollection
 from .models import Models, begin, moved_models
-from .open import create, reopen, save
+from .open import Options, asked_models, check_options, create, holds_index, reopen, save
 from .parts import Parts
 from .rerank import Reranker, RerankLike
 from .searcher import Searcher
 from .tuning import Tuned, grades_by_row, judged_queries, search_weights
+from .updater import Updater
+
+DEFAULT_MODEL = "cde-minilm"
 
 
-class Retriever(Searcher):
+class Retriever(Updater):
     """Contextual, dense, sparse or hybrid retrieval over a collection of documents.
 
     Parameters
@@ -99,7 +100,7 @@ class Retriever(Searcher):
 
     def __init__(
         self,
-        model: Models = "cde-minilm",
+        model: Models = DEFAULT_MODEL,
         *,
         key: str = "id",
         on: str | Sequence[str] | None = None,
@@ -185,6 +186,50 @@ class Retriever(Searcher):
             raise
         return retriever
 
+    @classmethod
+    def open(cls, path: str | Path, model: Models | None = None, **options: Unpack[Options]) -> Self:
+        """Open the index in a directory, or create it there where there is none.
+
+        Parameters
+        ----------
+        path
+            The directory, or where the collection is on a server, as for ``index=``.
+        model
+            As in a new retriever; None: the one that built the index, or ``"cde-minilm"`` for a new one.
+        options
+            As in a new retriever. Those given must be those of the index, but for ``context``: an index keeps its
+            context until `refresh`.
+
+        Raises
+        ------
+        MismatchError
+            If `model` is another than the one that built the index (its fingerprint is compared), or an option differs.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from cderetrieval.testing import HashEncoder
+        >>> place = tempfile.mkdtemp()
+        >>> with Retriever.open(place, HashEncoder(), on="text") as retriever:
+        ...     _ = retriever.add([{"id": 1, "text": "owls"}])
+        >>> with Retriever.open(place, HashEncoder(), on="text") as retriever:
+        ...     len(retriever)
+        1
+        """
+        if not holds_index(path):
+            place: Any = {"index" if is_location(path) else "path": os.fspath(path)}
+            return cls(DEFAULT_MODEL if model is None else model, **{**options, **place})
+        cut = options.get("passages")
+        kept: Any = {name: value for name, value in options.items() if name in ("rerank", "depth", "device", "dtype")}
+        given = None if model is None else asked_models(path, model, options)
+        retriever = cls.load(path, model=given, passages=cut if callable(cut) else None, **kept)
+        try:
+            check_options(retriever._collection, options)
+        except BaseException:
+            retriever.close()
+            raise
+        return retriever
+
     @property
     def parts(self) -> dict[str, Searcher]:
         """Each of several models by itself, by name: it searches the same documents, and changes nothing."""
@@ -209,93 +254,6 @@ class Retriever(Searcher):
             if self._collection.get_setting("retriever") is not None:  # before the first add nothing is kept
                 self._collection.set_setting("retriever", settings.to_dict())
         self._collection.settings = settings
-
-    def add(
-        self,
-        documents: Any,
-        *,
-        vectors: Vectors | Mapping[str, Vectors] | None = None,
-        skip_empty: bool = False,
-        show_progress: bool = True,
-    ) -> Self:
-        """Add documents; one whose id is there already replaces it. All of them or, after an error, none.
-
-        Parameters
-        ----------
-        documents
-            Dictionaries with the key and text fields, strings (which get the numbers 0, 1, ... as ids), a pandas frame,
-            BEIR rows, a dictionary of id to document, or any iterable of these; it is read once and not held.
-        vectors
-            Ready vectors of the documents, in order, shape (n, dimension), made by this retriever's encoder: an array,
-            a scipy csr_array, or term embeddings. For several models a dictionary of names to these; the other
-            models embed.
-        skip_empty
-            Leave out documents with an empty text, and log how many, in place of an error.
-        show_progress
-            Show progress bars on a terminal.
-
-        Raises
-        ------
-        InputError
-            If a document lacks a field, has an empty text, or shares its id with another of this call.
-        """
-        ready = self._parts.ready(vectors)
-        with self._changing():
-            next_id = self._collection.get_setting("next_id", 0)
-            rows = document_rows(
-                documents,
-                self._collection.settings.key,
-                self._collection.settings.on,
-                next_id,
-                skip_empty=skip_empty,
-                passages=self._collection.passages,
-            )
-            self._parts.put(rows, next_id, ready, show_progress)
-        return self
-
-    def add_files(self, paths: Paths, *, show_progress: bool = True, **how: Unpack[FileOptions]) -> Self:
-        r"""Add documents from files, folders, globs and standard input; what becomes one, `read_files` says.
-
-        Parameters
-        ----------
-        paths
-            One or several files, folders or globs; ``"-"`` is standard input. A file that cannot be read is named in a
-            warning and skipped.
-        show_progress
-            Show progress bars on a terminal.
-        **how
-            ``lines``, ``stdin_as``, ``skip_empty``, ``strict``, ``max_bytes``, as for
-            :func:`~cderetrieval.corpora.files.read_files`.
-
-        Examples
-        --------
-        >>> import pathlib, tempfile
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> _ = (folder / "owls.md").write_text("# Owls\n\nThey hunt at night.\n")
-        >>> Retriever("bm25").add_files(folder)("night")[0][0]["id"]
-        'owls.md'
-        """
-        settings, passages = self._collection.settings, self._collection.passages
-        files = read_files(paths, key=settings.key, on=settings.on, passages=passages, **how)
-        return self.add(files, show_progress=show_progress)
-
-    def remove(self, ids: Hashable | Iterable[Hashable]) -> Self:
-        """Remove documents by id. All of them or, after an error, none.
-
-        Raises
-        ------
-        InputError
-            If an id is not there.
-        """
-        wanted = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str | bytes) else [ids]
-        with self._collection.transaction():
-            if missing := self._collection.missing(wanted):
-                raise InputError(
-                    f"{len(missing)} of {len(wanted)} ids are not in this index, the first is {missing[0]!r}. "
-                    "Nothing was removed."
-                )
-            self._collection.remove(wanted)
-        return self
 
     def tune(self, queries: Any, qrels: Any, k: int = 10, *, show_progress: bool = False) -> Tuned:
         """Choose the weights of several models by nDCG@k on development queries, and keep them.
@@ -336,42 +294,22 @@ class Retriever(Searcher):
         self.fusion = replace(fusion, weights=tuple(tuned.weights.values()))
         return tuned
 
-    def refresh(self, context: ContextLike | ContextSpec = OWN, *, show_progress: bool = True) -> Self:
-        """Make a new context and embed every document in it. Until all is done, searches see the index as it was.
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Self:
+        """Write the index into a directory; this retriever stays where it is.
+
+        For a collection on a server, the directory says where that is.
 
         Parameters
         ----------
-        context
-            As in a new retriever; ``"own"`` samples today's corpus.
-        show_progress
-            Show progress bars on a terminal.
+        path
+            The directory.
+        overwrite
+            Replace an index that is there, in one step; without it that is an error. Who has it open opens it again.
+
+        Raises
+        ------
+        StoreError
+            If the directory holds an index already.
         """
-        if not any(part.embedder.takes_context for part in self._parts.values()):
-            raise ContextError("this retriever's model takes no context; there is none to refresh.")
-        if len(self) == 0:
-            raise InputError("the index is empty: add documents first.")
-        with self._changing():
-            parts = self._parts.refresh(context, show_progress)
-        self._parts = parts
+        save(self._collection, path, overwrite)
         return self
-
-    def save(self, path: str | Path) -> Self:
-        """Write the index into a directory, which must not hold another one; this retriever stays where it is.
-
-        For a collection on a server, the directory says where that is.
-        """
-        save(self._collection, path)
-        return self
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """One transaction that ends with the settings."""
-        with self._collection.transaction():
-            yield
-            settings = replace(self._collection.settings, fusion=self._collection.fusion)
-            self._collection.set_setting("retriever", settings.to_dict())
-
-    def _complete(self) -> None:
-        with self._changing():
-            self._parts.complete()
-            self._collection.set_setting(INCOMPLETE, None)

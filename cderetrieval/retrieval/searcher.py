@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from ..context.context import Context
 from ..documents import query_texts
@@ -214,6 +214,65 @@ class Searcher:
             texts or [], lambda vectors: explained(collection, self._parts, query, vectors, id, filter), False
         )
         return found
+
+    @overload
+    def search(self, queries: str, k: int = 10, **options: Any) -> list[dict[str, Any]]: ...
+
+    @overload
+    def search(self, queries: Sequence[str] | Mapping[Any, str] | Vectors, k: int = 10, **options: Any) -> Hits: ...
+
+    def search(self, queries: Any, k: int = 10, **options: Any) -> Any:
+        """Search as a call does, but answer one query with one list of hits.
+
+        Parameters
+        ----------
+        queries, k, options
+            As in a call: ``retriever(queries, k, ...)``, which answers one query with a list that has one list.
+
+        Returns
+        -------
+        list or Hits
+            For one string its hits; else `Hits`, a list of hits for each query.
+
+        Examples
+        --------
+        >>> from cderetrieval import Retriever
+        >>> from cderetrieval.testing import HashEncoder
+        >>> retriever = Retriever(HashEncoder()).add([{"id": 1, "text": "owls"}])
+        >>> retriever.search("owls"), retriever("owls")
+        ([{'id': 1, 'similarity': 1.0}], [[{'id': 1, 'similarity': 1.0}]])
+        """
+        hits = self(queries, k, **options)
+        return hits[0] if isinstance(queries, str) else hits
+
+    def get(self, ids: Any) -> Any:
+        """A document by its id, as it was added, or a list of documents; None for each that is not there.
+
+        Parameters
+        ----------
+        ids
+            One id, or a list of them.
+
+        Examples
+        --------
+        >>> from cderetrieval import Retriever
+        >>> from cderetrieval.testing import HashEncoder
+        >>> retriever = Retriever(HashEncoder()).add([{"id": 1, "text": "owls"}])
+        >>> retriever.get(1), retriever.get([1, 2])
+        ({'id': 1, 'text': 'owls'}, [{'id': 1, 'text': 'owls'}, None])
+        """
+        several = isinstance(ids, Iterable) and not isinstance(ids, str | bytes)
+        found = self._collection.lookup(list(ids) if several else [ids])
+        documents = [None if one is None else one[1] for one in found]
+        return documents if several else documents[0]
+
+    def ids(self) -> list[Hashable]:
+        """The ids of all documents, in order of insertion; on a server in any order."""
+        return self._collection.ids()
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """All documents as they were added, one after the other; what is changed meanwhile may show or not."""
+        return (payload for _, _, payload in self._collection.rows())
 
     def context_report(self, *, seed: int = 1) -> dict[str, Any]:
         """Describe the context: its sample, its cost, and how far the corpus has drifted from it.

@@ -73,6 +73,8 @@ class Database:
         self.path = None if path is None else Path(path)
         self._writer = None if self.path is None else WriterLock(self.path)
         self._closed = False
+        # Whether this object has changed what is stored.
+        self.was_changed = False
         self._inherited: Connections | None = None
         self._connections: Connections | None = Connections(self.path)
         self._begin_anew()
@@ -81,6 +83,7 @@ class Database:
     def _begin_anew(self) -> None:
         self._turns = Turns(self._mend)
         self._blocks = _Blocks()
+        self._kept = 0  # blocks of `exclusive`
 
     def __enter__(self) -> Self:
         return self
@@ -109,8 +112,20 @@ class Database:
         return holder is None or id(holder) in mine or not holder.alive
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
-        """All writes in the block, or none. The first one takes the writer's lock and keeps it until `close`."""
+        """All writes in the block, or none. The block has the writer's lock."""
         return Block(self._begin, self._end, Use(writes=True))
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep the writer's lock from one transaction to the next, in all threads, until the block ends."""
+        with self.transaction():
+            self._kept += 1
+        try:
+            yield
+        finally:
+            if not self._closed:
+                with self.transaction():
+                    self._kept -= 1
 
     def snapshot(self) -> contextlib.AbstractContextManager[None]:
         """All reads in the block see one generation, whatever is committed meanwhile; in a transaction, its own."""
@@ -183,6 +198,7 @@ class Database:
             rows = [value for key, (text, total) in use.changed.items() for value in (key, text, total)]
             places = ", ".join(["(?, ?, ?)"] * len(use.changed))
             self._execute(f"INSERT OR REPLACE INTO settings VALUES {places}", rows)
+            self.was_changed = True
         self._opened().check_place()
         self._execute("COMMIT")
 
@@ -235,11 +251,12 @@ class Database:
             del uses[uses.index(use) :]
 
     def _mend(self, use: Use) -> None:
-        """Roll back what is open on a connection whose turn a block has."""
-        if use.connection is None or self._turns.holder(use.connection) is not use:
-            return
-        with contextlib.suppress(sqlite3.Error):  # it must not hide why the block ended; the next one tries again
-            use.connection.rollback()
+        """Roll back what is open on a connection whose turn a block has, and give up the lock."""
+        if use.connection is not None and self._turns.holder(use.connection) is use:
+            with contextlib.suppress(sqlite3.Error):  # it must not hide why the block ended; the next one tries again
+                use.connection.rollback()
+        if self._writer is not None and not self._kept and self._turns.holder(WRITER) is use:
+            self._writer.release()
 
     def _current(self) -> Use | None:
         """The innermost block that this thread is in; of those that an interrupt cut off, nothing is left."""
@@ -278,7 +295,7 @@ class Database:
 
     @property
     def is_writer(self) -> bool:
-        """Whether this object has written, and so holds the writer's lock (in memory: always)."""
+        """Whether this object has the writer's lock now (in memory: always)."""
         return self._writer is None or self._writer.held
 
     @property

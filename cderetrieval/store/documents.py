@@ -49,7 +49,7 @@ class Documents(SpanTable):
         with self.transaction():
             first = seq = self._number("next_seq", 1)
             live = self._live()
-            source = self._taken(rows)
+            source = self.taken(rows)
             position = 0
             while chunk := list(islice(source, LOOKUP)):
                 encoded, passages = [], []
@@ -68,7 +68,7 @@ class Documents(SpanTable):
                 self._set("live", live.values())
         return first, position
 
-    def _taken(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def taken(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows; while the caller's iterable is asked for the next one, it must not change this store."""
         use = self._current()
         assert use is not None
@@ -97,6 +97,17 @@ class Documents(SpanTable):
     def count(self) -> int:
         """Number of documents."""
         return self._live().count
+
+    def lookup(self, ids: Sequence[Hashable]) -> list[tuple[str, dict[str, Any]] | None]:
+        """Text and payload of each of the documents; None for one that is not there."""
+        texts = [encode_id(document_id) for document_id in ids]
+        found: dict[str, tuple[str, dict[str, Any]]] = {}
+        for chunk in slices(list(dict.fromkeys(texts))):
+            columns = "id, seq, text, text_checksum, payload, payload_checksum"
+            rows = self._execute(f"SELECT {columns} FROM documents WHERE id IN ({marks(chunk)})", chunk)
+            with self._decoding():
+                found |= {i: (decode(text, one, seq), decode(more, two, seq)) for i, seq, text, one, more, two in rows}
+        return [found.get(text) for text in texts]
 
     def __contains__(self, document_id: Hashable) -> bool:
         return bool(self._find([encode_id(document_id)]))

@@ -53,7 +53,7 @@ class WriterLock:
         if fcntl is None:
             self._held = True
             return
-        if self._file is None:
+        if self._file is None or self._file.closed:
             self._file = self._open()  # noted before it is locked: an interrupt may strike in between
         _HELD.add(self)
         try:
@@ -77,17 +77,19 @@ class WriterLock:
         return open(descriptor, "r+b", buffering=0)
 
     def release(self) -> None:
-        """Give the lock back; harmless where it is not held."""
-        if self._file is not None:
+        """Give the lock back; harmless where it is not held, and where an interrupt has cut this off before."""
+        self._held = False
+        if self._file is not None and not self._file.closed:
             _write_owner(self._file, "")
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self.forget()
 
     def forget(self) -> None:
         """Close this process's copy of the lock, which stays with whoever else has it open."""
+        self._held = False
         if self._file is not None:
             self._file.close()
-        self._file, self._held = None, False
+        self._file = None
         _HELD.discard(self)
 
 

@@ -194,7 +194,7 @@ def test_a_second_writer_is_refused_and_a_reader_sees_commits(path):
         "input()\n"
         "print(store.remove(['d1']), flush=True)\n"
     )
-    with Store(path) as writer:
+    with Store(path) as writer, writer.exclusive():
         fill(writer, ["new"])
         assert writer.is_writer
         generation, count = writer.generation, writer.count()
@@ -215,13 +215,30 @@ def test_a_second_writer_is_refused_and_a_reader_sees_commits(path):
 
 def test_a_second_writer_in_this_process_is_refused(path):
     with Store(path) as first, Store(path) as second:
-        first.remove(["d1"])
-        assert not second.is_writer
-        with pytest.raises(LockedError, match="already open for writing in this process"):
-            second.remove(["d2"])
+        with first.exclusive():
+            first.remove(["d1"])
+            assert not second.is_writer
+            with pytest.raises(LockedError, match="already open for writing in this process"):
+                second.remove(["d2"])
         assert second.count() == first.count()
-    with Store(path) as third:
-        third.remove(["d2"])
+        second.remove(["d2"])
+        assert not first.is_writer
+        first.remove(["d3"])
+
+
+def test_the_lock_is_given_up_after_each_change_and_kept_as_long_as_one_block_wants_it(path):
+    with Store(path) as store:
+        with store.transaction():
+            assert store.is_writer
+        assert not store.is_writer
+        with store.exclusive():
+            with store.exclusive():
+                store.remove(["d1"])
+            assert store.is_writer
+        assert not store.is_writer
+        with store.exclusive():
+            store.close()
+        assert not store.is_writer
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -263,8 +280,7 @@ def test_backup_is_a_whole_store_and_replaces_one(path, tmp_path):
         store.backup(target)
         with Store(target) as copy:
             assert content(copy) == expected
-            copy.remove(["d1"])
-            with pytest.raises(LockedError):
+            with copy.exclusive(), pytest.raises(LockedError):
                 store.backup(target)
         store.backup(target)
         with pytest.raises(InputError, match="this very store"):

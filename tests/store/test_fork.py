@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 BEGIN = """
-import os, sys, threading, time
+import contextlib, os, sys, threading, time
 from cderetrieval import Retriever
 from cderetrieval.errors import LockedError, StoreError
 from cderetrieval.testing import HashEncoder, tiny_model
@@ -49,8 +49,9 @@ def child():
         else:
             raise SystemExit("it wrote beside its parent")
 
-for _ in range(2):
-    in_child(child)
+with contextlib.nullcontext() if path is None else retriever.collection.exclusive():
+    for _ in range(2):
+        in_child(child)
 retriever.add([{"id": "parent", "text": "of the parent"}])
 assert len(retriever) == 61 and "child" not in retriever
 retriever.collection.check()

@@ -1,0 +1,54 @@
+"""Which documents of an `add` or a `sync` are new, changed, or there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from ..documents import Row
+from .collection import Collection
+
+# Documents that are compared with those stored at a time.
+CHUNK = 500
+
+
+class Changes(NamedTuple):
+    """What a change did: how many documents were added, replaced, left as they are, and removed."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    removed: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {name}" for name, count in self._asdict().items())
+
+
+class Tally:
+    """Counts documents as they go by; `seen` collects their ids, by `repr`: 1, 1.0 and True are three."""
+
+    def __init__(self, seen: set[str] | None = None) -> None:
+        self.added = self.replaced = self.unchanged = self.removed = 0
+        self.seen = seen
+
+    @property
+    def changes(self) -> Changes:
+        """What was counted."""
+        return Changes(self.added, self.replaced, self.unchanged, self.removed)
+
+    def changed(self, rows: Iterable[Row], collection: Collection, *, all_of_them: bool = False) -> Iterator[Row]:
+        """The documents whose text or fields differ from what is stored, or all of them."""
+        source, empty = iter(rows), collection.count() == 0
+        while chunk := list(islice(source, CHUNK)):
+            known = [None] * len(chunk) if empty else collection.lookup([row[0] for row in chunk])
+            for row, stored in zip(chunk, known, strict=True):
+                if self.seen is not None:
+                    self.seen.add(repr(row[0]))
+                # By repr: 1, 1.0 and True are equal, and three values.
+                if not all_of_them and stored is not None and repr(stored) == repr((row[1], dict(row[2]))):
+                    self.unchanged += 1
+                    continue
+                self.replaced += stored is not None
+                self.added += stored is None
+                yield row
