@@ -28,11 +28,24 @@ MAX_BATCH = 1_024
 
 
 def progress(items: Iterable[T], description: str, *, total: int | None = None, show: bool = True) -> tqdm[T]:
-    """Wrap in a progress bar, on a terminal only; ``CDE_PROGRESS=0`` silences it, ``CDE_PROGRESS=1`` forces it."""
-    from tqdm.auto import tqdm
+    """Wrap in a progress bar, on a terminal and in a notebook, else in one that logs a line every half minute.
 
-    wanted = os.environ.get("CDE_PROGRESS", "1" if sys.stderr.isatty() else "0") != "0"
-    return tqdm(items, desc=printable(description), total=total, disable=not (show and wanted), leave=False)
+    ``CDE_PROGRESS=0`` silences both, ``CDE_PROGRESS=1`` forces the bar.
+    """
+    wanted = os.environ.get("CDE_PROGRESS")
+    options: dict[str, Any] = {"desc": printable(description), "total": total, "disable": not show or wanted == "0"}
+    if wanted or _draws():
+        from tqdm.auto import tqdm
+
+        return tqdm(items, **options, leave=False)
+    from .progress_log import LoggedProgress
+
+    return LoggedProgress(items, **options)
+
+
+def _draws() -> bool:
+    """Whether a bar can be seen: standard error is a terminal, or this is a notebook."""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

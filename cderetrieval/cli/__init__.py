@@ -1,4 +1,4 @@
-"""The command line: ``cderetrieval index | search | serve | context | embed | eval | train | mcp``.
+"""The command line: ``cderetrieval index | search | add | sync | remove | refresh | serve | context | eval | ...``.
 
 Each command has a file here: it parses, calls the package, and prints through `terminal`. Errors that the package
 raises on purpose, and those of the operating system, end the program with their message and status 2; anything else is
@@ -19,7 +19,7 @@ from pathlib import Path
 from .. import __version__
 from ..errors import CDEError, InputError
 from ..terminal import Formatter, complain
-from . import context, embed, evaluate, index, mcp, search, serve, train
+from . import context, embed, evaluate, index, mcp, search, serve, train, update
 from .parsing import Parser
 
 SIGPIPE = 13
@@ -55,6 +55,7 @@ def _run(argv: Sequence[str] | None) -> None:
         handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
         logging.getLogger("cderetrieval").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
+        logging.getLogger("cderetrieval.progress_log").setLevel(logging.INFO)
         _check_out(getattr(arguments, "out", None))
         arguments.command(arguments)
     finally:
@@ -84,6 +85,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="cderetrieval", description="Search documents with embeddings that know the corpus.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for each in (index, search, serve, context, embed, evaluate, train, mcp):
+    for each in (index, search, update, serve, context, embed, evaluate, train, mcp):
         each.add(commands)
     return parser

@@ -8,8 +8,10 @@ import shutil
 from typing import Any
 
 from ..excerpts import Words, excerpt, plain_words, words_of
+from ..filters import filter_from_text
 from ..terminal import printable, say
 from .parsing import command
+from .update import FILTER
 
 # Spaces before a passage, and the narrowest lines of one.
 INDENT, NARROW = 6, 20
@@ -23,6 +25,7 @@ def add(commands: Any) -> None:
     parser.add_argument("-k", type=int, default=10, help="hits for each query (default: 10)")
     by = "what is ranked: documents, each once, or passages (default: document)"
     parser.add_argument("--by", default="document", choices=["document", "passage"], help=by)
+    parser.add_argument("--filter", action="append", metavar="FILTER", help=FILTER)
     parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
     reads = "a cross-encoder that reorders the best hits: its name or directory"
     parser.add_argument("--rerank", metavar="MODEL", help=reads)
@@ -36,8 +39,10 @@ def run_search(arguments: argparse.Namespace) -> None:
     from ..retrieval.retriever import Retriever
 
     options = {name: getattr(arguments, name) for name in ("model", "rerank", "depth", "device")}
+    wanted = filter_from_text(arguments.filter) if arguments.filter else None
     with Retriever.load(arguments.index, **options) as retriever:
-        hits = retriever(arguments.queries, k=arguments.k, documents=True, passages=True, by=arguments.by)
+        shown: dict[str, Any] = {"documents": True, "passages": True, "by": arguments.by, "filter": wanted}
+        hits = retriever(arguments.queries, k=arguments.k, **shown)
         words = plain_words if arguments.json else words_of(retriever.parts.values())
     for query, ranking in zip(arguments.queries, hits, strict=True):
         if not arguments.json:

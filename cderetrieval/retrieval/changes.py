@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..documents import Row
+from ..errors import InputError
 from .collection import Collection
 
 # Documents that are compared with those stored at a time.
@@ -41,7 +43,10 @@ class Tally:
         """The documents whose text or fields differ from what is stored, or all of them."""
         source, empty = iter(rows), collection.count() == 0
         while chunk := list(islice(source, CHUNK)):
-            known = [None] * len(chunk) if empty else collection.lookup([row[0] for row in chunk])
+            known: list[Any] = [None] * len(chunk)
+            if not empty:
+                with contextlib.suppress(InputError):  # an id that cannot be kept: the collection names its row
+                    known = collection.lookup([row[0] for row in chunk])
             for row, stored in zip(chunk, known, strict=True):
                 if self.seen is not None:
                     self.seen.add(repr(row[0]))

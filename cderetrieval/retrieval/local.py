@@ -176,7 +176,7 @@ class LocalCollection(Store, Collection):
         if stored is None:
             return
         found = replace(Settings.from_dict(stored), fusion=self.settings.fusion)
-        if found != self.settings or self.get_setting("passages") != self.passages.how:
+        if found != self.settings or self.get_setting("passages", self.passages.how) != self.passages.how:
             raise MismatchError(
                 f"{self.directory} was made meanwhile by another process with other settings. Open it with "
                 "Retriever.load."

@@ -197,6 +197,8 @@ class Updater(Searcher):
     def _put(self, documents: Any, vectors: Any, skip_empty: bool, show_progress: bool, tally: Tally) -> Changes:
         ready, collection = self._parts.ready(vectors), self._collection
         with self._changing():
+            if isinstance(collection, LocalCollection):
+                collection.check_settings()
             settings, next_id = collection.settings, collection.get_setting("next_id", 0)
             checked = partial(document_rows, skip_empty=skip_empty, passages=collection.passages)
             rows = checked(documents, settings.key, settings.on, next_id)
@@ -216,10 +218,8 @@ class Updater(Searcher):
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One transaction that ends with the settings; those of another, who made the index meanwhile, must be ours."""
+        """One transaction that ends with the settings."""
         with self._collection.transaction():
-            if isinstance(self._collection, LocalCollection):
-                self._collection.check_settings()
             yield
             settings = replace(self._collection.settings, fusion=self._collection.fusion)
             self._collection.set_setting("retriever", settings.to_dict())

@@ -92,10 +92,7 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Close the file and give up the writer's lock; this thread's open transaction is rolled back.
-
-        Others' blocks are waited for.
-        """
+        """Close the file, once others' blocks have ended, and give up the lock; this thread's change is rolled back."""
         self._closed = True
         mine = {id(use) for use in self._blocks.uses}
         try:
@@ -129,11 +126,11 @@ class Database:
 
     def snapshot(self) -> contextlib.AbstractContextManager[None]:
         """All reads in the block see one generation, whatever is committed meanwhile; in a transaction, its own."""
-        return Block(self._start, self._stop, Use())
+        return Block(self._start, self._settle, Use())
 
     def committed(self) -> contextlib.AbstractContextManager[None]:
         """All reads in the block see the last commit, inside a transaction too, and one thread at a time is in it."""
-        return Block(self._start, self._stop, Use(alone=True))
+        return Block(self._start, self._settle, Use(alone=True))
 
     def _begin(self, use: Use) -> None:
         outer = self._current()
@@ -237,10 +234,7 @@ class Database:
             use.turns.pop()
         return connections.add_reader() and self._take_reader(use, connections)
 
-    def _stop(self, use: Use, *_: object) -> None:
-        self._settle(use)
-
-    def _settle(self, use: Use) -> None:
+    def _settle(self, use: Use, *_: object) -> None:
         """Roll back what a block has left open, and give its turns back."""
         uses = self._blocks.uses
         if use.turns:

@@ -1,0 +1,243 @@
+"""An index kept in step with a source: open or create, add what is new, sync, remove by filter, and who may write."""
+
+import subprocess
+import sys
+import threading
+from datetime import date
+from uuid import UUID
+
+import pytest
+
+from cderetrieval import Hybrid, Retriever
+from cderetrieval.errors import InputError, LockedError, MismatchError, StoreError
+from cderetrieval.retrieval.changes import Changes
+from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory
+
+ROWS = [{"id": n, "text": f"about {n}", "n": n} for n in range(8)]
+
+
+class Counting(HashEncoder):
+    """Counts the texts that it embeds."""
+
+    embedded = 0
+
+    def encode_document(self, texts, *, show_progress=False):
+        self.embedded += len(texts)
+        return super().encode_document(texts)
+
+
+@pytest.fixture
+def counting():
+    encoder = Counting()
+    retriever = Retriever(encoder).add(ROWS)
+    encoder.embedded = 0
+    return retriever, encoder
+
+
+def test_unchanged_documents_are_not_embedded(counting):
+    retriever, encoder = counting
+    generation = retriever.collection.generation
+    retriever.add(ROWS)
+    assert (encoder.embedded, retriever.last_change) == (0, Changes(unchanged=8))
+    assert retriever.collection.generation == generation, "nothing was written"
+    retriever.add([*ROWS[:3], {**ROWS[3], "n": 3.0}, {**ROWS[4], "n": True}, {"id": 9, "text": "new"}])
+    assert (encoder.embedded, retriever.last_change) == (3, Changes(1, 2, 3))
+    assert retriever.get(3) == {**ROWS[3], "n": 3.0}
+    assert type(retriever.get(3)["n"]) is float
+
+
+def test_ready_vectors_always_replace(counting):
+    retriever, _ = counting
+    vectors = retriever.encoder.encode_document(["about 1", "about 0"])
+    retriever.add(ROWS[:2], vectors=vectors)
+    assert retriever.last_change == Changes(replaced=2)
+    assert retriever.search("about 1", k=1)[0]["id"] == 0
+
+
+@pytest.mark.parametrize("model", [HashEncoder(), tiny_model(), [HashEncoder("a"), HashEncoder("b")]], ids=type)
+def test_sync(model):
+    retriever = Retriever(model).add(ROWS)
+    source = [{**ROWS[1], "n": 7}, *ROWS[2:5], {"id": "1", "text": "another one"}]
+    assert retriever.sync(iter(source)) == Changes(1, 1, 3, 4)
+    assert sorted(retriever.ids(), key=str) == [1, "1", 2, 3, 4]
+    assert sorted(retriever, key=str) == sorted(source, key=str)
+    assert retriever.sync(source) == Changes(unchanged=5)
+    assert {hit["id"] for hit in retriever.search("about", k=99)} == {1, "1", 2, 3, 4}
+
+
+@pytest.mark.parametrize("source", [[], [*ROWS[:2], {"id": 3}], [ROWS[0], ROWS[0]], iter(()), [{"id": 1, "text": ""}]])
+def test_a_sync_that_fails_leaves_the_index_as_it_was(counting, source):
+    retriever, _ = counting
+    with pytest.raises(InputError):
+        retriever.sync(source)
+    assert list(retriever) == ROWS
+
+
+def test_a_source_that_changes_the_index_it_is_read_for_is_refused(counting):
+    retriever, _ = counting
+
+    def source():
+        retriever.remove(0)
+        yield ROWS[0]
+
+    with pytest.raises(InputError, match="what yields them cannot change it"):
+        retriever.sync(source())
+    assert len(retriever) == 8
+
+
+def test_a_sync_without_changes_loads_no_model(tmp_path, monkeypatch):
+    with Retriever(tiny_model_directory(), path=tmp_path) as retriever:
+        retriever.add(ROWS)
+    monkeypatch.setattr("cderetrieval.models.load.load", None)
+    with Retriever.load(tmp_path) as retriever:
+        assert retriever.sync(ROWS[:5]) == Changes(unchanged=5, removed=3)
+
+
+def test_remove_by_filter(counting):
+    retriever, _ = counting
+    retriever.remove(filter={"$or": [{"n": {"<": 2}}, {"text": {"$contains": "7"}}]})
+    assert retriever.ids() == [2, 3, 4, 5, 6]
+    assert retriever.last_change == Changes(removed=3)
+    retriever.remove(filter={"n": 99})
+    for wrong in ({"filter": {}}, {"filter": {"$and": [{}]}}, {}, {"ids": 3, "filter": {"n": 3}}, {"ids": [3, 99]}):
+        with pytest.raises(InputError, match=r"filter|99"):
+            retriever.remove(**wrong)
+    assert len(retriever) == 5
+
+
+def test_one_query_has_one_list_of_hits(counting):
+    retriever, _ = counting
+    assert retriever.search("about 3", k=2) == retriever("about 3", k=2)[0]
+    assert retriever.search(["about 3"], k=2) == retriever("about 3", k=2)
+    assert retriever.search({"q": "about 3"}, filter={"n": 2}).query_ids == ["q"]
+
+
+def test_ids_may_be_uuids_and_dates():
+    first, day = UUID(int=1), date(2024, 2, 29)
+    retriever = Retriever(HashEncoder()).add([{"id": first, "text": "a"}, {"id": day, "text": "b", "when": day}])
+    assert retriever.ids() == [str(first), "2024-02-29"]
+    assert first in retriever
+    assert retriever.get([day, first, "x"]) == [
+        {"id": "2024-02-29", "text": "b", "when": "2024-02-29"},
+        {"id": str(first), "text": "a"},
+        None,
+    ]
+    assert retriever.remove(first).search("b", filter={"when": {">": date(2024, 1, 1)}})[0]["id"] == "2024-02-29"
+
+
+def test_open_makes_an_index_and_opens_it_again(tmp_path):
+    place, model = tmp_path / "index", tiny_model_directory()
+    options = {"on": "text", "context_size": 4, "passages": 64, "index": "Flat"}
+    with Retriever.open(place, model, **options) as retriever:
+        assert len(retriever) == 0
+    for wanted in (model, None):
+        with Retriever.open(place, wanted, **options) as retriever:
+            retriever.add(ROWS)
+    for name, value in {
+        "on": "title",
+        "key": "k",
+        "context_size": 5,
+        "passages": None,
+        "index": "auto",
+        "seed": 1,
+    }.items():
+        with pytest.raises(MismatchError, match=rf"made with {name}="):
+            Retriever.open(place, model, **{name: value})
+    with pytest.raises(MismatchError, match="document_context"):
+        Retriever.open(place, model, document_context={"prefix": 7})
+    with pytest.raises(MismatchError, match="fingerprint"):
+        Retriever.open(place, HashEncoder())
+    with pytest.raises(MismatchError, match="was built with"):
+        Retriever.open(place, [model, "bm25"])
+    with pytest.raises(TypeError):
+        Retriever.open(place, model, nonsense=3)
+
+
+def test_open_of_several_models(tmp_path):
+    models = {"a": HashEncoder("a"), "b": HashEncoder("b")}
+    with Retriever.open(tmp_path, models, fusion="weighted", index={"a": "Flat", "b": "auto"}) as retriever:
+        retriever.add(ROWS)
+    with Hybrid.open(tmp_path, models, fusion="weighted", index={"a": "Flat", "b": "auto"}) as retriever:
+        assert len(retriever) == 8
+    with pytest.raises(MismatchError, match="fusion"):
+        Retriever.open(tmp_path, models, fusion="rrf")
+    with pytest.raises(MismatchError, match="fingerprint"):
+        Retriever.open(tmp_path, {**models, "b": HashEncoder("c")})
+
+
+def test_two_that_create_one_index_at_a_time(tmp_path):
+    first, second, third = (Retriever.open(tmp_path, HashEncoder(), on=on) for on in ("text", "text", "title"))
+    first.add(ROWS[:2])
+    assert len(second.add(ROWS[2:])) == 8
+    with pytest.raises(MismatchError, match="with other settings"):
+        third.add([{"id": 1, "title": "x"}])
+    assert len(first) == 8
+
+
+def test_save_over_an_index(tmp_path, counting):
+    retriever, _ = counting
+    retriever.save(tmp_path / "copy")
+    with Retriever.load(tmp_path / "copy", model=Counting()) as old:
+        retriever.remove([0, 1])
+        with pytest.raises(StoreError, match="pass overwrite=True"):
+            retriever.save(tmp_path / "copy")
+        retriever.save(tmp_path / "copy", overwrite=True)
+        with pytest.raises(StoreError, match="Open it again"):
+            old("about 3")
+    with Retriever.load(tmp_path / "copy", model=Counting()) as new:
+        assert [hit["id"] for hit in new.search("about 3", k=9)] == [
+            hit["id"] for hit in retriever.search("about 3", 9)
+        ]
+    (tmp_path / "copy" / "server.json").write_text('{"index": "milvus://a:1/b"}')
+    with pytest.raises(StoreError, match="Remove it first"):
+        retriever.save(tmp_path / "copy", overwrite=True)
+
+
+NIGHTLY = """
+import sys
+from cderetrieval import Retriever
+from cderetrieval.testing import HashEncoder
+with Retriever.open(sys.argv[1], HashEncoder()) as retriever:
+    print(retriever.sync([{"id": n, "text": f"night {n}"} for n in range(4)]))
+"""
+
+
+def test_a_service_that_added_once_does_not_block_a_nightly_update_and_follows_it(tmp_path):
+    def nightly():
+        return subprocess.run(
+            [sys.executable, "-c", NIGHTLY, str(tmp_path)], capture_output=True, text=True, timeout=60
+        )
+
+    with Retriever.open(tmp_path, HashEncoder()) as service:
+        service.add(ROWS)("about 3")
+        assert "added=0, replaced=4, unchanged=0, removed=4" in nightly().stdout
+        assert [hit["id"] for hit in service.search("night 2", k=9)][0] == 2
+        assert len(service.add([{"id": 9, "text": "about 9"}])) == 5
+        with service.exclusive():
+            assert "LockedError" in nightly().stderr
+            service.remove(9)
+        assert "unchanged=4" in nightly().stdout
+
+
+def test_threads_add_and_search(tmp_path):
+    found, errors = [], []
+    with Retriever.open(tmp_path, HashEncoder()) as retriever:
+        retriever.add(ROWS)
+
+        def work(number):
+            try:
+                for turn in range(5):
+                    retriever.add([{"id": f"{number}-{turn}", "text": f"thread {number} {turn}"}])
+                    found.append(retriever.search(f"thread {number} {turn}", k=1)[0]["id"] == f"{number}-{turn}")
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (errors, found, len(retriever)) == ([], [True] * 20, 28)
+        other = Retriever.load(tmp_path, model=HashEncoder())
+        with retriever.exclusive(), pytest.raises(LockedError):
+            other.add([{"id": 1, "text": "x"}])
