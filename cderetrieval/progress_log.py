@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 from typing import Any
 
 from tqdm.std import tqdm
@@ -14,20 +14,16 @@ logger = logging.getLogger(__name__)
 EVERY = 30.0
 
 
-class LoggedProgress(tqdm):  # type: ignore[type-arg]
+class LoggedProgress(tqdm):  # type: ignore[misc]
     """A progress bar that logs in place of drawing; what ends within half a minute says nothing."""
 
     monitor_interval = 0  # no thread: a process with one may not fork
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        with open(os.devnull, "w") as nowhere:
-            super().__init__(*arguments, **options, file=nowhere, mininterval=EVERY, delay=EVERY, miniters=1)
+        super().__init__(*arguments, **options, file=io.StringIO(), mininterval=EVERY, delay=EVERY, miniters=1)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Log one line."""
         if msg is None and self.n < (self.total or float("inf")):
-            logger.info("%s", self.format_meter(**{**self.format_dict, "ncols": 0, "bar_format": _LINE}))
+            logger.info("%s", self.format_meter(**{**self.format_dict, "ncols": 0}))
         return True
-
-
-_LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f}%), {rate_fmt}, {elapsed} gone, {remaining} left"

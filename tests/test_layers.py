@@ -20,6 +20,7 @@ LEAVES = {
     "lazy",
     "notebook",
     "passages",
+    "progress_log",
     "runtime",
     "splitting",
     "terminal",

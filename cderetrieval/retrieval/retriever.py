@@ -216,6 +216,8 @@ class Retriever(Updater):
         ...     len(retriever)
         1
         """
+        if unknown := set(options) - set(Options.__annotations__):
+            raise TypeError(f"Retriever.open has no option {sorted(unknown)[0]!r}.")
         if not holds_index(path):
             place: Any = {"index" if is_location(path) else "path": os.fspath(path)}
             return cls(DEFAULT_MODEL if model is None else model, **{**options, **place})

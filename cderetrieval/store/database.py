@@ -349,6 +349,8 @@ class Database:
         self.get_setting(key)  # reads all
         root = self._blocks.uses[-1].root
         assert root.settings is not None
+        if root.settings.get(key) == text:
+            return
         root.settings[key] = text
         root.changed[key] = text, checksum(key + text, 0)
 
