@@ -6,6 +6,8 @@ id to document as beir loads it, or any iterable of these. Rows stream; only the
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from collections import Counter
@@ -30,6 +32,17 @@ QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
 QUERY_TEXTS = ("text", "query")
 
 
+class ContentId(str):
+    """The id of a document that came without one: a hash of its fields, so that an equal document has an equal id."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, payload: Mapping[str, Any]) -> ContentId:
+        """The id of these fields, in whatever order; 128 bits."""
+        return cls(hashlib.sha256(json.dumps(payload, sort_keys=True, default=repr).encode()).hexdigest()[:32])
+
+
 def document_rows(
     documents: Any,
     key: str,
@@ -46,7 +59,7 @@ def document_rows(
     [(7, 'Owls hunt at night', {'id': 7, 'title': 'Owls', 'text': 'hunt at night'})]
     """
     seen: dict[str, int] = {}
-    skipped = 0
+    skipped = repeated = 0
     for number, row in enumerate(each_row(documents, key, on, next_id, passages)):
         if not row[1].strip():
             if skip_empty:
@@ -58,6 +71,9 @@ def document_rows(
                 "skip_empty=True to leave such documents out."
             )
         name = repr(row[0])
+        if name in seen and isinstance(row[0], ContentId):
+            repeated += 1
+            continue
         if name in seen:
             raise InputError(
                 f"document {number} has id {row[0]!r}, which document {seen[name]} of this call has too. "
@@ -67,6 +83,8 @@ def document_rows(
         yield row
     if skipped:
         logger.warning("%d documents with an empty text were left out.", skipped)
+    if repeated:
+        logger.warning("%d documents without an id are repeated, and were left out.", repeated)
     if not seen and not may_be_empty:
         raise InputError("no documents: the call got an empty collection.")
 
@@ -75,6 +93,7 @@ def each_row(
     documents: Any, key: str, on: Sequence[str] | None, next_id: int = 0, passages: Passages = ONE
 ) -> Iterator[Row]:
     """Yield (id, text, payload) of each document; unlike :func:`document_rows`, texts may be empty and ids equal."""
+    nameless = False
     for number, document in enumerate(_iterate(documents)):
         if isinstance(document, list):
             document = {key: next_id + number, FIELD: document}
@@ -84,6 +103,10 @@ def each_row(
             fields = {str(name): scalar(value) for name, value in document.items()}
             if len(fields) < len(document):
                 raise InputError(f"document {number}: {_repeated(document)}; rename one of them.")
+            unnamed = key == "id" and not {"id", "_id"} & fields.keys()
+            nameless = nameless or (unnamed and number == 0)  # later ones may have lost theirs
+            if nameless and unnamed:
+                fields = {"id": ContentId.of(_payload(fields, number)), **fields}
             row_id = _document_id(fields, key, number)
             yield row_id, document_text(fields, on, number, passages), _payload(fields, number)
         else:

@@ -28,9 +28,9 @@ from cderetrieval.testing import HashEncoder, WordEncoder
 NAMES = ["first", "second", "third"]
 MODELS = {name: HashEncoder(name) for name in NAMES}
 # What a change can be, from how many ids it takes some, and how many at most.
-INDEX = ["add", "add", "remove", "refresh", "save"], 60, 20
+INDEX = ["add", "add", "sync", "remove", "refresh", "save"], 60, 20
 PLANS = {
-    "hybrid": (["add", "add", "remove", "save"], 40, 15),
+    "hybrid": (["add", "add", "sync", "remove", "save"], 40, 15),
     "server": (["add", "add", "add", "remove", "refresh"], 60, 20),
 }
 
@@ -111,6 +111,9 @@ class Changes:
         if word == "add":
             kept = {i: text for i, text in documents.items() if i not in ids}
             return kept | {i: text_of(i, number) for i in ids}
+        if word == "sync":
+            kept = {i: text for i, text in documents.items() if i in ids and i % 2}
+            return kept | {i: text_of(i, number) for i in ids if i not in kept}
         if word == "remove":
             gone = [i for i in ids if i in documents][: len(documents) - 1]
             return {i: text for i, text in documents.items() if i not in gone}
@@ -120,6 +123,9 @@ class Changes:
         word, ids = self.plan(seed, number)
         if word == "add":
             index.add({"id": i, "text": text_of(i, number)} for i in ids)
+        elif word == "sync":
+            known = {i: index.get(i) for i in ids if i % 2 and i in index}
+            index.sync(known.get(i) or {"id": i, "text": text_of(i, number)} for i in ids)
         elif word == "remove":
             index.remove([i for i in ids if i in index][: len(index) - 1])
         elif word == "save":

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +25,7 @@ from .recipes import Recipe, load_recipe, recipe_names
 
 # Annotation of each setting: how its option is read.
 _SETTINGS = {field.name: str(field.type) for field in dataclasses.fields(Recipe) if field.name != "name"}
+_METAVARS = {"int": "INT", "float": "FLOAT", "bool": "true|false", "str": "NAME", "tuple": "NAME", "Mapping": "JSON"}
 _CELLS = {"/".join(cell): cell for cell in CELLS}
 
 
@@ -41,17 +44,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sweep = "repeat the cells with these settings; write a nested one as model.layers=1,2"
     add("--sweep", nargs="+", default=[], metavar="FIELD=A,B", help=sweep)
     add("--license", default="apache-2.0", help="licence of the trained model (default: apache-2.0)")
-    fields = parser.add_argument_group("settings of the recipe", "lists take several values, objects take JSON")
+    about = "lists take several values, objects take JSON; recipes have values of their own, which --print-config shows"
+    fields = parser.add_argument_group("settings of the recipe", about)
+    texts, defaults = _explained(), Recipe("", "").to_dict()
     for name, annotation in _SETTINGS.items():
         # No default: "none" is a value like any other.
+        default = json.dumps(defaults[name]).replace("null", "none")
         fields.add_argument(
             f"--{name.replace('_', '-')}",
             dest=f"set_{name}",
             nargs="+" if annotation.startswith("tuple") else None,
             type=_reader(annotation),
             default=argparse.SUPPRESS,
-            metavar="VALUE",
+            metavar=_METAVARS.get(annotation.split("[")[0].split(" ")[0], "VALUE"),
+            help=f"{texts.get(name, '')} (default: {default})".replace("%", "%%"),
         )
+
+
+def _explained() -> dict[str, str]:
+    """What the docstring of a recipe says of each setting, without its markup."""
+    section = (inspect.getdoc(Recipe) or "").partition("----------\n")[2].partition("\n\nExamples")[0]
+    found: dict[str, str] = {}
+    for names, text in re.findall(r"^(\S.*)\n((?:    .*\n?)+)", section, re.MULTILINE):
+        plain = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", " ".join(text.split())).replace("`", "")
+        found |= dict.fromkeys(names.split(", "), plain.rstrip("."))
+    return found
 
 
 def _reader(annotation: str) -> Callable[[str], Any]:

@@ -35,13 +35,13 @@ def said(capsys, *arguments, status=0):
 
 
 def test_an_index_is_kept_in_step(index, write, capsys):
-    assert said(
-        capsys, "add", index, write([ROWS[0], {**ROWS[1], "text": "new"}, {"id": "x", "text": "more"}])
-    ).startswith("1 added, 1 replaced, 1 unchanged, 0 removed; 7 documents in Context(")
+    changed = [ROWS[0], {**ROWS[1], "text": "new"}, {"id": "x", "text": "more"}]
+    found = said(capsys, "add", index, write(changed))
+    assert found.startswith("1 added, 1 replaced, 1 unchanged, 0 removed; 7 documents in Context(")
     assert said(capsys, "sync", index, write(ROWS[:4])).startswith("0 added, 1 replaced, 3 unchanged, 3 removed; 4 doc")
     assert said(capsys, "remove", index, "0").startswith("0 added, 0 replaced, 0 unchanged, 1 removed; 3 documents")
-    assert said(capsys, "remove", index, "--filter", "year >= 2021").endswith("removed; 2 documents\n") is False
-    assert "(random" in said(capsys, "refresh", index, "--context", "random") or True
+    assert "random" in said(capsys, "refresh", index, "--context", "random")
+    assert " 1 removed; 2 documents" in said(capsys, "remove", index, "--filter", "year >= 2021")
     assert "ids are not in this index, the first is 'nine'" in said(capsys, "remove", index, "nine", status=2)
     assert "ids or filter=" in said(capsys, "remove", index, status=2)
 

@@ -125,6 +125,20 @@ def test_ids_may_be_uuids_and_dates():
     assert retriever.remove(first).search("b", filter={"when": {">": date(2024, 1, 1)}})[0]["id"] == "2024-02-29"
 
 
+def test_rows_without_ids_are_known_by_their_content(caplog):
+    rows = [{"text": "owls", "n": 1}, {"text": "bees"}, {"n": 1, "text": "owls"}]
+    retriever = Retriever(HashEncoder()).add(rows)
+    assert "1 documents without an id are repeated" in caplog.text
+    assert retriever.sync([*rows, {"text": "owls", "n": True}, {"id": 7, "text": "ants"}]) == Changes(2, 0, 2, 0)
+    found = retriever.search("bees", k=1, documents=True)[0]
+    assert found["document"] == {"id": found["id"], "text": "bees"}
+    for wrong in ([{"id": 1, "text": "a"}, {"text": "b"}], [{"text": "b", "id": None}]):
+        with pytest.raises(InputError, match=r"document \d.*'id'"):
+            retriever.add(wrong)
+    with pytest.raises(InputError, match="no field 'key'"):
+        Retriever(HashEncoder(), key="key").add(rows)
+
+
 def test_open_makes_an_index_and_opens_it_again(tmp_path):
     place, model = tmp_path / "index", tiny_model_directory()
     options = {"on": "text", "context_size": 4, "passages": 64, "index": "Flat"}
