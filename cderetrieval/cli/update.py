@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..files import as_path
 from ..filters import filter_from_text
-from ..terminal import printable, say
-from .parsing import command
+from ..terminal import keywords, printable, say
+from .parsing import add_files_arguments, command
 
 FILTER = (
     "which documents: 'year >= 2020', 'language in [\"en\", \"fr\"]', 'title contains owl', or JSON; may be repeated"
@@ -25,7 +25,9 @@ def add(commands: Any) -> None:
         ("sync", run_sync, "Make an index hold these documents and no others; unchanged ones are left alone."),
     ):
         parser = _command(commands, name, run, text)
-        parser.add_argument("documents", type=as_path, metavar="DOCUMENTS", help="what the index command takes")
+        documents = "files, folders or globs; - is standard input"
+        parser.add_argument("documents", type=as_path, nargs="+", metavar="PATH", help=documents)
+        add_files_arguments(parser)
         parser.add_argument("--skip-empty", action="store_true", help="leave out documents without text")
     parser = _command(commands, "remove", run_remove, "Remove documents from an index, by id or by a filter.")
     parser.add_argument("ids", nargs="*", metavar="ID", help="id of a document")
@@ -79,10 +81,14 @@ def _opened(arguments: argparse.Namespace) -> Iterator[Any]:
         say(printable(f"{done}{len(retriever):,} documents{context}"))
 
 
-def _documents(arguments: argparse.Namespace, retriever: Any) -> Iterator[dict[str, Any]]:
-    from ..corpora.readers import read_documents
+def _documents(arguments: argparse.Namespace, retriever: Any) -> Iterable[dict[str, Any]]:
+    from ..corpora.files import read_files
 
-    return read_documents(arguments.documents, key=retriever.collection.settings.key)
+    collection = retriever.collection
+    given = {"paths": arguments.documents, "passages": collection.passages}
+    return read_files(
+        **keywords(read_files, arguments, key=collection.settings.key, on=collection.settings.on, **given)
+    )
 
 
 def _id(text: str, retriever: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ from ..documents import Row
 from ..errors import InputError
 from .collection import Collection
 
+# Files whose rows have ids of their own.
+ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 # Documents that are compared with those stored at a time.
 CHUNK = 500
 
@@ -57,3 +59,23 @@ class Tally:
                 self.replaced += stored is not None
                 self.added += stored is None
                 yield row
+
+
+def unless_skipped(gone: list[Hashable], skipped: Mapping[str, str]) -> list[Hashable]:
+    """Documents that have gone from a source, without those of files and folders that could not be read.
+
+    >>> unless_skipped(["a.md", "sub/b.md", "c.csv#7"], {"notes/sub": "no permission"})
+    ['a.md', 'c.csv#7']
+    """
+    kept = {document_id: path for document_id in gone if (path := _skipped(document_id, skipped)) is not None}
+    for path, reason in skipped.items():
+        if path.lower().endswith(ROWS) and path not in kept.values():
+            raise InputError(f"{reason} Which documents are from this file is not known: nothing was changed.")
+    return [document_id for document_id in gone if document_id not in kept]
+
+
+def _skipped(document_id: Hashable, skipped: Mapping[str, str]) -> str | None:
+    """The file or folder that was skipped from which a document is; its id is a path, or a path and a number."""
+    parts = str(document_id).partition("#")[0].split("/")
+    places = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+    return next((path for path in skipped for place in places if f"/{path}".endswith(f"/{place}")), None)

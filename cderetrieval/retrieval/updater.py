@@ -16,7 +16,7 @@ from ..documents import document_rows
 from ..errors import ContextError, InputError
 from ..filters import parse_filter
 from ..vectors import Vectors
-from .changes import Changes, Tally
+from .changes import Changes, Tally, unless_skipped
 from .local import INCOMPLETE, LocalCollection
 from .searcher import Searcher
 
@@ -91,7 +91,8 @@ class Updater(Searcher):
         """Make the index hold these documents and no others, in one transaction.
 
         New and changed ones are embedded, those that are there unchanged are left alone, and those that are not among
-        them are removed. They are read once; only their ids are held.
+        them are removed. They are read once; only their ids are held. Of files that could not be read, as `read_files`
+        found them, the documents stay.
 
         Parameters
         ----------
@@ -106,7 +107,8 @@ class Updater(Searcher):
         Raises
         ------
         InputError
-            If there are no documents at all, or as in `add`; the index then stays as it was.
+            If there are no documents at all, if a file of rows could not be read, or as in `add`; the index then stays
+            as it was.
 
         Examples
         --------
@@ -207,6 +209,7 @@ class Updater(Searcher):
                 self._parts.put(chain([first], changed), next_id, ready, show_progress)
             if tally.seen is not None:
                 gone = [document_id for document_id in collection.ids() if repr(document_id) not in tally.seen]
+                gone = unless_skipped(gone, getattr(documents, "skipped", {}))
                 collection.remove(gone)
                 tally.removed = len(gone)
         return self._report(tally)

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from cderetrieval import Hybrid, Retriever
+from cderetrieval.corpora.files import read_files
 from cderetrieval.errors import InputError, LockedError, MismatchError, StoreError
 from cderetrieval.retrieval.changes import Changes
 from cderetrieval.testing import HashEncoder, tiny_model, tiny_model_directory
@@ -137,6 +138,27 @@ def test_rows_without_ids_are_known_by_their_content(caplog):
             retriever.add(wrong)
     with pytest.raises(InputError, match="no field 'key'"):
         Retriever(HashEncoder(), key="key").add(rows)
+
+
+def test_a_folder_is_synced_and_what_cannot_be_read_stays(tmp_path):
+    folder = tmp_path / "notes"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("owls.md", "bees.txt", "sub/ants.md"):
+        (folder / name).write_text(f"All about {name}.")
+    retriever = Retriever(HashEncoder()).add_files(folder)
+    assert retriever.sync(read_files(folder)) == Changes(unchanged=3)
+    (folder / "owls.md").write_bytes(bytes(range(256)))
+    (folder / "bees.txt").unlink()
+    (folder / "sub" / "ants.md").write_text("Ants again.")
+    files = read_files(folder)
+    assert retriever.sync(files) == Changes(replaced=1, removed=1)
+    assert list(files.skipped) and retriever.ids() == ["owls.md", "sub/ants.md"]
+    (folder / "rows.csv").write_text("id,text\n1,one\n2,two\n")
+    assert retriever.sync(read_files(folder)).added == 2
+    (folder / "rows.csv").write_text('id,text\n1,one,"')
+    with pytest.raises(InputError, match=r"rows\.csv.*nothing was changed"):
+        retriever.sync(read_files(folder))
+    assert len(retriever) == 4
 
 
 def test_open_makes_an_index_and_opens_it_again(tmp_path):
