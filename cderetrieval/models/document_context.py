@@ -166,24 +166,20 @@ def encode_passages(encoder: Any, units: Units, context: DocumentContext) -> Any
     """Vectors of units, shape (units, dimension), of the encoder's kind, those of passages in their context.
 
     Heads and documents in one piece are encoded together, as they are where nothing is cut, and the passages after
-    them: what is encoded together decides the last bits.
+    them: what is encoded together decides the last bits. Leads are short, and would be padded beside passages.
     """
     if units.heads.all():
         return encoder.encode_document(units.texts)
     if isinstance(context, OfAnother):
         units, context = exchanged(units), context if len(units.leads) > 1 else NONE
     texts = prefixed(units, context.prefix, encoder)
-    mixes = encoder.kind in (DENSE, SPARSE)
-    leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if mixes and context.lead else []
-    rows = np.flatnonzero(units.heads), np.flatnonzero(~units.heads)
-    whole = (
-        as_vectors(encoder.encode_document([units.texts[row] for row in rows[0]]), "document") if len(rows[0]) else None
-    )
-    inner = as_vectors(encoder.encode_document([texts[row] for row in rows[1]] + leads), "document")
-    parts = [inner[: len(rows[1])]] if mixes else [inner]
-    order = np.concatenate(rows) if whole is not None else rows[1]
-    own = take(join([whole, *parts] if whole is not None else parts), np.argsort(order))
-    return in_context(own, units, context, inner[len(rows[1]) :]) if mixes else own
+    rows = [some for some in (np.flatnonzero(units.heads), np.flatnonzero(~units.heads)) if len(some)]
+    parts = [as_vectors(encoder.encode_document([texts[row] for row in some]), "document") for some in rows]
+    own = take(join(parts), np.argsort(np.concatenate(rows)))
+    if encoder.kind not in (DENSE, SPARSE):
+        return own
+    leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if context.lead else []
+    return in_context(own, units, context, as_vectors(encoder.encode_document(leads), "document") if leads else None)
 
 
 def in_context(own: Any, units: Units, context: DocumentContext, leads: Any) -> Any:
