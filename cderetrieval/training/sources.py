@@ -2,8 +2,9 @@
 
 A line is ``{"query", "document", "domain"?, "negatives"?, "scores"?}``, or, as in the files that multi-qa and the all-*
 models were trained on, a list ``[query, document, negative...]`` or ``{"texts": [...]}``. ``scores`` are a teacher's,
-for distillation: the document's, then one for each negative. A ``data_config.json`` lists files with weights, as those
-models ship it: a batch comes from a file with probability weight / sum of weights, whatever its size.
+for distillation: the document's, then one for each negative. A whole document, ``{"title", "sections"}``, becomes a
+pair for each of its passages (:mod:`.sections`). A ``data_config.json`` lists files with weights, as those models ship
+it: a batch comes from a file with probability weight / sum of weights, whatever its size.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..corpora.readers import read_parquet
 from ..errors import InputError, ModelError
 from ..files import as_path, atomic_write, read_json
 from ..values import shown
+from .sections import is_document, pairs_of
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +193,13 @@ def read_rows(source: Source) -> Iterator[tuple[int, Row]]:
     wanted = (source.query, source.document, source.negatives, source.domain, source.scores)
     rows = read_parquet(path, columns=wanted, extra="train") if path.suffix == ".parquet" else read_json_lines(path)
     for number, values in rows:
-        yield number, _row(source, values, f"{source.path}, line {number}")
+        where = f"{source.path}, line {number}"
+        if source.query in values or not is_document(values):
+            yield number, _row(source, values, where)
+            continue
+        named = {source.domain: values[source.domain]} if source.domain in values else {}
+        for query, passage in pairs_of(values, where):
+            yield number, _row(source, {**named, source.query: query, source.document: passage}, where)
 
 
 def _row(source: Source, values: Any, where: str) -> Row:
