@@ -33,6 +33,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "encode_backends": (),
     "context_cost": (),
     "end_to_end": (),
+    "serve": (),
     "hybrid": ("FOLDER",),
     "evaluation": (),
     "training": (),

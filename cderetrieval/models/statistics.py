@@ -32,7 +32,16 @@ from ..files import as_path, read_json, write_json
 from .dense import DenseEncoder
 from .encoder import EncodingSettings
 from .locate import STATISTICS_FILE
-from .term_sketch import LONGEST, document_frequencies, rarity, sign_vectors, sketch, term_counts, weighed
+from .term_sketch import (
+    LONGEST,
+    document_frequencies,
+    rarity,
+    sign_vectors,
+    sketch,
+    term_counts,
+    weighed,
+    words_of_tokens,
+)
 
 # Part of every fingerprint: whoever changes how vectors are made changes it, and earlier indexes are refused by name.
 _METHOD = "statistics-2"
@@ -313,20 +322,25 @@ class StatisticsEncoder(_NamedAfter):
         return self.encode(texts, prompt_name="document", show_progress=show_progress)
 
     def query_terms(self, text: str, vector: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """Terms of a query and what each adds to its vector, shape (terms, dimension); none where terms do not count.
+        """Words of a query and what each adds to its vector, shape (words, dimension); none where terms do not count.
 
-        The rows add up to the vector's term dimensions.
+        The rows add up to the vector's term dimensions; tokens count to the first word that they are in.
         """
         size = self.model.config.term_dimensions
         if not size or self._idf is None:
             return [], np.zeros((0, self.dimension))
-        tokenizer, first = self._encoder.tokenizer, self.dimension - size
-        found = weighed(term_counts([text], tokenizer, self.settings.max_length), self._idf)
+        tokenizer, first, most = self._encoder.tokenizer, self.dimension - size, self.settings.max_length
+        found = weighed(term_counts([text], tokenizer, most), self._idf)
         rows = np.zeros((len(found.indices), self.dimension))
         rows[:, first:-1] = found.data[:, None] * sign_vectors(found.shape[1], size - 1)[found.indices]
         length = np.linalg.norm(rows.sum(axis=0))
-        names: list[str] = tokenizer.convert_ids_to_tokens(found.indices.tolist())
-        return names, rows * (np.linalg.norm(vector[first:]) / (length or 1))
+        rows *= np.linalg.norm(vector[first:]) / (length or 1)
+        words = words_of_tokens(text, tokenizer, most)
+        names = [words[token] for token in found.indices.tolist()]
+        distinct = list(dict.fromkeys(names))
+        together = np.zeros((len(distinct), self.dimension))
+        np.add.at(together, [distinct.index(name) for name in names], rows)
+        return distinct, together
 
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
         """Vectors of texts under a prompt of the encoder, shape (n, dimension), float32, length 1.

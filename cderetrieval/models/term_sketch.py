@@ -58,6 +58,16 @@ def term_counts(texts: Sequence[str], tokenizer: Any, max_length: int) -> sparse
     return counts
 
 
+def words_of_tokens(text: str, tokenizer: Any, max_length: int) -> dict[int, str]:
+    """The word of a text that each of its tokens is in, the first of several."""
+    options = {"truncation": True, "max_length": max_length, "add_special_tokens": False}
+    encoded, words = tokenizer(*check_texts([text]), **options), dict[int, str]()
+    for token, word in zip(encoded["input_ids"], encoded.word_ids(), strict=True):
+        place = encoded.word_to_chars(word)
+        words.setdefault(token, text[place.start : place.end].casefold())
+    return words
+
+
 def document_frequencies(counts: sparse.csr_array) -> np.ndarray:
     """In how many of the texts each token occurs, shape (vocabulary,), float32.
 

@@ -59,7 +59,9 @@ def explain(collection: LocalCollection, part: Part, query: str, vector: Any, do
         else:
             rows = _terms(part.encoder, vector, stored) if number >= 0 else []
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    frame.attrs = {"id": document_id, "similarity": similarity}
+    spans = None if collection.is_whole(part.number) else collection.spans_of([seq]).get(seq)
+    found_by = "document" if spans is None or number < 0 else "beginning" if spans[number - seq].head else "passage"
+    frame.attrs = {"id": document_id, "similarity": similarity, "found_by": found_by}
     return frame
 
 

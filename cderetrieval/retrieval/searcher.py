@@ -187,7 +187,9 @@ class Searcher:
             ``"beginning"``, and ``"mean"``. For sparse models and BM25 the terms in common, with their weights in
             ``query`` and ``document``. For several models, what each adds: ``source``, its name, and ``rank``,
             ``similarity`` and ``share``; its own shares are those of ``parts[name].explain(query, id)``. The
-            similarity is in ``attrs``.
+            similarity is in ``attrs``, and in ``attrs["found_by"]`` what of the document is nearest: ``"passage"``, its
+            ``"beginning"`` as far as the model reads it, or the whole ``"document"``. A reranked hit is explained as
+            the candidate that it was.
 
         Raises
         ------

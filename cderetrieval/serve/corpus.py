@@ -22,10 +22,12 @@ from .answers import model_name, title_of
 from .source import Source
 
 # Documents of the map where there is no context; those that are looked through for filters; those that are compared.
-MAPPED, LOOKED_AT, COMPARED = 512, 1_000, 256
+MAPPED, LOOKED_AT, COMPARED = 512, 1_000, 128
 # Values of a field that are offered, terms that are shown, and words of a point that stand for its text.
 VALUES, TERMS, LEAD = 12, 40, 12
-# Shares of the sample above which a term is common, and documents in which a rare one occurs.
+# Characters of a document that are compared: enough to tell what it is about, and soon embedded.
+BEGINNING = 500
+# Most documents in which a rare term occurs.
 RARE = 2
 TITLE = 120
 
@@ -242,7 +244,7 @@ def compared(retriever: Retriever, name: str, context: Context) -> dict[str, Any
     seqs = np.unique(seqs[seqs >= 0])
     if not len(seqs):
         raise ContextError("the documents of this context are not in the index; there is nothing to compare.")
-    texts = _local(retriever).texts_of(seqs)
+    texts = {seq: text[:BEGINNING] for seq, text in _local(retriever).texts_of(seqs).items()}
     forms = {"null": Context.null(model), "random": Context.random(model, size=len(context) or None), "own": context}
     encoders = {form: one.encoder(model) for form, one in forms.items()}
     vectors = {

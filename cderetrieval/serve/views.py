@@ -51,7 +51,12 @@ def info(request: Request) -> Reply:
     retriever = service.source.current()
     several, layout = retriever.fusion is not None, retriever.collection.layout_of(0)
     is_dense = layout is not None and layout.kind == DENSE
-    values = {"name": service.name, "writable": service.writable, "several": several}
+    values = {
+        "name": service.name,
+        "writable": service.writable,
+        "several": several,
+        "reranks": retriever.reranker is not None,
+    }
     values["meaning"] = FUSED_MEANING if several else DENSE_MEANING if is_dense else WORDS_MEANING
     return Reply({**values, "documents": len(retriever), "facets": service.corpus.facets()})
 

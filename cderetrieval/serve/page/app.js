@@ -233,7 +233,9 @@ function rowsOf(shares, inner = "") {
 function said(why) {
   if (info.several) return "The number is a sum over the models: the higher a model ranks a document, the more it adds. It means nothing outside this list.";
   const total = why.shares.reduce((all, row) => all + row.share, 0);
-  return `The shares add up to ${number(total)}.`;
+  const sum = `The shares add up to ${number(total)}.`;
+  if (info.reranks) return `${sum} That made it a candidate; a cross-encoder then gave the number above.`;
+  return why.found_by === "beginning" ? `${sum} Here the beginning of the document is nearer than any of its passages.` : sum;
 }
 
 // Documents

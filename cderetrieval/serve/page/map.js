@@ -91,7 +91,7 @@ function showFacts(found) {
   $("facts").replaceChildren(...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   if (!context) return;
   $("comparison").hidden = false;
-  $("compare-about").textContent = "The sampled documents, ranked without a context, in a neutral one, and in the corpus's own. The first time takes a while: they are embedded in the other two.";
+  $("compare-about").textContent = "The beginnings of up to 128 sampled documents, ranked without a context, in a neutral one, and in the corpus's own. The first time takes a while: they are embedded in all three.";
   if (context.source === "own") measureDrift();
 }
 
