@@ -22,7 +22,13 @@ PAGES = [
 BLOCK = re.compile(r"(<!-- needs (?:the hub|a server) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 # What a page's code shows that it needs beside the package itself.
-NEEDS = {"bm25": "bm25s", ".db/": "milvus_lite", "evaluate": "matplotlib", "train(": "accelerate", "create_app": "fastapi"}
+NEEDS = {
+    "bm25": "bm25s",
+    ".db/": "milvus_lite",
+    "evaluate": "matplotlib",
+    "train(": "accelerate",
+    "create_app": "fastapi",
+}
 NEEDS |= {"langchain_core": "langchain_core", "llama_index": "llama_index", "haystack": "haystack", "from mcp": "mcp"}
 # After ``print(...)  # ``: no output follows, but a remark.
 NOT_LITERAL = ("such as ", "difference", "model, ", "one row")

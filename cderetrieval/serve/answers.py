@@ -152,7 +152,8 @@ def embed(retriever: Retriever, kind: Embed, questions: Sequence[Sequence[str]])
 def explain(retriever: Retriever, query: str, identity: Any, wanted: Mapping[str, Any] | None) -> dict[str, Any]:
     """Shares of a similarity, of several models those of each too."""
     frame = retriever.explain(query, identity, filter=wanted)
-    answer: dict[str, Any] = {**dict[str, Any](frame.attrs), "shares": _records(frame)}
+    answer: dict[str, Any] = {"shares": _records(frame)}
+    answer.update((str(name), value) for name, value in frame.attrs.items())
     if retriever.fusion is not None:
         for row in answer["shares"]:
             row["shares"] = _records(retriever.parts[row["source"]].explain(query, identity))
