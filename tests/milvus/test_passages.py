@@ -10,6 +10,7 @@ from cderetrieval.distributed import embed_corpus, index_vectors
 from cderetrieval.errors import MismatchError, StoreError
 from cderetrieval.milvus.rows import owner_of
 from cderetrieval.models.load import load as load_model
+from cderetrieval.passages import Passages
 from cderetrieval.testing import HashEncoder, tiny_dense_directory, tiny_model, tiny_splade
 
 ANIMALS = ["owl", "bee", "fox", "cat", "dog", "elk", "ant", "cod"]
@@ -47,7 +48,11 @@ def same(remote, local, **asked):
             assert [name for _, name in shown(found)] == [name for _, name in shown(wanted)]
 
 
-@pytest.mark.parametrize("passages", ["auto", 20])
+def first_words(text):
+    return [(0, 7)]
+
+
+@pytest.mark.parametrize("passages", ["auto", 20, first_words])
 def test_answers_are_those_of_one_machine(place, model, passages):
     settings = {"passages": passages, "context_size": 8}
     local = Retriever(model, **settings).add(DOCUMENTS, show_progress=False)
@@ -68,7 +73,7 @@ def test_answers_are_those_of_one_machine(place, model, passages):
             if one.context is not None:
                 one.refresh(show_progress=False)
     with Retriever.load(place, model=model) as again:
-        assert again.collection.passages.how == passages
+        assert again.collection.passages.how == Passages.parse(passages).how
         same(again, local, k=200, by="passage", passages=True)
         again.add([DOCUMENTS[3]], show_progress=False)
         local.add([DOCUMENTS[3]], show_progress=False)
