@@ -299,5 +299,6 @@ def _warn(condition: Condition, documents: Sequence[Mapping[str, Any]]) -> None:
         )
         return
     names = {name: None for document in documents for name, _ in flat(document)}
-    near = difflib.get_close_matches(name, names, 3, 0.6) or list(names)[:8]
-    logger.warning("filter= names the field %r, which no document has; there are %s.", name, ", ".join(map(repr, near)))
+    near = difflib.get_close_matches(name, names, 3, 0.6)
+    there = ("like it are " if near else "there are ") + ", ".join(map(repr, near or list(names)[:8]))
+    logger.warning("filter= names the field %r, which no document has; %s.", name, there)

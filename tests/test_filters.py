@@ -145,7 +145,7 @@ def test_a_filter_sees_what_was_changed():
 def test_a_field_that_no_document_has_is_named_once(caplog):
     retriever = Retriever(HashEncoder()).add([{**row, "author": {"city": "Ulm"}, "year": "2019"} for row in ROWS])
     for wanted, said in [
-        ({"nmae": "ant"}, "filter= names the field 'nmae', which no document has; there are 'name'."),
+        ({"nmae": "ant"}, "filter= names the field 'nmae', which no document has; like it are 'name'."),
         ({"$or": [{"author.town": 1}, {"n": 1}]}, "'author.city'"),
         ({"year": {">=": 2020}}, "filter= on 'year' wants a number; no document has one there, the first has '2019'."),
         ({"name": {"<": date(2024, 1, 1)}}, "wants a date"),

@@ -122,7 +122,7 @@ def translation(error: sqlite3.Error, path: Path | None) -> StoreError:
         return StoreError(f"{name} cannot be used ({error}). Open it again.")
     code &= 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return LockedError(f"another process is writing to {name}; close it or open a copy.")
+        return LockedError(f"another process is writing to {name}; try again when it has ended.")
     if code in _DAMAGED:
         return damaged(path, error)
     return StoreError(f"{name} cannot be used ({error}). {_REMEDIES.get(code, 'Open it again')}. {_UNHARMED}")
