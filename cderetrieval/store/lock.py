@@ -116,7 +116,7 @@ def _write_owner(file: IO[bytes], owner: str) -> None:
 
 def _refusal(owner: str, directory: Path) -> str:
     if owner == str(os.getpid()):
-        return f"{directory} is already open for writing in this process (pid {owner}); try again when that change has ended."
+        return f"{directory} is already open for writing in this process (pid {owner}); try again later."
     return f"another process (pid {owner}) is writing to {directory}; try again when it has ended."
 
 
