@@ -72,7 +72,7 @@ def test_answers_are_those_of_one_machine(place, model, passages):
         for one in (remote, local):
             if one.context is not None:
                 one.refresh(show_progress=False)
-    with Retriever.load(place, model=model) as again:
+    with Retriever.load(place, model=model, passages=passages if callable(passages) else None) as again:
         assert again.collection.passages.how == Passages.parse(passages).how
         same(again, local, k=200, by="passage", passages=True)
         again.add([DOCUMENTS[3]], show_progress=False)
