@@ -77,7 +77,7 @@ def _query(title: str, heading: str, passage: str, chance: random.Random) -> str
 
 def _bare(title: str) -> str:
     """A title without what stands in brackets."""
-    return re.sub(r"\s*\([^()]*\)", "", title).strip() or title
+    return " ".join(re.sub(r"\([^()]*\)", "", title).split()) or title
 
 
 def _title(document: Mapping[str, Any], where: str) -> str:
