@@ -220,7 +220,10 @@ def read_files(
     >>> files
     1 document from 1 file (1 markdown)
     """
-    named = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    named = list(paths) if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike) else [paths]
+    wrong = next((path for path in named if not isinstance(path, str | os.PathLike)), None)
+    if wrong is not None or None in named:
+        raise InputError(f"{shown(wrong)} is no path; name files or folders as text or as paths.")
     if not named:
         raise InputError("no path was given; name files or folders.")
     fields = [on] if isinstance(on, str) else on

@@ -206,6 +206,9 @@ def test_paths_that_lead_nowhere_fail_at_once(tmp_path):
             read_files(path)
     with pytest.raises(InputError, match="no path was given"):
         read_files([])
+    for wrong in (5, None, [None], [b"a.md"]):
+        with pytest.raises(InputError, match="is no path; name files or folders"):
+            read_files(wrong)
     for name in ("x" * 5_000, "a\0b"):
         with pytest.raises(InputError, match="does not exist"):
             read_files(name)
