@@ -17,12 +17,13 @@ EVERY = 30.0
 class LoggedProgress(tqdm):  # type: ignore[misc]
     """A progress bar that logs in place of drawing; what ends within half a minute says nothing."""
 
-    monitor_interval = 0  # no thread: a process with one may not fork
+    # No thread: a process with one may not fork.
+    monitor_interval = 0  # noqa: V107
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options, file=io.StringIO(), mininterval=EVERY, delay=EVERY, miniters=1)
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:  # noqa: V105, V107
         """Log one line."""
         if msg is None and self.n < (self.total or float("inf")):
             logger.info("%s", self.format_meter(**{**self.format_dict, "ncols": 0}))

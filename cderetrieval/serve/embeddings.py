@@ -54,7 +54,7 @@ class Contextualized(BaseModel):
     encoding_format: Literal["float", "base64"] | None = None
     input_type: InputType | None = None
     output_dimension: int | None = None
-    output_dtype: Literal["float"] = "float"
+    output_dtype: Literal["float"] = "float"  # noqa: V107
 
 
 @router.get("/v1/models")

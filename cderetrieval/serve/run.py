@@ -16,8 +16,8 @@ from ..retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)
 
-# Seconds that requests have to end in when the server stops, and bytes of a request's head.
-GRACE, HEAD = 10, 2**16
+# Seconds that requests have to end in when the server stops.
+GRACE = 10
 SHORTEST = 16
 
 

@@ -23,9 +23,9 @@ T = TypeVar("T")
 class Reply(Response):
     """JSON, whatever a document holds."""
 
-    media_type = "application/json"
+    media_type = "application/json"  # noqa: V107
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: Any) -> bytes:  # noqa: V105
         """The body."""
         return encoded(content)
 
