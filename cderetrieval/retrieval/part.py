@@ -87,6 +87,11 @@ class Part:
         settings = self._collection.settings
         return settings.model if settings.models is None else list(settings.models.values())[self.number]
 
+    def check(self) -> None:
+        """Refuse another model than the one that built the index; one of the same name is checked when it is used."""
+        if self.embedder.name is None or self.embedder.name != self._name():
+            _ = self.encoder
+
     def _difference(self, encoder: Encoder) -> str:
         """What differs from the encoder of the stored vectors, as plainly as can be said."""
         layout, given = self._collection.layout_of(self.number), Layout.of_encoder(encoder)
