@@ -34,6 +34,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "context_cost": (),
     "end_to_end": (),
     "serve": (),
+    "first_answer": (),
     "hybrid": ("FOLDER",),
     "evaluation": (),
     "training": (),

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ConfigError, InputError
@@ -25,6 +26,30 @@ T = TypeVar("T")
 # slow where two threads share loaded cores. The numbers for cuda and mps are reasoned, not measured.
 TOKEN_BUDGET = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 MAX_BATCH = 1_024
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a model computes, in which number format, by which library, and with which precision of its weights."""
+
+    device: str | None = None
+    dtype: str = "auto"
+    runtime: str = "auto"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("dtype", ("auto", "float32", "bfloat16")),
+            ("runtime", ("auto", "onnx", "torch")),
+            ("precision", ("float32", "int8")),
+        ):
+            if (value := getattr(self, name)) not in known:
+                first, last = ", ".join(map(repr, known[:-1])), known[-1]
+                raise ConfigError(f"{name}={value!r} is unknown; use {first} or {last!r}.")
+        if self.precision == "int8" and self.runtime == "torch":
+            raise ConfigError("precision='int8' is computed by ONNX Runtime: leave out runtime='torch'.")
+        if self.dtype == "bfloat16" and (self.precision == "int8" or self.runtime == "onnx"):
+            raise ConfigError("ONNX Runtime computes in float32 or int8: leave out dtype='bfloat16'.")
 
 
 def progress(items: Iterable[T], description: str, *, total: int | None = None, show: bool = True) -> tqdm[T]:
@@ -79,6 +104,20 @@ def pick_device(device: str | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def is_cpu(device: str | None) -> bool:
+    """Whether :func:`pick_device` picks the processor; torch is imported only where there may be anything else.
+
+    >>> is_cpu("cpu")
+    True
+    """
+    if device is not None:
+        return str(device) == "cpu"
+    graphics = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, and either of them under Windows
+    if sys.platform == "linux" and not any(map(os.path.exists, graphics)):
+        return True
+    return pick_device().type == "cpu"
 
 
 def _check_there(device: torch.device) -> None:
@@ -149,9 +188,9 @@ def length_batches(lengths: Sequence[int], token_budget: int, apart: Collection[
         start += size
 
 
-def token_budget_for(device: torch.device) -> int:
+def token_budget_for(device: torch.device | str) -> int:
     """Tokens a batch may hold on this device."""
-    return TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
+    return TOKEN_BUDGET.get(str(device).partition(":")[0], TOKEN_BUDGET["cpu"])
 
 
 def _after_fork() -> None:

@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..files import as_path
 from ..milvus.location import is_location
 from ..terminal import keywords, printable, say
-from .parsing import add_files_arguments, command
+from .parsing import add_files_arguments, add_runtime, command
 
 DEFAULT_MODEL = "cde-minilm"
 
@@ -31,6 +31,9 @@ def add(commands: Any) -> None:
     add_corpus_arguments(parser)
     add_passages_arguments(parser, "auto")
     add_vectors_arguments(parser)
+    add_runtime(parser)
+    precision = "int8: faster, with other vectors; kept with the index"
+    parser.add_argument("--precision", default="float32", choices=["float32", "int8"], help=precision)
 
 
 def run_index(arguments: argparse.Namespace) -> None:
@@ -66,6 +69,8 @@ def run_index(arguments: argparse.Namespace) -> None:
         path=arguments.out,
         device=arguments.device,
         dtype=arguments.dtype,
+        runtime=arguments.runtime,
+        precision=arguments.precision,
         seed=arguments.seed,
     )
     with retriever:

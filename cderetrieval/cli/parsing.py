@@ -17,6 +17,12 @@ class Parser(argparse.ArgumentParser):
             say(message.removesuffix("\n"), file or sys.stderr)
 
 
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of what computes."""
+    text = "what computes on the processor (default: onnx where it is installed and knows the model)"
+    parser.add_argument("--runtime", default="auto", choices=["auto", "onnx", "torch"], help=text)
+
+
 def command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     """Add a command, and what every command takes."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)

@@ -10,7 +10,7 @@ from typing import Any
 from ..excerpts import Words, excerpt, plain_words, words_of
 from ..filters import filter_from_text
 from ..terminal import printable, say
-from .parsing import command
+from .parsing import add_runtime, command
 from .update import FILTER
 
 # Spaces before a passage, and the narrowest lines of one.
@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--rerank", metavar="MODEL", help=reads)
     parser.add_argument("--depth", type=int, default=50, metavar="N", help="hits that it reads (default: 50)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
+    add_runtime(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per hit")
 
 
@@ -38,7 +39,7 @@ def run_search(arguments: argparse.Namespace) -> None:
     """Print the hits of each query, each with its best passage."""
     from ..retrieval.retriever import Retriever
 
-    options = {name: getattr(arguments, name) for name in ("model", "rerank", "depth", "device")}
+    options = {name: getattr(arguments, name) for name in ("model", "rerank", "depth", "device", "runtime")}
     wanted = filter_from_text(arguments.filter) if arguments.filter else None
     with Retriever.load(arguments.index, **options) as retriever:
         shown: dict[str, Any] = {"documents": True, "passages": True, "by": arguments.by, "filter": wanted}

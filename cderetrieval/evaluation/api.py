@@ -53,6 +53,8 @@ def evaluate(
     rerank_depth: int = 50,
     device: str | None = None,
     dtype: str = "auto",
+    runtime: str = "auto",
+    precision: str = "float32",
     show_progress: bool = True,
     about: Mapping[str, Any] | None = None,
 ) -> Results:
@@ -89,8 +91,10 @@ def evaluate(
     rerank, rerank_depth
         A cross-encoder that reorders the best `rerank_depth` hits of each query, as in a
         :class:`~cderetrieval.retrieval.retriever.Retriever`.
-    device, dtype, show_progress
-        Where and in which number format models compute, and whether to show progress bars on a terminal.
+    device, dtype, runtime, precision
+        How models are computed, see :func:`cderetrieval.load`.
+    show_progress
+        Show progress bars on a terminal.
     about
         What else the results folder is to say of this run, as JSON values.
 
@@ -126,9 +130,10 @@ def evaluate(
         settings |= {"passages": str(passages), "document_context": str(document_context)}
         results = ResultsFolder(out, {**settings, **(about or {})})
     reranker = Reranker.of(rerank, rerank_depth, device)
-    stage = None if first_stage is None else _first_stage(first_stage, depth, reranker, device, dtype)
+    compute = device, dtype, runtime, precision
+    stage = None if first_stage is None else _first_stage(first_stage, depth, reranker, compute)
     cells: list[Cell] = []
-    for name, full_name, one in entrants(model, device, dtype):
+    for name, full_name, one in entrants(model, *compute):
         check_tasks(one, subjects)
         for variant in variants_for(one, _contexts(context), context_size, seeds, how, taken, reranker):
             folder = NoFolder() if results is None else results.model(name, one.fingerprint, variant, dtype)
@@ -144,11 +149,11 @@ def evaluate(
 
 
 def _first_stage(
-    given: str | Path | AnyModel, depth: int, reranker: Reranker | None, device: str | None, dtype: str
+    given: str | Path | AnyModel, depth: int, reranker: Reranker | None, compute: tuple[str | None, str, str, str]
 ) -> FirstStage:
     if reranker is not None:
         raise InputError("rerank= reorders what a model finds, first_stage= gives a model its candidates: pass one.")
-    first = next(entrants(given, device, dtype))
+    first = next(entrants(given, *compute))
     return FirstStage(first.name, first.model, depth)
 
 
@@ -174,7 +179,9 @@ class Entrant(NamedTuple):
     model: AnyModel
 
 
-def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:
+def entrants(
+    model: Any, device: str | None, dtype: str, runtime: str = "auto", precision: str = "float32"
+) -> Iterator[Entrant]:
     """Models with their names, each loaded when its turn comes; ``NAME=MODEL`` calls a model NAME."""
     if isinstance(model, Mapping):
         named = list(model.items())
@@ -184,6 +191,7 @@ def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:
     double = [name for name in names if names.count(name) > 1]
     if double:  # their results would be taken for one model's
         raise InputError(f"two models are called {double[0]!r}; name them with NAME=DIRECTORY, or pass a dictionary.")
+    compute: dict[str, Any] = {"device": device, "dtype": dtype, "runtime": runtime, "precision": precision}
     for name, one in named:
         if not isinstance(one, str | Path):
             yield Entrant(name, f"local/{name}", one)
@@ -191,7 +199,7 @@ def entrants(model: Any, device: str | None, dtype: str) -> Iterator[Entrant]:
         given = str(one)
         is_repository = given.count("/") == 1 and not holds_model(as_path(given)) and not given.startswith(HYBRID)
         full = given if is_repository else f"local/{safe(name)}"
-        yield Entrant(name, ALIASES.get(given, full), load_model(one, device=device, dtype=dtype))
+        yield Entrant(name, ALIASES.get(given, full), load_model(one, **compute))
 
 
 def _named_model(model: Any) -> tuple[str, Any]:

@@ -113,6 +113,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rerank-depth", type=int, default=50, metavar="N", help="hits of each query that it reads (default: 50)"
     )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    runtime = "what computes on the processor (default: onnx where it is installed and knows the model)"
+    parser.add_argument("--runtime", default="auto", choices=["auto", "onnx", "torch"], help=runtime)
+    parser.add_argument("--precision", default="float32", choices=["float32", "int8"], help="numbers of the weights")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
 
 
@@ -185,7 +188,8 @@ def _asked_dataset(arguments: argparse.Namespace, subjects: Sequence[Subject]) -
 
 def _answers(arguments: argparse.Namespace, dataset: Dataset) -> list[str]:
     """The best three documents of each question, by the last model in its first context."""
-    model = list(entrants(arguments.model, arguments.device, arguments.dtype))[-1].model
+    compute = arguments.device, arguments.dtype, arguments.runtime, arguments.precision
+    model = list(entrants(arguments.model, *compute))[-1].model
     cuts = arguments.passages, arguments.document_context
     variant = variants_for(model, arguments.context, arguments.context_size, [0], *cuts)[0]
     with index_corpus(model, variant, dataset.corpus, arguments.dtype) as retriever:

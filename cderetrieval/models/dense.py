@@ -2,32 +2,94 @@
 
 The model computes; this module only decides which texts it computes together. Texts are sorted by token count and cut
 at a token budget, where `SentenceTransformer.encode` sorts by characters and cuts at 32 texts.
+
+A BERT in a directory (:mod:`.bert`) is computed on the processor without sentence-transformers, by ONNX Runtime or
+torch, which then need not wait for its imports. Its modules are loaded when somebody asks for them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import ConfigError, ModelError
 from ..files import sha256_file
-from ..runtime import autocast, check_texts, pick_device
+from ..runtime import Compute, autocast, check_texts, is_cpu, pick_device
+from .bert import Bert, read_bert
+from .bert_onnx import INT8, OnnxBert, uses_onnx
 from .directory import SAFE, opened
 from .encoder import EncodingSettings, check_finite, computing
-from .fingerprint import FingerprintedEncoder
+from .fingerprint import FingerprintedEncoder, MadeOf, unusual_settings
 from .loading import length_limit, prompts_of
 from .locate import find
+from .weights import add_update, read_update
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from torch import Tensor
+
+_LOCK = threading.Lock()
+Computer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class _Held:
+    """A model: as it lies in its directory, until somebody asks for its modules. Copies of an encoder share it."""
+
+    def __init__(self, model: SentenceTransformer | None, bert: Bert | None, compute: Compute, onnx: bool) -> None:
+        # The model as it lies in its directory, as long as nothing else computes; and its modules.
+        self.plain, self.model = bert, model
+        self._compute, self._onnx = compute, onnx
+        self._updates: list[Path] = []
+        self.computer: Computer | None = None
+
+    def load(self) -> SentenceTransformer:
+        """Load the modules, which may be changed from now on."""
+        with _LOCK:
+            if self.model is None and self.plain is not None:
+                model = _read_modules(self.plain.directory, "cpu").eval()
+                for update in self._updates:
+                    add_update(model[0].auto_model, update)
+                self.model = model
+                if self._compute.precision != "int8":
+                    self.plain = None
+        return self.model
+
+    def begin(self, bert: Bert) -> Computer:
+        """What computes the vectors of token ids and mask (b, t) of the model as it lies in its directory."""
+        with _LOCK:
+            if self.computer is None and self._onnx:
+                self.computer = OnnxBert(bert, int8=self._compute.precision == "int8")
+            elif self.computer is None:
+                from .bert_torch import TorchBert
+
+                self.computer = TorchBert(bert)
+        return self.computer
+
+    def add_update(self, path: Path) -> None:
+        """Add a file of what training changed to the weights."""
+        if self.model is not None:
+            add_update(self.model[0].auto_model, path)
+        if self.plain is not None:
+            tensors = self.plain.tensors
+            update = read_update(path, {name: array.shape for name, array in tensors.items()})
+            self.plain = self.plain.changed({name: tensors[name] + change for name, change in update.items()})
+            self._updates.append(path)
+            self.computer = None
+
+
+def _read_modules(directory: Path, device: str) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+
+    with opened(directory) as view:
+        return SentenceTransformer(str(view), device=device, **SAFE)
 
 
 def _exported_digests(model: SentenceTransformer) -> list[str]:
@@ -53,6 +115,8 @@ class DenseEncoder(FingerprintedEncoder):
         Where to compute; None: the best there is.
     prompts
         Replace the model's prompts, by name.
+    runtime, precision
+        What computes, and with which weights, see :func:`~cderetrieval.load`; for models in a directory.
 
     Raises
     ------
@@ -69,37 +133,67 @@ class DenseEncoder(FingerprintedEncoder):
         dtype: str = "auto",
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
+        runtime: str = "auto",
+        precision: str = "float32",
     ) -> None:
+        self.compute = Compute(device, dtype, runtime, precision)
+        name, given, bert = type(model).__name__, None, None
         if isinstance(model, str | Path):
-            from sentence_transformers import SentenceTransformer
-
-            place = str(pick_device(device))
-            with opened(find(str(model))) as view:
-                model = SentenceTransformer(str(view), device=place, **SAFE)
-        elif device is not None:
-            model = model.to(pick_device(device))
-        if model.similarity_fn_name not in ("cosine", "dot"):
+            directory, name = find(str(model)), str(model)
+            bert = read_bert(directory) if is_cpu(device) and dtype != "bfloat16" else None
+            given = None if bert is not None else _read_modules(directory, str(pick_device(device)))
+        else:
+            given = model if device is None else model.to(pick_device(device))
+        if given is not None:
+            given.eval()
+        self._held = _Held(given, bert, self.compute, uses_onnx(self.compute, name, bert is not None))
+        described: Any = given or bert
+        if described.similarity_fn_name not in ("cosine", "dot"):
             raise ConfigError(
-                f"this model compares vectors by {model.similarity_fn_name!r}, an index here by inner product: use a "
-                "model with 'cosine' or 'dot'."
+                f"this model compares vectors by {described.similarity_fn_name!r}, an index here by inner product: use "
+                "a model with 'cosine' or 'dot'."
             )
-        model.eval()
-        self.model = model
         settings = EncodingSettings(
-            max_length=length_limit(model),
-            prompts=prompts_of(model, prompts),
+            max_length=length_limit(given) if bert is None else bert.max_length,
+            prompts=prompts_of(described, prompts),
             dtype=dtype,
-            normalize=model.similarity_fn_name == "cosine",
+            normalize=described.similarity_fn_name == "cosine",
         )
-        super().__init__(model.tokenizer, settings, model.device, int(model.get_embedding_dimension()))
+        dimension = int(bert.config.hidden_size if bert is not None else described.get_embedding_dimension())
+        super().__init__(described.tokenizer, settings, "cpu" if given is None else given.device, dimension)
+
+    @property
+    def model(self) -> SentenceTransformer:
+        """The modules; once they were asked for, they compute, because they may be trained. In int8 they do not."""
+        if self._held.model is None:
+            self.tokenizer = self._held.load().tokenizer
+        return self._held.model
+
+    def add_update(self, path: str | Path) -> None:
+        """Add a file of what training changed to the weights."""
+        self._held.add_update(Path(path))
 
     def _identity(self) -> str:
-        values = {**dataclasses.asdict(self.settings), "dtype": None, "modules": [repr(m) for m in self.model]}
+        values = {**dataclasses.asdict(self.settings), "dtype": None}
+        if (bert := self._held.plain) is not None:
+            return repr(sorted({**values, "modules": bert.module_names()}.items()))
+        values["modules"] = [repr(module) for module in self.model]
         if self.model.truncate_dim is not None:
             values["dimension"] = self.dimension
         if self.model.get_backend() != "torch":
             values["exported"] = _exported_digests(self.model)
         return repr(sorted(values.items()))
+
+    def _made_of(self) -> MadeOf:
+        if (bert := self._held.plain) is None:
+            return super()._made_of()
+        tensors = {f"0.model.{name}": array for name, array in {**bert.tensors, **bert.pooler}.items()}
+        unread = frozenset(f"0.model.{name}" for name in bert.pooler)
+        return MadeOf(tensors, unread, bert.is_drawn, set(unusual_settings(bert.config)))
+
+    def _digest(self, without: Collection[str]) -> str:
+        found = super()._digest(without)
+        return hashlib.sha256(f"{INT8}:{found}".encode()).hexdigest() if self.compute.precision == "int8" else found
 
     @cached_property
     def _takes_token_ids(self) -> bool:
@@ -114,7 +208,7 @@ class DenseEncoder(FingerprintedEncoder):
 
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
         """Vectors of texts under a prompt of the model, shape (n, dimension), float32."""
-        if self._takes_token_ids and self._pools_prompt:
+        if self._held.plain is not None or (self._takes_token_ids and self._pools_prompt):
             return super().encode(texts, prompt_name=prompt_name, show_progress=show_progress)
         # Static, routed and multimodal models, and poolings that leave out the prompt, batch in their own way.
         encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(prompt_name)
@@ -131,13 +225,21 @@ class DenseEncoder(FingerprintedEncoder):
             check_finite(matrix)
         return matrix
 
+    def _vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        bert = self._held.plain
+        if bert is None or (self.settings.dtype == "bfloat16" and self.compute.precision != "int8"):
+            return super()._vectors(ids, mask)
+        return (self._held.computer or self._held.begin(bert))(ids, mask)
+
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (b, t) to vectors (b, dimension), as the model's modules give them.
 
         A model with a `truncate_dim` (Matryoshka) keeps so many of their dimensions.
         """
+        import torch
+
         features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if "token_type_ids" in self.tokenizer.model_input_names:
             features["token_type_ids"] = torch.zeros_like(input_ids)
-        output: Tensor = self.model(features)["sentence_embedding"]
+        output: Tensor = (self._held.model or self.model)(features)["sentence_embedding"]
         return output[:, : self.dimension]

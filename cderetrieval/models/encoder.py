@@ -15,20 +15,22 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import CDEError, ConfigError, InputError, ModelError
 from ..files import PASSED_ON, REASON
 from ..runtime import autocast, check_texts, length_batches, progress, token_budget_for
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 logger = logging.getLogger(__name__)
 
-# Positions of the texts, their token ids (b, t) and their mask (b, t), on the device.
-Batch = tuple[list[int], Tensor, Tensor]
+# Positions of the texts, their token ids (b, t) and their mask (b, t), int64.
+Batch = tuple[list[int], np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,11 @@ def computing(part: str) -> Iterator[None]:
     """
     try:
         yield
-    except (CDEError, MemoryError, torch.OutOfMemoryError, *PASSED_ON):
+    except (CDEError, MemoryError, *PASSED_ON):
         raise
     except BaseException as error:  # tokenizers' panics are no `Exception`
+        if type(error).__name__ == "OutOfMemoryError":  # torch's
+            raise
         reason = " ".join(str(error).split())[:REASON]
         raise ModelError(
             f"{part} failed ({type(error).__name__}: {reason}). Weights, settings and tokenizer of this model do not "
@@ -79,15 +83,25 @@ def check_finite(vectors: np.ndarray) -> None:
         )
 
 
-def tensors_digest(tensors: Mapping[str, Tensor], settings: str, tokenizer: Any) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor | np.ndarray], settings: str, tokenizer: Any) -> str:
     """Sha256 over names, shapes and bytes of the tensors, the settings, and the tokenizer's own serialisation."""
     digest = hashlib.sha256(settings.encode(errors="surrogatepass"))
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(errors="surrogatepass"))
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        kind, array = _bytes(tensors[name])
+        digest.update(f"{name}{tuple(tensors[name].shape)}{kind}".encode(errors="surrogatepass"))
+        digest.update(array.data)
     digest.update(_tokenizer_text(tokenizer).encode())
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor | np.ndarray) -> tuple[str, np.ndarray]:
+    """The number format of a tensor, as torch calls it, and its bytes."""
+    if isinstance(tensor, np.ndarray):
+        return f"torch.{tensor.dtype}", np.ascontiguousarray(tensor)
+    import torch
+
+    found = tensor.detach().cpu().contiguous()
+    return str(found.dtype), found.reshape(-1).view(torch.uint8).numpy()
 
 
 def _tokenizer_text(tokenizer: Any) -> str:
@@ -106,14 +120,21 @@ class TextEncoder(ABC):
     # Text of the progress bar; empty: that of the prompt.
     label = ""
 
-    def __init__(self, tokenizer: Any, settings: EncodingSettings, device: torch.device, dimension: int) -> None:
+    def __init__(self, tokenizer: Any, settings: EncodingSettings, device: torch.device | str, dimension: int) -> None:
         self.tokenizer = tokenizer
         self.settings = settings
-        self.device = device
+        self._device = device
         self.dimension = dimension
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dimension={self.dimension}, max_length={self.settings.max_length})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        import torch
+
+        return torch.device(self._device)
 
     @property
     @abstractmethod
@@ -165,7 +186,7 @@ class TextEncoder(ABC):
         ]
         if cut:
             logger.info("%d of %d texts were cut at %d tokens.", len(cut), len(rows), most)
-        budget = self.settings.token_budget or token_budget_for(self.device)
+        budget = self.settings.token_budget or token_budget_for(self._device)
         pad_id = self.tokenizer.pad_token_id or 0
         label = self.label or (f"encoding {prompt_name}s" if prompt_name in ("query", "document") else "encoding")
         with progress(range(len(rows)), label, show=show_progress) as bar:
@@ -175,22 +196,31 @@ class TextEncoder(ABC):
                 for line, row in enumerate(batch):
                     ids[line, : lengths[row]] = rows[row]
                     mask[line, : lengths[row]] = 1
-                yield batch, torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+                yield batch, ids, mask
                 bar.update(len(batch))
 
     def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
         """Vectors of texts under a prompt of the model, shape (n, dimension), float32, in the order of the texts."""
         vectors: np.ndarray | None = None
         for batch, ids, mask in self.batches(texts, prompt_name, show_progress):
-            with torch.inference_mode():
-                with autocast(self.device, self.settings.dtype), computing("the model"):
-                    output = self.embed(ids, mask).float()
-                if self.settings.normalize:
-                    output = torch.nn.functional.normalize(output, dim=-1)
+            with computing("the model"):
+                output = self._vectors(ids, mask)
             if vectors is None:
                 vectors = np.empty((len(texts), *output.shape[1:]), dtype=np.float32)
-            vectors[batch] = output.cpu().numpy()
+            vectors[batch] = output
         if vectors is None:
             return np.empty((0, self.dimension), dtype=np.float32)
         check_finite(vectors)
         return vectors
+
+    def _vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Vectors of one batch, shape (b, dimension), float32."""
+        import torch
+
+        with torch.inference_mode():
+            device = torch.device(self._device)
+            with autocast(device, self.settings.dtype):
+                output = self.embed(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)).float()
+            if self.settings.normalize:
+                output = torch.nn.functional.normalize(output, dim=-1)
+            return np.asarray(output.cpu().numpy())

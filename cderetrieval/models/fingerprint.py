@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from .encoder import TextEncoder, tensors_digest
 from .weights import unique_tensors
@@ -30,6 +30,19 @@ _HEADS = {384: 12, 32: 4}
 _POOLER = re.compile(r"(.*\.)?pooler\.(dense\.)?(weight|bias)")
 
 
+class MadeOf(NamedTuple):
+    """What of a model is in its fingerprint.
+
+    `unread` are the names of the pooler's tensors, where the states of tokens are read and not what the pooler makes of
+    them; `unusual` the settings that no tensor shows, where they are not the usual ones.
+    """
+
+    tensors: Mapping[str, Any]
+    unread: frozenset[str]
+    is_drawn: bool
+    unusual: set[tuple[str, Any]]
+
+
 class FingerprintedEncoder(TextEncoder):
     """An encoder whose ``model`` is a torch module, and whose fingerprint is a digest of it."""
 
@@ -42,48 +55,54 @@ class FingerprintedEncoder(TextEncoder):
     @cached_property
     def fingerprint(self) -> str:
         """Digest of weights, modules, prompts and tokenizer."""
-        return self._digest(self._unread if self._is_drawn else (), self._unusual)
+        made = self._made_of()
+        return self._digest(made.unread if made.is_drawn else ())
 
     @cached_property
     def other_fingerprints(self) -> tuple[str, ...]:
         """What the same encoder was, or will be, called where its pooler is drawn, or read from a file."""
-        return (self._digest(() if self._is_drawn else self._unread, self._unusual),) if self._unread else ()
+        made = self._made_of()
+        return (self._digest(() if made.is_drawn else made.unread),) if made.unread else ()
 
     @property
     def is_known_by_vectors(self) -> bool:
         """Whether earlier versions named this encoder otherwise, so that only vectors can tell what it made."""
-        return self._is_drawn or bool(self._unusual)
+        made = self._made_of()
+        return made.is_drawn or bool(made.unusual)
 
-    @cached_property
-    def _is_drawn(self) -> bool:
-        """Whether the pooler was drawn when the model was loaded; transformers marks all that it found in a file.
+    def _made_of(self) -> MadeOf:
+        """What of the model is in its fingerprint."""
+        return made_of(self.model)
 
-        A copy of a model has lost the marks. Then a bias of zeros, where every pooler starts, tells one that was drawn.
-        """
-        if not self._unread:
-            return False
-        tensors = self.model.state_dict(keep_vars=True)
-        found = {name for name, tensor in tensors.items() if getattr(tensor, "_is_hf_initialized", False)}
-        if found:
-            return not found >= self._unread
-        return not any(tensors[name].any() for name in self._unread if name.endswith("bias"))
-
-    @cached_property
-    def _unusual(self) -> str:
-        configs = [getattr(module, "config", None) for module in self.model.modules()]
-        found = {setting for config in configs for setting in unusual_settings(config)}
-        return repr(sorted(found)) if found else ""
-
-    @cached_property
-    def _unread(self) -> frozenset[str]:
-        """Names of the pooler's tensors, where the states of tokens are read and not what the pooler makes of them."""
-        if any("pooler_output" in str(getattr(module, "modality_config", "")) for module in self.model.modules()):
-            return frozenset()
-        return frozenset(name for name in self.model.state_dict() if _POOLER.fullmatch(name))
-
-    def _digest(self, without: Collection[str], more: str = "") -> str:
-        tensors = {name: tensor for name, tensor in unique_tensors(self.model).items() if name not in without}
+    def _digest(self, without: Collection[str]) -> str:
+        made = self._made_of()
+        tensors = {name: tensor for name, tensor in made.tensors.items() if name not in without}
+        more = repr(sorted(made.unusual)) if made.unusual else ""
         return tensors_digest(tensors, self._identity() + more, self.tokenizer)
+
+
+def made_of(model: Any) -> MadeOf:
+    """What of a torch module is in its fingerprint."""
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    unusual = {setting for config in configs for setting in unusual_settings(config)}
+    unread: frozenset[str] = frozenset()
+    if not any("pooler_output" in str(getattr(module, "modality_config", "")) for module in model.modules()):
+        unread = frozenset(name for name in model.state_dict() if _POOLER.fullmatch(name))
+    return MadeOf(unique_tensors(model), unread, _is_drawn(model, unread), unusual)
+
+
+def _is_drawn(model: Any, unread: frozenset[str]) -> bool:
+    """Whether the pooler was drawn when the model was loaded; transformers marks all that it found in a file.
+
+    A copy of a model has lost the marks. Then a bias of zeros, where every pooler starts, tells one that was drawn.
+    """
+    if not unread:
+        return False
+    tensors = model.state_dict(keep_vars=True)
+    found = {name for name, tensor in tensors.items() if getattr(tensor, "_is_hf_initialized", False)}
+    if found:
+        return not found >= unread
+    return not any(tensors[name].any() for name in unread if name.endswith("bias"))
 
 
 def unusual_settings(config: Any) -> list[tuple[str, Any]]:

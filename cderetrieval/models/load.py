@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..files import reading
+from ..runtime import Compute
+from .bert_onnx import uses_onnx
 from .bm25 import BM25, NAME
 from .directory import AGAIN
 from .locate import DEFAULT_MODEL, HYBRID, family_of, find, installed_minilm, is_masked_lm, names_of_parts, verify
@@ -39,6 +42,8 @@ def load(
     revision: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
+    runtime: str = "auto",
+    precision: str = "float32",
 ) -> ContextualTransformer | StatisticsModel | DenseEncoder | Splade | BM25:
     """Load a model by name.
 
@@ -55,6 +60,13 @@ def load(
         Where to put it; None: the best there is.
     dtype
         Number format of an encoder's computation; contextual models take it with their context.
+    runtime
+        What computes on the processor: ``"onnx"``, ONNX Runtime (the extra ``onnx``), for BERT models such as
+        ``"cde-minilm"``; ``"torch"``; or ``"auto"``, the first where it is installed and knows the model. Both give
+        the same vectors, up to 1e-5, so an index is not tied to one of them.
+    precision
+        ``"int8"``: weights and activations of such a model in eight bits, by ONNX Runtime. That is faster, and its
+        vectors are others: an index keeps which it was made with.
 
     Returns
     -------
@@ -76,10 +88,11 @@ def load(
     >>> load(tiny_splade_directory()).kind, load(f"sparse-embed:{tiny_splade_directory()}").kind
     ('sparse', 'sparse-embed')
     """
+    compute = asdict(Compute(device, dtype, runtime, precision))
     name = os.fspath(name)
     prefix, colon, rest = name.partition(":")
     if name == DEFAULT_MODEL:
-        return _load_default(device, dtype)
+        return _load_default(**compute)
     if name.startswith(HYBRID):
         raise ModelError(f"{name!r} is a hybrid of {' and '.join(names_of_parts(name))}: load these one by one.")
     if prefix == NAME:
@@ -92,7 +105,7 @@ def load(
                 raise ModelError(
                     f"{directory} holds a {found} model, which {name!r} cannot load: leave out '{prefix}:'."
                 )
-            model = _load(prefix, directory, device, dtype)
+            model = _load(prefix, directory, **compute)
         else:
             directory = find(name, revision)
             if (family := family_of(directory)) == "dense" and is_masked_lm(directory):
@@ -101,7 +114,7 @@ def load(
                     "'splade:%s' loads it as SPLADE, and 'dense:%s' says that this is meant.",
                     *[name] * 3,
                 )
-            model = _load(family, directory, device, dtype)
+            model = _load(family, directory, **compute)
         # One short text shows whether the parts of the model fit each other.
         encoder = model.in_context(None) if hasattr(model, "in_context") else model
         if getattr(encoder, "tokenizer", encoder) is not None:
@@ -110,41 +123,42 @@ def load(
 
 
 def _load(
-    family: str, directory: Path, device: str | None, dtype: str
+    family: str, directory: Path, **compute: Any
 ) -> ContextualTransformer | StatisticsModel | DenseEncoder | Splade | BM25:
+    if family not in ("centre", "dense"):
+        uses_onnx(Compute(**compute), str(directory), known=False)
     match family:
         case "contextual":
             from .contextual import ContextualTransformer
 
-            return ContextualTransformer.from_pretrained(str(directory), device=device)
+            return ContextualTransformer.from_pretrained(str(directory), device=compute["device"])
         case "centre":
             from .statistics import StatisticsModel
 
-            return StatisticsModel.from_pretrained(directory, device=device, dtype=dtype)
+            return StatisticsModel.from_pretrained(directory, **compute)
         case "splade":
             from .splade import Splade
 
-            return Splade(directory, device=device, dtype=dtype)
+            return Splade(directory, device=compute["device"], dtype=compute["dtype"])
         case "sparse-embed":
             from .sparse_embed import SparseEmbed
 
-            return SparseEmbed(directory, device=device, dtype=dtype)
+            return SparseEmbed(directory, device=compute["device"], dtype=compute["dtype"])
         case _:
             from .dense import DenseEncoder
 
-            return DenseEncoder(directory, device=device, dtype=dtype)
+            return DenseEncoder(directory, **compute)
 
 
-def _load_default(device: str | None, dtype: str) -> StatisticsModel:
+def _load_default(**compute: Any) -> StatisticsModel:
     """``cde-minilm``: all-MiniLM-L6-v2, trained further, under the statistics of a corpus."""
     from .dense import DenseEncoder
     from .statistics import StatisticsConfig, StatisticsModel
-    from .weights import add_update
 
     directory = installed_minilm()
     if directory is None:
         directory = find("all-MiniLM-L6-v2")
         verify(directory / "model.safetensors")
-    encoder = DenseEncoder(directory, device=device, dtype=dtype)
-    add_update(encoder.model[0].auto_model, UPDATE)
+    encoder = DenseEncoder(directory, **compute)
+    encoder.add_update(UPDATE)
     return StatisticsModel(encoder, StatisticsConfig(**STATISTICS))

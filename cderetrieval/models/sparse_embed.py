@@ -11,7 +11,7 @@ Kong et al. 2023, "SparseEmbed: Learning Sparse Lexical Representations with Con
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -296,8 +296,8 @@ class SparseEmbed(Splade):
     def _limits(self) -> Any:
         return self.k_tokens, self.query_k_tokens
 
-    def _rows(self, input_ids: Tensor, attention_mask: Tensor, limit: int | None) -> TermEmbeddings:
-        terms = self.model(self._features(input_ids, attention_mask), k_tokens=limit)["terms"]
+    def _rows(self, batch: Sequence[Tensor], limit: int | None) -> TermEmbeddings:
+        terms = self.model(self._features(*batch), k_tokens=limit)["terms"]
         return term_rows(terms, self.dimension)
 
     def _joined(self, parts: list[TermEmbeddings], order: np.ndarray) -> TermEmbeddings:

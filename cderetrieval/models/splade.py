@@ -211,7 +211,7 @@ class Splade(FingerprintedEncoder):
             parts: list[Any] = []
             for batch, ids, mask in self.batches(texts, prompt_name, show_progress):
                 with torch.inference_mode(), autocast(self.device, self.settings.dtype), computing("the model"):
-                    parts.append(self._rows(ids, mask, limit))
+                    parts.append(self._rows([torch.from_numpy(array).to(self.device) for array in (ids, mask)], limit))
                 positions += batch
             vectors = self._joined(parts, np.argsort(np.array(positions, dtype=np.int64)))
         _check_terms(getattr(vectors, "weights", vectors), expected=not is_query)
@@ -229,9 +229,9 @@ class Splade(FingerprintedEncoder):
         shape = (len(texts), self.dimension)
         return csr_array((found.values().float().numpy(), (rows, columns.astype(np.int32))), shape=shape)
 
-    def _rows(self, input_ids: Tensor, attention_mask: Tensor, limit: int | None) -> Any:
+    def _rows(self, batch: Sequence[Tensor], limit: int | None) -> Any:
         """One batch as sparse rows, each cut to its heaviest terms."""
-        weights = self.embed(input_ids, attention_mask)
+        weights = self.embed(*batch)
         if limit is not None and limit < weights.shape[1]:
             values, ids = top_terms(weights, limit)
             weights = torch.zeros_like(weights).scatter_(1, ids, values)

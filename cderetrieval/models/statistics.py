@@ -199,8 +199,15 @@ class StatisticsModel(_NamedAfter):
             raise ConfigError(f"{type(encoder.tokenizer).__name__} counts no terms: set term_dimensions=0.")
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str | None = None, dtype: str = "auto") -> StatisticsModel:
+    def from_pretrained(cls, path: str | Path, **compute: Any) -> StatisticsModel:
         """Read a directory that :meth:`save_pretrained` wrote; any sentence-transformers directory is one without it.
+
+        Parameters
+        ----------
+        path
+            The directory.
+        **compute
+            `device`, `dtype`, `runtime` and `precision` of a :class:`~.dense.DenseEncoder`.
 
         Raises
         ------
@@ -210,7 +217,7 @@ class StatisticsModel(_NamedAfter):
         path = as_path(path)
         file = path / STATISTICS_FILE
         config = read_settings(read_json(file) if file.is_file() else {}, str(file))
-        return cls(DenseEncoder(str(path), device=device, dtype=dtype), config)
+        return cls(DenseEncoder(str(path), **compute), config)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the encoder as a sentence-transformers directory, and the settings beside it as ``statistics.json``."""

@@ -143,7 +143,8 @@ def _model_types() -> frozenset[str]:
 
 def is_known_type(model_type: Any) -> bool:
     """Whether transformers has an architecture of this name that embeds texts."""
-    return isinstance(model_type, str) and model_type in _model_types()
+    # BERT is known without transformers, which takes seconds to import.
+    return isinstance(model_type, str) and (model_type == "bert" or model_type in _model_types())
 
 
 def model_config(values: Values, where: str) -> Values:

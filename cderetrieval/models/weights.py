@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
 from ..errors import WeightsError
 from ..files import read_tensors
 from .directory import is_regular, no_weights, weight_files
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # Name of the scales of the rows of a matrix, after the name of the matrix.
 SCALE = ".row_scale"
@@ -66,22 +69,30 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -
             f"{source} does not fit this model, {len(problems)} tensors:\n  {listing}\nFetch or save weights and "
             "configuration again, both from one model."
         )
+    import torch
+
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(tensor)
 
 
-def add_update(model: nn.Module, path: str | Path) -> None:
-    """Add a file of what training changed: matrices in int8, with a scale for each row, vectors in float16."""
+def read_update(path: str | Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """What training changed of tensors of these shapes: matrices in int8, a scale for each row, vectors in float16."""
     arrays, _ = read_tensors(path)
-    tensors, parameters = {name: torch.from_numpy(a) for name, a in arrays.items()}, model.state_dict(keep_vars=True)
-    names = [name for name in tensors if not name.endswith(SCALE)]
-    wrong = [name for name in names if name not in parameters or parameters[name].shape != tensors[name].shape]
+    names = [name for name in arrays if not name.endswith(SCALE)]
+    wrong = [name for name in names if tuple(shapes.get(name, ())) != arrays[name].shape]
     if wrong:
         raise WeightsError(f"{path} is an update of another model: {', '.join(wrong[:3])} do not fit.")
+    one = np.float32(1)
+    return {name: arrays[name].astype(np.float32) * arrays.get(name + SCALE, one) for name in names}
+
+
+def add_update(model: nn.Module, path: str | Path) -> None:
+    """Add a file of what training changed to a model."""
+    import torch
+
+    parameters = model.state_dict(keep_vars=True)
+    update = read_update(path, {name: tensor.shape for name, tensor in parameters.items()})
     with torch.no_grad():
-        for name in names:
-            difference = tensors[name].float()
-            if name + SCALE in tensors:
-                difference *= tensors[name + SCALE]
-            parameters[name].add_(difference.to(parameters[name]))
+        for name, difference in update.items():
+            parameters[name].add_(torch.from_numpy(difference).to(parameters[name]))

@@ -52,6 +52,8 @@ class Settings:
     models: dict[str, str | None] | None = None
     indexes: dict[str, str] | None = None
     fusion: Fusion | None = None
+    # ``"int8"`` where the weights of the models are in eight bits.
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -62,9 +64,9 @@ class Settings:
             raise ConfigError(f"context_size={self.context_size!r} must be at least 1; for none pass context=None.")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; what only several models have is left out, so that older programs read the others."""
+        """JSON values; what only some retrievers have is left out, so that older programs read the others."""
         values = asdict(self)
-        return {name: value for name, value in values.items() if name not in _OF_SEVERAL or value is not None}
+        return {name: value for name, value in values.items() if name not in _OF_SOME or value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
@@ -82,7 +84,7 @@ class Settings:
         return self.index if self.models is None else (self.indexes or {}).get(list(self.models)[part], "auto")
 
 
-_OF_SEVERAL = ("models", "indexes", "fusion")
+_OF_SOME = ("models", "indexes", "fusion", "precision")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +17,7 @@ from ..context.sample import Sampler
 from ..context.spec import CENTRE, ContextLike, ContextSpec
 from ..errors import ContextError, InputError, MismatchError, ModelError
 from ..models.document_context import DocumentContext, Units, encode_passages
+from ..runtime import Compute
 from ..splitting import Span
 from ..store.turns import Turns
 from ..types import ContextualModel, Encoder, is_contextual
@@ -52,6 +54,8 @@ class Embedder:
         seed: int = 0,
         device: str | None = None,
         dtype: str = "auto",
+        runtime: str = "auto",
+        precision: str | None = None,
     ) -> None:
         given = str(given) if isinstance(given, Path) else given
         if not (given is None or isinstance(given, str) or is_contextual(given) or hasattr(given, "encode_document")):
@@ -61,7 +65,7 @@ class Embedder:
         self._given = with_statistics(given) if spec.source == CENTRE else given
         self._spec = ContextSpec() if spec.source == CENTRE else spec
         self._size, self._seed = context_size, seed
-        self._device, self._dtype = device, dtype
+        self._compute = Compute(device, dtype, runtime, precision or Compute.precision)
         self._model: Model | None = None
         self._turns = Turns()
 
@@ -93,7 +97,7 @@ class Embedder:
             if isinstance(self._given, str):
                 from ..models.load import load
 
-                self._model = load(self._given, device=self._device, dtype=self._dtype)
+                self._model = load(self._given, **asdict(self._compute))
             else:
                 self._model = self._given
         return self._model
@@ -139,7 +143,7 @@ class Embedder:
             return cast(Encoder, model)
         if context is None:
             raise ContextError("the context is sampled by the first add: add documents, or pass context=.")
-        return context.encoder(model, dtype=self._dtype, checked=True)
+        return context.encoder(model, dtype=self._compute.dtype, checked=True)
 
     def drift(self, context: Context, texts: Iterator[tuple[int, str]], seed: int) -> Drift | None:
         """Compare a context that was sampled from a corpus with a fresh sample of it."""

@@ -18,12 +18,13 @@ Models = str | Path | Model | Sequence[str | Path | Model] | Mapping[str, str | 
 
 
 def begin(
-    model: Any, fusion: str | Fusion | None, spec: ContextSpec, settings: Settings, device: str | None, dtype: str
+    model: Any, fusion: str | Fusion | None, spec: ContextSpec, settings: Settings, **compute: Any
 ) -> tuple[Settings, list[Embedder]]:
     """The embedders of a new retriever, and what it has to remember of them; `settings` say the rest."""
     named, fusion = parse_models(model, fusion)
-    options: dict[str, Any] = {"context_size": settings.context_size, "seed": settings.seed}
-    options |= {"device": device, "dtype": dtype}
+    options = options_of(settings, **compute)
+    if settings.precision is not None and not all(isinstance(one, str | Path) for one in named.values()):
+        raise ConfigError("precision= is for models that are named: load the others with load(..., precision=).")
     if fusion is None:
         embedder = Embedder(named[""], spec, **options)
         return replace(settings, model=embedder.name), [embedder]
@@ -31,6 +32,12 @@ def begin(
     names = {name: embedder.name for name, embedder in zip(named, embedders, strict=True)}
     indexes = indexes_of(settings.index, names)
     return replace(settings, index="auto", models=names, indexes=indexes, fusion=fusion), embedders
+
+
+def options_of(settings: Settings, **compute: Any) -> dict[str, Any]:
+    """What the embedders of a retriever are told."""
+    kept = {"context_size": settings.context_size, "seed": settings.seed, "precision": settings.precision}
+    return {**kept, **compute}
 
 
 def parse_models(model: Any, fusion: str | Fusion | None) -> tuple[dict[str, Any], Fusion | None]:

@@ -98,12 +98,12 @@ def takes_context(model: AnyModel) -> bool:
     return is_contextual(model)
 
 
-def load_model(name: str | os.PathLike[str], *, device: str | None = None, dtype: str = "auto") -> AnyModel:
-    """Load a model of any family by name: a hybrid, or whatever :func:`cderetrieval.load` knows."""
+def load_model(name: str | os.PathLike[str], **compute: Any) -> AnyModel:
+    """Load a model of any family by name: a hybrid, or whatever :func:`cderetrieval.load` knows and takes."""
     if not is_hybrid(name):
-        return load(name, device=device, dtype=dtype)
+        return load(name, **compute)
     parts, fusion = hybrid_parts(name)
-    return HybridModel({part: load(model, device=device, dtype=dtype) for part, model in parts.items()}, fusion)
+    return HybridModel({part: load(model, **compute) for part, model in parts.items()}, fusion)
 
 
 def is_hybrid(name: str | os.PathLike[str]) -> bool:

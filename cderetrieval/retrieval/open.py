@@ -16,6 +16,7 @@ from ..milvus.location import is_location, parse_location
 from ..models.document_context import AUTO, DocumentContext, DocumentContextLike
 from ..models.locate import refuse_index
 from ..passages import Passages, PassagesLike
+from ..runtime import Compute
 from ..store import Store
 from .collection import SERVER_FILE, Collection, Settings
 from .embedder import with_statistics
@@ -113,6 +114,8 @@ class Options(TypedDict, total=False):
     depth: int
     device: str | None
     dtype: str
+    runtime: str
+    precision: str
     seed: int
 
 
@@ -151,6 +154,7 @@ def check_options(collection: Collection, options: Options) -> None:
     asked: dict[str, Any] = {**options}
     made: dict[str, Any] = {name: getattr(settings, name) for name in ("key", "on", "context_size", "seed", "fusion")}
     made |= {"index": settings.index, "passages": collection.passages.how}
+    made["precision"] = settings.precision or Compute.precision
     if isinstance(asked.get("on"), str):
         asked["on"] = [asked["on"]]
     if settings.models is not None:

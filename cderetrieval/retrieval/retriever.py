@@ -24,11 +24,12 @@ from ..errors import InputError
 from ..milvus.location import is_location
 from ..models.document_context import DocumentContext, DocumentContextLike
 from ..passages import AUTO, Cut, Passages, PassagesLike
+from ..runtime import Compute
 from .collection import Collection, Settings, check_k
 from .embedder import Embedder, Model
 from .fusion import Fusion
 from .local import INCOMPLETE, LocalCollection
-from .models import Models, begin, moved_models
+from .models import Models, begin, moved_models, options_of
 from .open import Options, asked_models, check_options, create, holds_index, reopen, save
 from .parts import Parts
 from .rerank import Reranker, RerankLike
@@ -82,8 +83,11 @@ class Retriever(Updater):
     path
         Directory to keep the index in; each change is then on disk when its call returns. None: in memory, until
         `save`.
-    device, dtype
-        Where and in which number format models compute.
+    device, dtype, runtime
+        Where, in which number format and by which library models compute, see :func:`cderetrieval.load`.
+    precision
+        ``"int8"``: models named compute in eight bits, faster and with other vectors, see :func:`cderetrieval.load`;
+        kept with the index.
     seed
         Seed of the random sample that becomes the context.
 
@@ -115,12 +119,17 @@ class Retriever(Updater):
         path: str | Path | None = None,
         device: str | None = None,
         dtype: str = "auto",
+        runtime: str = "auto",
+        precision: str = "float32",
         seed: int = 0,
     ) -> None:
         spec, reranker = ContextSpec.parse(context), Reranker.of(rerank, depth, device)
         fields = [on] if isinstance(on, str) else None if on is None else list(on)
-        settings = Settings(None, key, fields, index, context_size, seed)
-        settings, embedders = begin(model, fusion, spec, settings, device, dtype)
+        compute = Compute(device, dtype, runtime, precision)
+        kept = None if precision == Compute.precision else precision
+        settings = Settings(None, key, fields, index, context_size, seed, precision=kept)
+        options = {"device": compute.device, "dtype": compute.dtype, "runtime": compute.runtime}
+        settings, embedders = begin(model, fusion, spec, settings, **options)
         cut, known = Passages.parse(passages), DocumentContext.parse(document_context)
         collection = create(settings, path, spec)
         collection.passages, collection.document = cut, known
@@ -142,6 +151,7 @@ class Retriever(Updater):
         depth: int = 50,
         device: str | None = None,
         dtype: str = "auto",
+        runtime: str = "auto",
     ) -> Self:
         """Open a directory that `save` wrote or that a retriever lives in, or a collection on a server.
 
@@ -156,7 +166,7 @@ class Retriever(Updater):
             given as an object, or has moved.
         passages
             The function that cuts texts, where the index was made with one; only needed to add documents.
-        rerank, depth, device, dtype
+        rerank, depth, device, dtype, runtime
             As in a new retriever.
 
         Raises
@@ -173,8 +183,7 @@ class Retriever(Updater):
             if passages is not None:
                 collection.passages = collection.passages.with_function(passages)
             given = moved_models(settings, model)
-            options: dict[str, Any] = {"context_size": settings.context_size, "seed": settings.seed}
-            options |= {"device": device, "dtype": dtype}
+            options = options_of(settings, device=device, dtype=dtype, runtime=runtime)
             retriever = cls.__new__(cls)
             retriever._open(collection, [Embedder(one, ContextSpec(), **options) for one in given.values()], reranker)
             for part in retriever._parts.values() if model is not None else ():
@@ -222,7 +231,8 @@ class Retriever(Updater):
             place: Any = {"index" if is_location(path) else "path": os.fspath(path)}
             return cls(DEFAULT_MODEL if model is None else model, **{**options, **place})
         cut = options.get("passages")
-        kept: Any = {name: value for name, value in options.items() if name in ("rerank", "depth", "device", "dtype")}
+        loaded = ("rerank", "depth", "device", "dtype", "runtime")
+        kept: Any = {name: value for name, value in options.items() if name in loaded}
         given = None if model is None else asked_models(path, model, options)
         retriever = cls.load(path, model=given, passages=cut if callable(cut) else None, **kept)
         try:

@@ -1,0 +1,255 @@
+"""BERT under a pooling, read from its directory without torch, transformers and sentence-transformers.
+
+These take seconds to import, and nothing of them is needed to compute a vector. What is read here is described in full:
+:func:`read_bert` knows the usual values of every setting, the names and shapes of every tensor. A directory that holds
+anything else is left to sentence-transformers, which reads it, or to the checks before it, which say what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..files import PASSED_ON, read_json, read_tensors
+from .directory import is_regular, load_tokenizer, read_object
+from .trusted import model_config, model_settings, sentence_config
+from .word_pieces import WordPieces, read_word_pieces
+
+# Settings on which no vector depends, however they are set.
+_WITHOUT_EFFECT = {
+    *("_name_or_path", "architectures", "attention_probs_dropout_prob", "bos_token_id", "classifier_dropout"),
+    *("eos_token_id", "gradient_checkpointing", "hidden_dropout_prob", "id2label", "initializer_range", "label2id"),
+    *("tie_word_embeddings", "transformers_version", "use_cache", "pad_token_id"),
+}
+# Values of others.
+_USUAL: Mapping[str, tuple[Any, ...]] = {
+    "model_type": ("bert",),
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute",),
+    "add_cross_attention": (False,),
+    "is_decoder": (False,),
+    "_attn_implementation": ("sdpa",),
+    "dtype": ("float32",),
+    "torch_dtype": ("float32",),
+}
+_SIZES = (
+    *("hidden_size", "intermediate_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers"),
+    *("type_vocab_size", "vocab_size"),
+)
+_SENTENCE: Mapping[str, tuple[Any, ...]] = {
+    "transformer_task": ("feature-extraction",),
+    "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
+    "module_output_name": ("token_embeddings",),
+}
+_SETTINGS = {"prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "model_type"}
+_MODULES = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
+_LEGACY = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+POOLER = ("pooler.dense.weight", "pooler.dense.bias")
+
+
+@dataclass(frozen=True, eq=False)
+class Bert:
+    """Settings and weights of a model, by the names that transformers gives them; `pooling` is "mean" or "cls".
+
+    `pooler` are tensors that no vector depends on; `is_drawn` says that the file has none.
+    """
+
+    directory: Path
+    config: SimpleNamespace
+    tensors: Mapping[str, np.ndarray]
+    pooler: Mapping[str, np.ndarray]
+    is_drawn: bool
+    tokenizer: WordPieces
+    max_length: int
+    prompts: Mapping[str, str]
+    similarity_fn_name: str
+    pooling: str
+    normalizes: bool
+
+    @property
+    def lengths(self) -> int:
+        """How often sentence-transformers and this package divide a vector by its length, which makes it 1."""
+        return self.normalizes + (self.similarity_fn_name == "cosine")
+
+    def module_names(self) -> list[str]:
+        """What sentence-transformers shows of the modules of this model, which is part of its fingerprint."""
+        names = ("transformer_task", "modality_config", "module_output_name")
+        transformer = {name: _SENTENCE[name][0] for name in names} | {"architecture": "BertModel"}
+        width = self.config.hidden_size
+        pooling = {"embedding_dimension": width, "pooling_mode": self.pooling, "include_prompt": True}
+        output = "sentence_embedding"
+        normalize = [f"Normalize({ {'module_input_name': output, 'module_output_name': output} })"]
+        return [f"Transformer({transformer})", f"Pooling({pooling})", *(normalize if self.normalizes else [])]
+
+    def changed(self, tensors: Mapping[str, np.ndarray]) -> Bert:
+        """The same model with other values of some tensors."""
+        return replace(self, tensors={**self.tensors, **tensors})
+
+
+def read_bert(directory: Path) -> Bert | None:
+    """The model of a directory, if it is one of those that are described here."""
+    try:
+        return _read(directory)
+    except PASSED_ON:
+        raise
+    except BaseException:  # whatever it is, the library that reads it now will meet it too
+        return None
+
+
+def _read(directory: Path) -> Bert | None:
+    if is_regular(directory / "adapter_config.json") or any(directory.glob("sentence_[!b]*_config.json")):
+        return None
+    config = model_config(read_object(directory / "config.json"), "config.json")
+    settings = model_settings(read_object(directory / "config_sentence_transformers.json"), "")
+    places = _places(directory)
+    if places is None or not (_is_bert(config) and _is_plain(settings)):
+        return None
+    sentence = _sentence(directory)
+    pooling = _pooling(read_object(directory / places[1] / "config.json"), config["hidden_size"])
+    tensors = _tensors(directory / "model.safetensors", config)
+    if sentence is None or pooling is None or not tensors:
+        return None
+    full = partial(load_tokenizer, directory, by_config=True)
+    tokenizer = read_word_pieces(directory, full, lower_case=sentence.lower_case)
+    positions = config["max_position_embeddings"]
+    if tokenizer is None or len(tokenizer) > config["vocab_size"]:
+        return None
+    limit = min(tokenizer.model_max_length, positions) if sentence.limit is None else sentence.limit
+    if type(limit) is not int or not 2 < limit <= positions:
+        return None
+    pooler = {name: tensors.pop(name) for name in POOLER if name in tensors}
+    is_drawn = sentence.has_pooler and not pooler
+    if is_drawn:  # as transformers does
+        width = config["hidden_size"]
+        weight = np.random.default_rng().normal(scale=0.02, size=(width, width)).astype(np.float32)
+        pooler = dict(zip(POOLER, (weight, np.zeros(width, dtype=np.float32)), strict=True))
+    return Bert(
+        directory=directory,
+        config=SimpleNamespace(**config),
+        tensors=tensors,
+        pooler=pooler if sentence.has_pooler else {},
+        is_drawn=is_drawn,
+        tokenizer=tokenizer,
+        max_length=limit,
+        prompts=settings.get("prompts") or {},
+        similarity_fn_name=settings.get("similarity_fn_name") or "cosine",
+        pooling=pooling,
+        normalizes=len(places) == 3,
+    )
+
+
+def _sentence(directory: Path) -> SimpleNamespace | None:
+    """What sentence_bert_config.json says of length, case and pooler, if it says nothing else."""
+    values = sentence_config(read_object(directory / "sentence_bert_config.json"), "")
+    limit, lower_case = values.pop("max_seq_length", None), values.pop("do_lower_case", False)
+    arguments = values.pop("model_args", None) or {}
+    has_pooler = arguments.pop("add_pooling_layer", True)
+    others = {name: value for name, value in values.items() if value}
+    if arguments or not _are_usual(others, _SENTENCE) or not {lower_case, has_pooler} <= {True, False}:
+        return None
+    return SimpleNamespace(limit=limit, lower_case=lower_case, has_pooler=has_pooler)
+
+
+def _places(directory: Path) -> list[Path] | None:
+    """The folders of the modules."""
+    modules = read_json(directory / "modules.json", list) if is_regular(directory / "modules.json") else []
+    if [str(module["type"]).rpartition(".")[2] for module in modules] not in _MODULES:
+        return None
+    if modules[0]["path"] or not all(re.fullmatch(r"\d_\w+", module["path"]) for module in modules[1:]):
+        return None
+    named = [module["type"].startswith("sentence_transformers.") for module in modules]
+    places = [directory / module["path"] for module in modules]
+    inside = [place.resolve().is_relative_to(directory.resolve()) for place in places]
+    return places if all(named) and all(inside) else None
+
+
+def _are_usual(values: Mapping[str, Any], usual: Mapping[str, tuple[Any, ...]]) -> bool:
+    return all(name in usual and value in usual[name] for name, value in values.items())
+
+
+def _is_bert(config: Mapping[str, Any]) -> bool:
+    others = {name: value for name, value in config.items() if name not in _WITHOUT_EFFECT and name not in _SIZES}
+    epsilon = others.pop("layer_norm_eps")
+    sizes = [config[name] for name in _SIZES]
+    return (
+        {"model_type", "hidden_act"} <= {*others}
+        and _are_usual(others, _USUAL)
+        and all(type(size) is int and size > 0 for size in sizes)
+        and config["hidden_size"] % config["num_attention_heads"] == 0
+        and isinstance(epsilon, float)
+        and 0 < epsilon < 1
+    )
+
+
+def _is_plain(settings: Mapping[str, Any]) -> bool:
+    prompts = settings.get("prompts") or {}
+    return (
+        {*settings} <= _SETTINGS
+        and settings.get("truncate_dim") is None
+        and settings.get("default_prompt_name") is None
+        and settings.get("model_type", "SentenceTransformer") == "SentenceTransformer"
+        and settings.get("similarity_fn_name") in (None, "cosine", "dot")
+        and all(isinstance(text, str) for text in prompts.values())
+    )
+
+
+def _pooling(values: dict[str, Any], width: int) -> str | None:
+    """The pooling of a module's settings, of all releases."""
+    size = values.pop("embedding_dimension", None) or values.pop("word_embedding_dimension", None)
+    mode, whole = values.pop("pooling_mode", None), values.pop("include_prompt", True)
+    if mode is None:
+        chosen = [name for name, value in values.items() if value]
+        mode = _LEGACY.get(chosen[0]) if len(chosen) == 1 else None
+        values = {name: value for name, value in values.items() if not name.startswith("pooling_mode_")}
+    return mode if mode in ("mean", "cls") and size == width and whole is True and not values else None
+
+
+def shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the tensors of a BERT but its pooler."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    for name, size in (
+        ("word", "vocab_size"),
+        ("position", "max_position_embeddings"),
+        ("token_type", "type_vocab_size"),
+    ):
+        yield f"embeddings.{name}_embeddings.weight", (config[size], width)
+    linear = {f"attention.self.{name}": (width, width) for name in ("query", "key", "value")}
+    linear |= {"attention.output.dense": (width, width), "intermediate.dense": (inner, width)}
+    linear["output.dense"] = (width, inner)
+    norms = ["embeddings.LayerNorm"]
+    for layer in range(config["num_hidden_layers"]):
+        place = f"encoder.layer.{layer}"
+        norms += [f"{place}.attention.output.LayerNorm", f"{place}.output.LayerNorm"]
+        for name, shape in linear.items():
+            yield f"{place}.{name}.weight", shape
+            yield f"{place}.{name}.bias", shape[:1]
+    for name in norms:
+        yield f"{name}.weight", (width,)
+        yield f"{name}.bias", (width,)
+
+
+def _tensors(path: Path, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The weights, if they are all there, and all of them float32."""
+    if not is_regular(path):
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        found.pop("embeddings.position_ids", None)
+        if config["num_hidden_layers"] > len(found) or any(part.get_dtype() != "F32" for part in found.values()):
+            return {}
+        width, wanted = config["hidden_size"], dict(shapes(config))
+        if POOLER[0] in found or POOLER[1] in found:
+            wanted |= dict(zip(POOLER, ((width, width), (width,)), strict=True))
+        if {name: tuple(part.get_shape()) for name, part in found.items()} != wanted:
+            return {}
+    tensors, _ = read_tensors(path)
+    return {name: tensors[name] for name in found}
