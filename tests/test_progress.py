@@ -9,7 +9,7 @@ from cderetrieval import progress_log, runtime
 def test_a_log_gets_a_line_now_and_then(monkeypatch, caplog):
     monkeypatch.delenv("CDE_PROGRESS", raising=False)
     monkeypatch.setattr(progress_log, "EVERY", 0.0)
-    with caplog.at_level(logging.INFO), runtime.progress(range(4), "embedding documents") as bar:
+    with caplog.at_level(logging.INFO, "cderetrieval"), runtime.progress(range(4), "embedding documents") as bar:
         for _ in range(4):
             bar.update(1)
     assert "embedding documents:  50% 2/4" in caplog.text

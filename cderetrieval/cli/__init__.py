@@ -54,7 +54,8 @@ def _run(argv: Sequence[str] | None) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
-        logging.getLogger("cderetrieval").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
+        shown = logging.INFO if arguments.verbose or arguments.reports else logging.WARNING
+        logging.getLogger("cderetrieval").setLevel(shown)
         logging.getLogger("cderetrieval.progress_log").setLevel(logging.INFO)
         _check_out(getattr(arguments, "out", None))
         arguments.command(arguments)

@@ -23,11 +23,11 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", default="auto", choices=["auto", "onnx", "torch"], help=text)
 
 
-def command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    """Add a command, and what every command takes."""
+def command(commands: Any, name: str, run: Any, text: str, *, reports: bool = False) -> argparse.ArgumentParser:
+    """Add a command, and what every command takes; one that `reports` logs a line for each step of long work."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, reports=reports)
     return parser
 
 

@@ -15,7 +15,8 @@ def add(commands: Any) -> None:
     """Add the command and its options."""
     from ..training.command import add_arguments
 
-    parser = command(commands, "train", run_train, "Train a contextual, dense or sparse model from a recipe.")
+    what = "Train a contextual, dense or sparse model from a recipe."
+    parser = command(commands, "train", run_train, what, reports=True)
     add_arguments(parser)
     folders = "development folders in BEIR form, never test sets"
     parser.add_argument("--evaluate", nargs="+", default=[], metavar="FOLDER[:SPLIT]", help=folders)

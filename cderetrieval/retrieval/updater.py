@@ -78,6 +78,7 @@ class Updater(Searcher):
         Examples
         --------
         >>> import pathlib, tempfile
+        >>> from cderetrieval import Retriever
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> _ = (folder / "owls.md").write_text("# Owls\n\nThey hunt at night.\n")
         >>> Retriever("bm25").add_files(folder)("night")[0][0]["id"]

@@ -67,8 +67,8 @@ def test_ambiguous_and_empty_queries_are_not_asked():
 def test_errors():
     with pytest.raises(InputError, match=r"None of 1 documents .* name other fields"):
         known_item([{"id": 1, "text": "tides"}], on="text")
-    with pytest.raises(InputError, match="document 0 has no field 'id'; its fields are: text"):
-        known_item([{"text": "tides"}])
+    with pytest.raises(InputError, match="document 0 has no field 'number'; its fields are: text"):
+        known_item([{"text": "tides"}], key="number")
     with pytest.raises(InputError, match="occurs twice"):
         known_item([DOCUMENTS[0], DOCUMENTS[0], DOCUMENTS[1]], key="key")
     with pytest.raises(InputError, match="at least one query"):
