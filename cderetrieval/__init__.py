@@ -33,6 +33,7 @@ _PUBLIC = {
     "SparseEmbed": "models.sparse_embed",
     "evaluate": "evaluation.api",
     "context_gain": "evaluation.gain",
+    "MTEBModel": "evaluation.mteb_model",
     "Results": "evaluation.results",
     "CDEError": "errors",
 }
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .errors import CDEError as CDEError
     from .evaluation.api import evaluate as evaluate
     from .evaluation.gain import context_gain as context_gain
+    from .evaluation.mteb_model import MTEBModel as MTEBModel
     from .evaluation.results import Results as Results
     from .models.bm25 import BM25 as BM25
     from .models.config import ContextualConfig as ContextualConfig

@@ -19,11 +19,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..context.spec import ContextLike
+from ..context.spec import OWN, ContextLike
 from ..errors import ContextError, InputError
 from ..models.document_context import AUTO, DocumentContextLike
 from ..passages import PassagesLike
-from ..retrieval.names import AnyModel, HybridModel, takes_context
+from ..retrieval.names import AnyModel, HybridModel, load_model, takes_context
 from ..types import ContextualModel, Encoder, is_contextual
 from ..vectors import DENSE
 from .metrics import Run
@@ -55,11 +55,11 @@ class MTEBModel:
     Parameters
     ----------
     model
-        A model of any family.
+        A model of any family, its name or directory.
     context
         As in :class:`~cderetrieval.retrieval.retriever.Retriever`, or a variant with size and seed.
     name, revision
-        ``organisation/model`` and a revision in mteb's results; revision None: the model's fingerprint.
+        ``organisation/model`` and a revision in mteb's results; None: the model's class and its fingerprint.
     dtype, directory
         Number format of a contextual model's computation, and where a corpus is kept while it is searched.
     candidates
@@ -84,10 +84,10 @@ class MTEBModel:
 
     def __init__(
         self,
-        model: AnyModel,
+        model: AnyModel | str | Path,
         context: ContextLike | ContextVariant = "own",
         *,
-        name: str,
+        name: str | None = None,
         revision: str | None = None,
         dtype: str = "auto",
         directory: str | Path | None = None,
@@ -97,6 +97,9 @@ class MTEBModel:
         watch: Watch | None = None,
         on_context: OnContext | None = None,
     ) -> None:
+        if isinstance(model, str | Path):
+            model = load_model(model, dtype=dtype)
+        name = type(model).__name__ if name is None else name
         self.model = model
         self.variant = as_variant(model, context, passages=passages, document_context=document_context)
         self.audits: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -164,10 +167,13 @@ class MTEBModel:
         if not is_contextual(self.model):
             return encoder_in(cast(Encoder, self.model), self.variant, ())[0]
         pool = self._pools.get((task, subset, split))
+        if pool is None and self.variant.spec.source != OWN:
+            return encoder_in(self.model, self.variant, (), self._dtype)[0]
         if pool is None:
             raise ContextError(
                 f"no context is registered for {task}, subset {subset!r}, split {split!r}: call prepare(task) after "
-                "task.load_data(), or evaluate through cderetrieval.evaluate. It is never sampled from what is encoded."
+                "task.load_data(), evaluate through cderetrieval.evaluate, or pass MTEBModel(model, 'random'). It is "
+                "never sampled from what is encoded."
             )
         if self._newest is None or self._newest[0] != id(pool):
             pairs = ((str(i), text) for i, text in enumerate(pool))

@@ -36,6 +36,19 @@ retriever(["a question"], k=10)
 {sections}"""
 _CONTEXTUAL = """A two-stage contextual encoder: the first stage embeds a sample of the corpus, the second stage embeds
 queries and documents in that context (Morris & Rush 2024, [arXiv 2410.02525](https://arxiv.org/abs/2410.02525))."""
+_STATISTICS = """A dense encoder that reads the statistics of a corpus: its mean, its topics, and which of its terms are
+rare. The settings are in `statistics.json`, which only `cderetrieval` reads.
+
+`SentenceTransformer("this directory")` loads the encoder alone. It gives {n} dimensions, without the context and
+without terms: other vectors than a `Retriever` makes. The vectors of a `Retriever`, without an index:
+
+```python
+from cderetrieval import Context, load
+
+model = load("directory or hub name of this model")
+encoder = Context.from_texts(model, sample_of_your_corpus).encoder(model)
+encoder.encode_document(texts)
+```"""
 # Kind of encoder to its tag and what it is.
 _KINDS = {
     "dense": ("dense", "A dense encoder: one vector for each text, compared by {similarity}."),
@@ -75,6 +88,19 @@ def encoder_card(encoder: Any, *, name: str = "encoder", **fields: Any) -> str:
     }
     similarity = "cosine" if encoder.settings.normalize else "inner product"
     return write_card(tag, about.format(similarity=similarity), settings, name=name, **fields)
+
+
+def statistics_card(encoder: Any, statistics: Mapping[str, Any], *, name: str, **fields: Any) -> str:
+    """Write the card of a dense encoder under the statistics of its corpus."""
+    settings = {
+        "dimensions": encoder.dimension + statistics["term_dimensions"],
+        "tokens of a text": encoder.settings.max_length,
+        "prompts": _prompts(encoder.settings.prompts),
+        **statistics,
+    }
+    return write_card(
+        "contextual-document-embeddings", _STATISTICS.format(n=encoder.dimension), settings, name=name, **fields
+    )
 
 
 def _prompts(prompts: Mapping[str, str]) -> str:

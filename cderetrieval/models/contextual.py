@@ -31,10 +31,11 @@ from .fits import check_size
 from .locate import find, is_published
 from .published import NULL_TOKEN, instruction_end, native_names, published_config, read_published
 from .stages import FirstStage, SecondStage
+from .usable import Usable
 from .weights import load_tensors, unique_tensors
 
 
-class ContextualTransformer(nn.Module):
+class ContextualTransformer(Usable, nn.Module):
     """Both stages of a contextual encoder and its tokenizer.
 
     Parameters

@@ -206,8 +206,11 @@ class DenseEncoder(FingerprintedEncoder):
     def _pools_prompt(self) -> bool:
         return all(getattr(module, "include_prompt", True) for module in self.model)
 
-    def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
-        """Vectors of texts under a prompt of the model, shape (n, dimension), float32."""
+    def encode(self, texts: Sequence[str], *, prompt_name: str = "document", show_progress: bool = False) -> np.ndarray:
+        """Vectors of texts under a prompt of the model, shape (n, dimension), float32; of one text, (dimension,)."""
+        if isinstance(texts, str):
+            vector: np.ndarray = self.encode([texts], prompt_name=prompt_name, show_progress=show_progress)[0]
+            return vector
         if self._held.plain is not None or (self._takes_token_ids and self._pools_prompt):
             return super().encode(texts, prompt_name=prompt_name, show_progress=show_progress)
         # Static, routed and multimodal models, and poolings that leave out the prompt, batch in their own way.

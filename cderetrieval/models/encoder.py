@@ -199,7 +199,7 @@ class TextEncoder(ABC):
                 yield batch, ids, mask
                 bar.update(len(batch))
 
-    def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
+    def encode(self, texts: Sequence[str], *, prompt_name: str = "document", show_progress: bool = False) -> np.ndarray:
         """Vectors of texts under a prompt of the model, shape (n, dimension), float32, in the order of the texts."""
         vectors: np.ndarray | None = None
         for batch, ids, mask in self.batches(texts, prompt_name, show_progress):

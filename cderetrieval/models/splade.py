@@ -175,7 +175,12 @@ class Splade(FingerprintedEncoder):
         return features
 
     def encode(
-        self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False, k_tokens: int | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        prompt_name: str = "document",
+        show_progress: bool = False,
+        k_tokens: int | None = None,
     ) -> Any:
         """Term weights of texts under a prompt of the model.
 

@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, InputError
-from ..files import as_path, read_json, write_json
+from ..files import as_path, atomic_write, read_json, write_json
+from .card import statistics_card
 from .dense import DenseEncoder
 from .encoder import EncodingSettings
 from .locate import STATISTICS_FILE
@@ -42,6 +43,7 @@ from .term_sketch import (
     weighed,
     words_of_tokens,
 )
+from .usable import Usable
 
 # Part of every fingerprint: whoever changes how vectors are made changes it, and earlier indexes are refused by name.
 _METHOD = "statistics-2"
@@ -160,7 +162,7 @@ class _NamedAfter:
         return bool(self.named_after.is_known_by_vectors)
 
 
-class StatisticsModel(_NamedAfter):
+class StatisticsModel(Usable, _NamedAfter):
     """A dense encoder that takes the statistics of a corpus as its context.
 
     Parameters
@@ -222,7 +224,9 @@ class StatisticsModel(_NamedAfter):
     def save_pretrained(self, path: str | Path) -> None:
         """Write the encoder as a sentence-transformers directory, and the settings beside it as ``statistics.json``."""
         path = as_path(path)
-        self.encoder.model.save_pretrained(str(path))
+        self.encoder.model.save_pretrained(str(path), create_model_card=False)
+        with atomic_write(path / "README.md") as temporary:
+            temporary.write_text(statistics_card(self.encoder, asdict(self.config), name=path.name), encoding="utf-8")
         write_settings(self.config, path)
 
     @property
@@ -349,7 +353,7 @@ class StatisticsEncoder(_NamedAfter):
         np.add.at(together, [distinct.index(name) for name in names], rows)
         return distinct, together
 
-    def encode(self, texts: Sequence[str], *, prompt_name: str, show_progress: bool = False) -> np.ndarray:
+    def encode(self, texts: Sequence[str], *, prompt_name: str = "document", show_progress: bool = False) -> np.ndarray:
         """Vectors of texts under a prompt of the encoder, shape (n, dimension), float32, length 1.
 
         Texts of any prompt but ``"query"`` and ``"document"`` are taken for documents that are to be compared with each
