@@ -17,6 +17,10 @@ from ..values import id_name
 # A document of a framework: its id (None: a new one), its text, and its metadata.
 Item = tuple[str | None, str, Mapping[str, Any]]
 
+# Comparisons of frameworks, in the words of this package's filters.
+SIGNS = {"==": "==", "!=": "!=", ">": ">", "<": "<", ">=": ">=", "<=": "<="}
+SIGNS |= {"in": "$in", "not in": "$nin", "nin": "$nin", "contains": "$contains"}
+
 
 class Found(NamedTuple):
     """A text that was found: a passage, or a whole document."""
@@ -65,8 +69,9 @@ class Adapter:
 
     def get(self, ids: Sequence[str]) -> list[Found]:
         """Those of the documents that are there."""
-        wanted = set(ids)
-        return [found for found in self.all() if found.id in wanted]
+        own = [self.own_id(name) for name in dict.fromkeys(ids)]
+        rows = zip(own, self.retriever.get(own), strict=True)
+        return [self._document((one, "", document)) for one, document in rows if document is not None]
 
     def all(self) -> Iterator[Found]:
         """Each document."""
@@ -131,18 +136,23 @@ class Adapter:
         )
 
 
-def as_filter(conditions: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
-    """A filter from conditions that must all hold: field, comparison or ``"in"``, and value.
+def condition(field: Any, sign: Any, value: Any) -> dict[str, Any]:
+    """A filter of one comparison, in a framework's words.
 
-    >>> as_filter([("year", ">=", 2020), ("year", "<", 2023), ("language", "in", ("en", "fr"))])
-    {'year': {'>=': 2020, '<': 2023}, 'language': ['en', 'fr']}
+    >>> condition("language", "in", ["en", "fr"])
+    {'language': {'$in': ['en', 'fr']}}
     """
-    found: dict[str, Any] = {}
-    for field, sign, value in conditions:
-        asked = found.setdefault(field, list(value) if sign == "in" else {})
-        if sign == "in" and isinstance(asked, list) and asked == list(value):
-            continue
-        if not isinstance(asked, dict) or sign in asked:
-            raise InputError(f"filter on {field!r}: two conditions that cannot be asked for at once.")
-        asked[sign] = value
-    return found
+    if sign not in SIGNS or not isinstance(field, str):
+        raise InputError(f"filters: {sign!r} on {field!r} is not translated; use a field and {' '.join(SIGNS)}.")
+    return {field: {SIGNS[sign]: value}}
+
+
+def together(word: str, filters: list[dict[str, Any]]) -> dict[str, Any]:
+    """A filter of several: all of them, any of them, or not all of them.
+
+    >>> together("NOT", [condition("year", ">", 2020)])
+    {'$not': {'$and': [{'year': {'>': 2020}}]}}
+    """
+    if word.lower() not in ("and", "or", "not") or not filters:
+        raise InputError(f"filters: {word!r} of {len(filters)} conditions is not translated; use AND, OR or NOT.")
+    return {"$not": {"$and": filters}} if word.lower() == "not" else {f"${word.lower()}": filters}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Self
 
 from ..errors import InputError, missing_dependency
-from ..index.manifest import STORE_FILE
 from ..retrieval.retriever import Retriever
-from .adapter import Adapter, Found, as_filter
+from .adapter import Adapter, Found, condition, together
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -19,8 +16,6 @@ try:
     from haystack.utils.filters import document_matches_filter
 except ModuleNotFoundError as error:
     raise missing_dependency("haystack-ai", "haystack") from error
-
-COMPARISONS = ("==", "!=", ">", "<", ">=", "<=", "in")
 
 
 class CDEDocumentStore:
@@ -47,8 +42,7 @@ class CDEDocumentStore:
 
     def __init__(self, path: str | None = None, model: str = "cde-minilm", **options: Any) -> None:
         self._given = {"path": path, "model": model, **options}
-        there = path is not None and (Path(path) / STORE_FILE).is_file()
-        retriever = Retriever.load(path) if there else Retriever(model, path=path, **options)  # type: ignore[arg-type]
+        retriever = Retriever(model, **options) if path is None else Retriever.open(path, model, **options)
         self.adapter = Adapter(retriever)
 
     @property
@@ -99,7 +93,7 @@ class CDERetriever:
     document_store
         The store.
     filters
-        Haystack's filters, comparisons that must all hold.
+        Haystack's filters.
     top_k
         Most documents of an answer.
     filter_policy
@@ -137,7 +131,7 @@ class CDERetriever:
     def run(self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None) -> dict[str, Any]:
         """Search."""
         asked = apply_filter_policy(self.filter_policy, self.filters, filters)
-        wanted = as_filter(_conditions(asked)) if asked else None
+        wanted = _filter(asked) if asked else None
         k = self.top_k if top_k is None else top_k
         found = self.document_store.adapter.find(query, k, filter=wanted, by=self.by)
         return {"documents": list(map(_document, found))}
@@ -154,14 +148,10 @@ def _document(found: Found) -> Document:
     return Document(id=found.id, content=found.text, meta=found.described, score=found.score)
 
 
-def _conditions(filters: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Conditions of filters, all of which must hold."""
+def _filter(filters: dict[str, Any]) -> dict[str, Any]:
+    """Haystack's filters as this package's."""
     if "conditions" in filters:
-        if filters.get("operator") != "AND":
-            raise InputError(f"filters with the operator {filters.get('operator')!r} are not translated; use 'AND'.")
-        for one in filters["conditions"]:
-            yield from _conditions(one)
-        return
-    if filters.get("operator") not in COMPARISONS or "field" not in filters:
-        raise InputError(f"filters: {filters} is no comparison with field, operator and value, by {COMPARISONS}.")
-    yield str(filters["field"]).removeprefix("meta."), filters["operator"], filters.get("value")
+        return together(str(filters.get("operator")), [_filter(one) for one in filters["conditions"]])
+    field = filters.get("field")
+    name = field.removeprefix("meta.") if isinstance(field, str) else field
+    return condition(name, filters.get("operator"), filters.get("value"))

@@ -93,7 +93,10 @@ class CDEVectorStore(VectorStore):
 
     def delete(self, ids: list[str] | None = None, **_: Any) -> bool:
         """Remove documents, those of the ids that are there; None: all."""
-        self._adapter.remove([found.id for found in self._adapter.all()] if ids is None else ids)
+        if ids is None:
+            self.retriever.remove(self.retriever.ids())
+        else:
+            self._adapter.remove(ids)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:

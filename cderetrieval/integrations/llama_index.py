@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from ..errors import InputError, missing_dependency
+from ..errors import missing_dependency
 from ..retrieval.retriever import Retriever
-from .adapter import Adapter, Found, as_filter
+from .adapter import Adapter, Found, condition, together
 
 try:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -20,11 +20,9 @@ try:
         RelatedNodeInfo,
         TextNode,
     )
-    from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters
+    from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 except ModuleNotFoundError as error:
     raise missing_dependency("llama-index-core", "llama-index") from error
-
-COMPARISONS = ("==", "!=", ">", "<", ">=", "<=", "in")
 
 
 class CDERetriever(BaseRetriever):
@@ -39,7 +37,7 @@ class CDERetriever(BaseRetriever):
     similarity_top_k
         Most nodes of an answer.
     filters
-        LlamaIndex's filters, all of which must hold, or a dictionary as for ``Retriever(...)(filter=)``.
+        LlamaIndex's filters, or a dictionary as for ``Retriever(...)(filter=)``.
     whole
         Find whole documents in place of passages.
     by
@@ -66,7 +64,7 @@ class CDERetriever(BaseRetriever):
     ) -> None:
         self._adapter = Adapter(retriever, whole=whole)
         self._k = similarity_top_k
-        given = as_filter(_conditions(filters)) if isinstance(filters, MetadataFilters) else filters
+        given = _filter(filters) if isinstance(filters, MetadataFilters) else filters
         self._options: dict[str, Any] = {"by": by, "filter": given}
         super().__init__(**options)
 
@@ -112,14 +110,9 @@ def _node(found: Found) -> TextNode:
     )
 
 
-def _conditions(filters: MetadataFilters) -> Iterable[tuple[str, str, Any]]:
-    """Conditions of filters, all of which must hold."""
-    if filters.condition not in (None, FilterCondition.AND):
-        raise InputError(f"filters with the condition {filters.condition.value!r} are not translated; use 'and'.")
-    for one in filters.filters:
-        if not isinstance(one, MetadataFilter):
-            yield from _conditions(one)
-        elif one.operator.value not in COMPARISONS:
-            raise InputError(f"filters: {one.operator.value!r} on {one.key!r} is not one of {' '.join(COMPARISONS)}.")
-        else:
-            yield one.key, one.operator.value, one.value
+def _filter(filters: MetadataFilters | MetadataFilter) -> dict[str, Any]:
+    """LlamaIndex's filters as this package's."""
+    if isinstance(filters, MetadataFilter):
+        return condition(filters.key, filters.operator.value, filters.value)
+    word = "and" if filters.condition is None else filters.condition.value
+    return together(word, [_filter(one) for one in filters.filters])

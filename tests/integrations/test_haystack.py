@@ -73,11 +73,18 @@ def test_run_and_run_async(store):
     assert asyncio.run(retriever.run_async("night", filters=asked))["documents"] == found
 
 
+def test_filters(store):
+    old = {"field": "meta.year", "operator": "<", "value": 2021}
+    for word, ids in [("AND", {"owls"}), ("NOT", {"bees"}), ("OR", {"owls"})]:
+        found = CDERetriever(store).run("night", filters={"operator": word, "conditions": [old]})["documents"]
+        assert {one.id for one in found} == ids
+
+
 def test_bad_input_is_named(store):
     retriever = CDERetriever(store)
-    with pytest.raises(InputError, match="operator 'OR'"):
+    with pytest.raises(InputError, match="'OR' of 0 conditions"):
         retriever.run("night", filters={"operator": "OR", "conditions": []})
-    with pytest.raises(InputError, match="is no comparison"):
+    with pytest.raises(InputError, match="'like' on 'year'"):
         retriever.run("night", filters={"field": "meta.year", "operator": "like", "value": 1})
     with pytest.raises(InputError, match="pass a CDEDocumentStore"):
         CDERetriever("index/")

@@ -80,6 +80,9 @@ def test_delete_and_bad_input(retriever):
         CDERetriever(
             retriever, filters=MetadataFilters(filters=[MetadataFilter(key="a", value="b", operator="text_match")])
         )
-    either = MetadataFilters(filters=[MetadataFilter(key="a", value="b")], condition=FilterCondition.OR)
-    with pytest.raises(InputError, match="condition 'or'"):
-        CDERetriever(retriever, filters=either)
+
+
+def test_filters_of_several_conditions(retriever):
+    years = [MetadataFilter(key="year", value=year) for year in (2020, 1999)]
+    either = MetadataFilters(filters=years, condition=FilterCondition.OR)
+    assert [one.node_id for one in CDERetriever(retriever, filters=either).retrieve("x")] == ["owls"]
