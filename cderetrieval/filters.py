@@ -77,10 +77,13 @@ class Condition:
         """What is compared: the document's value, beside each of those wanted that are of its kind."""
         found = field_value(document, self.field)
         if self.operator == CONTAINS:
-            if isinstance(found, list):  # by kind too: 1 is not True
-                kinds = [(value_kind(item), item) for item in found]
-                return [(kinds, (value_kind(wanted), wanted)) for wanted in self.values]
-            return [(found, wanted) for wanted in self.values if isinstance(found, str) and isinstance(wanted, str)]
+            if isinstance(found, list):  # pairs of one kind: 1 is not True
+                pairs = [[_pair(item, wanted) for item in found] for wanted in self.values]
+                return [
+                    ([one[0] for one in some if one], wanted) for some, wanted in zip(pairs, self.values, strict=True)
+                ]
+            texts = [text for wanted in self.values if isinstance(text := as_stored(wanted), str)]
+            return [(found, text) for text in texts if isinstance(found, str)]
         return [pair for wanted in self.values if (pair := _pair(found, wanted)) is not None]
 
 
@@ -162,8 +165,8 @@ def field_value(document: Mapping[str, Any], name: str) -> Any:
         return document[name]
     first, dot, rest = name.partition(".")
     while dot:
-        if isinstance(inner := document.get(first), Mapping):
-            return field_value(inner, rest)
+        if isinstance(inner := document.get(first), Mapping) and (found := field_value(inner, rest)) is not None:
+            return found
         more, dot, rest = rest.partition(".")
         first = f"{first}.{more}"
     return None
@@ -253,7 +256,7 @@ def _conditions(name: Any, wanted: Any, depth: int) -> Iterator[Condition | Filt
         if several and not isinstance(value, _LISTS):
             raise InputError(f"filter= on {name!r}: {sign} takes a list of values, not {shown(value)}.")
         values = tuple(_value(name, one) for one in (value if several else [value]))
-        yield Condition(name, _SIGNS[sign], tuple(map(as_stored, values)) if sign == CONTAINS else values)
+        yield Condition(name, _SIGNS[sign], values)
 
 
 def _value(name: str, value: Any) -> Value:

@@ -8,7 +8,7 @@ import pytest
 
 from cderetrieval import Retriever
 from cderetrieval.errors import InputError
-from cderetrieval.filters import filter_from_text, parse_filter
+from cderetrieval.filters import field_value, filter_from_text, parse_filter
 from cderetrieval.testing import HashEncoder, tiny_sparse_embed, tiny_splade
 
 ROWS = [
@@ -181,3 +181,19 @@ def test_filters_as_text(text, wanted):
 def test_texts_that_are_no_filter(text):
     with pytest.raises(InputError, match="filter"):
         parse_filter(filter_from_text([text]))
+
+
+def test_a_list_of_dates_contains_a_date():
+    wanted = parse_filter({"days": {"$contains": date(2020, 1, 1)}})
+    assert [
+        wanted.holds({"days": days}) for days in (["2020-01-01"], ["2020-01-01T00:00:00+00:00", 1], ["x", 7], [])
+    ] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_field_of_a_field_whose_name_begins_like_another():
+    assert field_value({"a": {"x": 1}, "a.b": {"c": 2}}, "a.b.c") == 2

@@ -73,9 +73,10 @@ class Files(Iterable[dict[str, Any]]):
             self._skip(folder, InputError(reason))
         for source in self._listing.sources:
             before = self.documents
-            for document in self._found(source):
-                self.documents += 1
-                yield document
+            with reading(source.shown, error=InputError, remedy=MEND):  # rows are read again, and may have changed
+                for document in self._found(source):
+                    self.documents += 1
+                    yield document
             self.read[source.kind] += self.documents > before
         logger.info("%s", self)
         if not self.documents:
@@ -224,8 +225,10 @@ def read_files(
     wrong = next((path for path in named if not isinstance(path, str | os.PathLike)), None)
     if wrong is not None or None in named:
         raise InputError(f"{shown(wrong)} is no path; name files or folders as text or as paths.")
-    if not named:
+    if not named or "" in named:
         raise InputError("no path was given; name files or folders.")
+    if not isinstance(max_bytes, int) or max_bytes < 1:
+        raise InputError(f"max_bytes={max_bytes!r} must be a whole number of at least 1.")
     fields = [on] if isinstance(on, str) else on
     cut = Passages.parse(passages)
     how = Reading(key, fields, cut, lines, skip_empty, strict, max_bytes)

@@ -86,10 +86,25 @@ def _expanded(path: str | os.PathLike[str]) -> list[Path]:
         return [given]
     if not glob.has_magic(str(given)):
         raise InputError(f"{given} does not exist.")
-    found = sorted(map(Path, glob.glob(str(given), recursive=True)))
+    found = sorted(set(map(Path, _matching(str(given)))))
     if not found:
         raise InputError(f"{given} matches no file.")
     return found
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """What matches a glob. As in a shell, ``**`` goes into no link: a circle of them would have no end."""
+    before, deep, after = pattern.partition("**")
+    if not deep or (before and not before.endswith(os.sep)) or (after and not after.startswith(os.sep)):
+        yield from glob.glob(pattern)
+        return
+    for root in glob.glob(before) if before else [os.curdir]:
+        if not after.strip(os.sep):
+            yield root
+            continue
+        for folder, folders, _ in os.walk(root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _matching(glob.escape(folder.rstrip(os.sep)) + after)
 
 
 def _beir(folder: Path) -> list[Source]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..corpora.kinds import kind_of
+from ..corpora.readers import ending_of
 from ..documents import Row
 from ..errors import InputError
+from ..store.codec import encode_json
+from ..values import shown
 from .collection import Collection
 
 # Files whose rows have ids of their own.
@@ -52,13 +58,22 @@ class Tally:
             for row, stored in zip(chunk, known, strict=True):
                 if self.seen is not None:
                     self.seen.add(repr(row[0]))
-                # By repr: 1, 1.0 and True are equal, and three values.
-                if not all_of_them and stored is not None and repr(stored) == repr((row[1], dict(row[2]))):
+                if not all_of_them and stored is not None and _equal(stored, row):
                     self.unchanged += 1
                     continue
                 self.replaced += stored is not None
                 self.added += stored is None
                 yield row
+
+
+def _equal(stored: tuple[str, dict[str, Any]], row: Row) -> bool:
+    """Whether a document is as it is stored; by repr: 1, 1.0 and True are equal, and three values."""
+    if stored[0] != row[1] or repr(stored[1]) == repr(dict(row[2])):
+        return stored[0] == row[1]
+    with contextlib.suppress(InputError):  # what cannot be kept: the collection names its row
+        # JSON makes text of the names of fields within fields, of 1 in {"sizes": {1: "small"}} for example.
+        return repr(stored[1]) == repr(json.loads(encode_json(row[2])))
+    return False
 
 
 def unless_skipped(gone: list[Hashable], skipped: Mapping[str, str]) -> list[Hashable]:
@@ -68,14 +83,27 @@ def unless_skipped(gone: list[Hashable], skipped: Mapping[str, str]) -> list[Has
     ['a.md', 'c.csv#7']
     """
     kept = {document_id: path for document_id in gone if (path := _skipped(document_id, skipped)) is not None}
+    rest = [document_id for document_id in gone if document_id not in kept]
+    rows = [document_id for document_id in rest if not _has_ending(str(document_id).partition("#")[0])]
     for path, reason in skipped.items():
-        if path.lower().endswith(ROWS) and path not in kept.values():
-            raise InputError(f"{reason} Which documents are from this file is not known: nothing was changed.")
-    return [document_id for document_id in gone if document_id not in kept]
+        is_table = path.lower().endswith(ROWS) and path not in kept.values()
+        if is_table or (rows and not _has_ending(path)):  # a folder, in which tables may be
+            whose = "which documents are" if is_table else f"whether {shown(rows[0])} is"
+            raise InputError(f"{reason}. It is not known {whose} from there: nothing was changed.".replace("..", "."))
+    return rest
 
 
 def _skipped(document_id: Hashable, skipped: Mapping[str, str]) -> str | None:
     """The file or folder that was skipped from which a document is; its id is a path, or a path and a number."""
-    parts = str(document_id).partition("#")[0].split("/")
-    places = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+    places = [
+        "/".join(parts[: count + 1])
+        for name in {str(document_id), str(document_id).partition("#")[0]}
+        for parts in [name.split("/")]
+        for count in range(len(parts))
+    ]
     return next((path for path in skipped for place in places if f"/{path}".endswith(f"/{place}")), None)
+
+
+def _has_ending(path: str) -> bool:
+    """Whether a path is that of a file of a kind that is read."""
+    return bool(ending_of(Path(path))) and kind_of(Path(path)) is not None

@@ -152,9 +152,9 @@ class Updater(Searcher):
                     )
             else:
                 found = list(wanted.passing(lambda: ((row[0], row[2]) for row in self._collection.rows())))
+            tally, before = Tally(), self._collection.count()
             self._collection.remove(found)
-            tally = Tally()
-            tally.removed = len(found)
+            tally.removed = before - self._collection.count()  # an id may be named twice
         self._report(tally)
         return self
 

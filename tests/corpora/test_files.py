@@ -292,3 +292,34 @@ def test_a_summary_is_logged(tmp_path, caplog):
     caplog.set_level(logging.INFO, "cderetrieval")
     list(read_files(folder(tmp_path, {"a.md": b"a", "b.png": b""})))
     assert caplog.records[-1].message == "1 document from 1 file (1 markdown); left out: 1 .png"
+
+
+def test_a_glob_goes_into_no_link(tmp_path):
+    folder(tmp_path, {"a.md": b"a", "sub/b.md": b"b", "sub/deep/c.md": b"c", ".hidden/d.md": b"d"})
+    for name in ("one", "two", "three"):  # followed, they would make a tree of 3 ** 40 folders
+        (tmp_path / "sub" / name).symlink_to("..")
+    for pattern in ("**/*.md", "**", "sub/../**/*.md"):
+        found = [row["path"] for row in read_files(tmp_path / pattern)]
+        assert [path.rpartition("/")[2] for path in found] == ["a.md", "b.md", "c.md"]
+    assert len(list(read_files(tmp_path / "**/deep/**/*.md"))) == 1
+    assert len(list(read_files(tmp_path / "s*/*.md"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "how"), [("", {}), (["a", ""], {}), (".", {"max_bytes": 0}), (".", {"max_bytes": "1"})]
+)
+def test_arguments_that_mean_nothing(paths, how):
+    with pytest.raises(InputError, match=r"no path was given|max_bytes="):
+        read_files(paths, **how)
+
+
+def test_a_table_that_changes_while_it_is_read(tmp_path):
+    path = folder(tmp_path, {"a.csv": b"id,text,n\n" + b"7,owls,1\n"}) / "a.csv"
+    rows = iter(read_files(path, on="text"))
+    files = read_files(path)
+    found = files._found(files._listing.sources[0])  # checked, and not yet read again
+    path.write_bytes(b"id,body\n7,owls\n\xff")
+    with pytest.raises(InputError, match=r"a\.csv"):
+        list(found)
+    with pytest.raises(InputError, match=r"a\.csv"):
+        list(rows)

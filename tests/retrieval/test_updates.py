@@ -1,5 +1,6 @@
 """An index kept in step with a source: open or create, add what is new, sync, remove by filter, and who may write."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -278,3 +279,43 @@ def test_threads_add_and_search(tmp_path):
         other = Retriever.load(tmp_path, model=HashEncoder())
         with retriever.exclusive(), pytest.raises(LockedError):
             other.add([{"id": 1, "text": "x"}])
+
+
+def test_ids_that_are_named_twice_are_counted_once():
+    retriever = Retriever(HashEncoder()).add(ROWS).remove([1, 1, 2])
+    assert retriever.last_change.removed == 2
+
+
+def test_names_that_are_no_text_in_fields_of_fields_change_nothing():
+    rows = [{"id": 1, "text": "owls", "sizes": {1: "small", None: [{2: 3}]}}]
+    retriever = Retriever(HashEncoder()).add(rows)
+    assert retriever.sync(rows).unchanged == 1
+
+
+def test_a_file_with_a_hash_in_its_name_stays_while_it_cannot_be_read(tmp_path):
+    for name in ("a#b.md", "c.md"):
+        (tmp_path / name).write_text("owls")
+    retriever = Retriever("bm25").add_files(tmp_path)
+    (tmp_path / "a#b.md").write_bytes(b"\0")
+    assert retriever.sync(read_files(tmp_path)) == (0, 0, 1, 0)
+
+
+def test_a_folder_that_cannot_be_read_may_hold_tables(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.md", "b.md", "sub/c.md"):
+        (tmp_path / name).write_text("owls")
+    (tmp_path / "sub" / "rows.csv").write_text("id,text\njar,honey\n")
+    retriever = Retriever("bm25").add_files(tmp_path)
+    shutil.move(tmp_path / "sub", tmp_path.with_name("elsewhere"))
+    (tmp_path / "b.md").unlink()
+
+    def files():
+        found = read_files(tmp_path)
+        found._listing.unreadable[f"{tmp_path}/sub"] = "cannot be read (Permission denied)"
+        return found
+
+    with pytest.raises(InputError, match=r"/sub: cannot be read .*'jar' is from there: nothing was changed"):
+        retriever.sync(files())
+    assert len(retriever) == 4
+    assert retriever.remove("jar").sync(files()) == (0, 0, 1, 1)
+    assert retriever.ids() == ["a.md", "sub/c.md"]
