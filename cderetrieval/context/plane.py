@@ -41,8 +41,9 @@ def plot_context(context: Any, labels: Sequence[str] | None, axes: Any) -> Any:
         _, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
     places = on_plane(context.embeddings)
     axes.scatter(*places.T, s=14, color=COLOR, alpha=0.6, linewidths=0)
-    for place, label in zip(places, labels or (), strict=False):
-        axes.annotate(str(label), place, fontsize=6, xytext=(3, 2), textcoords="offset points")
+    for place, label in zip(places, () if labels is None else labels, strict=False):
+        # A label is a text, whatever "$" is in it.
+        axes.annotate(str(label), place, fontsize=6, xytext=(3, 2), textcoords="offset points", parse_math=False)
     axes.set_title(f"{len(context)} documents of a context ({context.source}), first two principal components")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -9,6 +9,7 @@ changes.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from .. import __version__
 from ..errors import CDEError, InputError, missing_dependency
 from ..retrieval.retriever import Retriever
-from .adapter import Adapter
+from .adapter import Adapter, Found
 
 try:
     from mcp.server.mcpserver import MCPServer
@@ -57,8 +58,7 @@ def server_of(retriever: Retriever, name: str = "cderetrieval") -> MCPServer[Any
         `filter` maps metadata fields to a value, a list of values, or comparisons: {"year": {">=": 2020}}.
         `describe` names the fields.
         """
-        found = await _called(lambda: adapter.find(query, min(k, MOST_HITS), filter=filter))
-        return {"hits": [{"id": f.id, "similarity": f.score, "text": f.text, "metadata": f.described} for f in found]}
+        return await _called(lambda: {"hits": _hits(adapter.find(query, min(k, MOST_HITS), filter=filter))})
 
     @server.tool()
     async def read(id: str, start: int = 0, length: int = PAGE) -> dict[str, Any]:
@@ -76,9 +76,20 @@ def server_of(retriever: Retriever, name: str = "cderetrieval") -> MCPServer[Any
 async def _called(call: Callable[[], T]) -> T:
     """What a call returns, on a thread; the errors that this package raises on purpose reach the client."""
     try:
-        return await asyncio.to_thread(call)
+        return _sendable(await asyncio.to_thread(call))
     except CDEError as error:
         raise ToolError(str(error)) from error
+
+
+def _hits(found: list[Found]) -> list[dict[str, Any]]:
+    return [{"id": f.id, "similarity": f.score, "text": f.text, "metadata": f.described} for f in found]
+
+
+def _sendable(value: T) -> T:
+    """A value with a question mark for half a character, and nothing for a number that JSON lacks."""
+    text = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+    found: T = json.loads(text, parse_constant=lambda _: None)
+    return found
 
 
 def _page(adapter: Adapter, name: str, start: int, length: int) -> dict[str, Any]:

@@ -61,10 +61,11 @@ def term_counts(texts: Sequence[str], tokenizer: Any, max_length: int) -> sparse
 def words_of_tokens(text: str, tokenizer: Any, max_length: int) -> dict[int, str]:
     """The word of a text that each of its tokens is in, the first of several."""
     options = {"truncation": True, "max_length": max_length, "add_special_tokens": False}
-    encoded, words = tokenizer(*check_texts([text]), **options), dict[int, str]()
-    for token, word in zip(encoded["input_ids"], encoded.word_ids(), strict=True):
-        place = encoded.word_to_chars(word)
-        words.setdefault(token, text[place.start : place.end].casefold())
+    (encoding,) = tokenizer(*check_texts([text]), **options, return_offsets_mapping=True).encodings
+    words = dict[int, str]()
+    for token, word in zip(encoding.ids, encoding.word_ids, strict=True):
+        start, end = encoding.word_to_chars(word)
+        words.setdefault(token, text[start:end].casefold())
     return words
 
 

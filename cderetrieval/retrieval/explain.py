@@ -189,7 +189,8 @@ def _scale(stored: np.ndarray, known: np.ndarray, mean: float) -> float:
     """
     square, product = float(stored @ stored), float(stored @ known)
     inside = max(0.0, product**2 - square * (float(known @ known) - mean**2))
-    return float(square / (product + np.sqrt(inside)))
+    below = product + float(np.sqrt(inside))
+    return square / below if below > 0 else 0.0
 
 
 def explained(

@@ -13,6 +13,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..excerpts import Words, marked, words_of
+from ..models.document_context import tokenizer_of
+from ..passages import words
 from ..retrieval.retriever import Retriever
 from ..retrieval.searcher import Searcher
 from ..vectors import DENSE
@@ -44,6 +46,13 @@ class Embed:
 
 
 @dataclass(frozen=True)
+class Count:
+    """Count the tokens of texts; by the computing thread, as tokenizers keep the settings of their last call."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Explain:
     """Say why documents answer queries; questions are pairs of query and id."""
 
@@ -63,6 +72,8 @@ class Answers:
             return search(retriever, kind, questions)
         if isinstance(kind, Embed):
             return embed(retriever, kind, questions)
+        if isinstance(kind, Count):
+            return [count(_encoder(retriever, kind.model), texts) for texts in questions]
         wanted = _filter(kind.filter)
         return [explain(retriever, query, identity, wanted) for query, identity in questions]
 
@@ -141,12 +152,24 @@ def model_name(retriever: Retriever) -> str:
 
 def embed(retriever: Retriever, kind: Embed, questions: Sequence[Sequence[str]]) -> list[np.ndarray]:
     """Vectors of the texts of each question."""
-    known = encoders(retriever)
-    if kind.model not in known:
-        raise InputError(f"model {kind.model!r} is not served; there is {', '.join(known) or 'none with vectors'}.")
-    encoder, texts = known[kind.model].encoder, list(chain.from_iterable(questions))
+    encoder, texts = _encoder(retriever, kind.model), list(chain.from_iterable(questions))
     vectors = np.asarray(encoder.encode_query(texts) if kind.query else encoder.encode_document(texts))
     return np.split(vectors, np.cumsum([len(question) for question in questions])[:-1])
+
+
+def count(encoder: Any, texts: Sequence[str]) -> int:
+    """Tokens of texts; words, where a model has no tokens."""
+    tokenizer = tokenizer_of(encoder)
+    if tokenizer is None:
+        return sum(len(words(text)) for text in texts)
+    return sum(map(len, tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]))
+
+
+def _encoder(retriever: Retriever, model: str) -> Any:
+    known = encoders(retriever)
+    if model not in known:
+        raise InputError(f"model {model!r} is not served; there is {', '.join(known) or 'none with vectors'}.")
+    return known[model].encoder
 
 
 def explain(retriever: Retriever, query: str, identity: Any, wanted: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from ..errors import CDEError, LockedError, StoreError
 from ..retrieval.retriever import Retriever
 from . import changes, embeddings, views
 from .answers import Explain, Search
-from .asked import check_queries, filter_text, parsed
-from .guard import LOOPBACK, Guard, RefusedError, error_body
+from .asked import check_queries, filter_of, filter_text, parsed
+from .guard import Guard, RefusedError, error_body
 from .service import Reply, Service, service_of
 from .source import Source
 
@@ -37,7 +37,7 @@ class SearchBody(BaseModel):
     """The body of ``/search``."""
 
     model_config = ConfigDict(extra="forbid")
-    query: str | list[str]
+    query: str | Annotated[list[str], Field(fail_fast=True)]
     k: int = Field(10, ge=1, le=HITS)
     filter: dict[str, Any] | None = None
     by: Literal["document", "passage"] = "document"
@@ -94,8 +94,7 @@ def create_app(
 
     app = FastAPI(title="cderetrieval", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    hosts = LOOPBACK if loopback else None
-    app.add_middleware(Guard, hosts=hosts, token=token, metrics=service.metrics)
+    app.add_middleware(Guard, loopback=loopback, token=token, metrics=service.metrics)
     _add_errors(app)
     for path in PAGE:
         app.add_api_route(path, page, include_in_schema=False)
@@ -132,16 +131,15 @@ async def search_by_address(
     documents: bool = False,
 ) -> Reply:
     """Search for one query; the filter is JSON."""
-    wanted = None if filter is None else parsed(filter, "filter")
-    body = SearchBody(query=query, k=k, filter=wanted, by=by, passages=passages, documents=documents)
+    body = SearchBody(query=query, k=k, filter=filter_of(filter), by=by, passages=passages, documents=documents)
     return await search(body, request)
 
 
 async def explain(request: Request, query: str, id: str, filter: str | None = None) -> Reply:
     """Why a document answers a query; id and filter are JSON."""
     check_queries([query])
-    wanted = None if filter is None else parsed(filter, "filter")
-    answer = await service_of(request).ask(request, Explain(filter_text(wanted)), (query, parsed(id, "id")))
+    kind = Explain(filter_text(filter_of(filter)))
+    answer = await service_of(request).ask(request, kind, (query, parsed(id, "id")))
     return Reply({"query": query, **answer})
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from .guard import RefusedError
 from .service import Reply, Service, service_of
@@ -17,14 +17,14 @@ class Added(BaseModel):
     """The body of ``POST /documents``."""
 
     model_config = ConfigDict(extra="forbid")
-    documents: list[dict[str, Any] | str]
+    documents: Annotated[list[dict[str, Any] | str], Field(fail_fast=True)]
 
 
 class Removed(BaseModel):
     """The body of ``DELETE /documents``."""
 
     model_config = ConfigDict(extra="forbid")
-    ids: list[str | int | float]
+    ids: Annotated[list[str | int | float | bool], Field(fail_fast=True)]
 
 
 @router.post("/documents")

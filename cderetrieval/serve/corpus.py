@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import asdict
@@ -91,7 +92,7 @@ class Corpus:
 
 def _state(retriever: Retriever) -> Hashable:
     collection: Any = retriever.collection
-    return id(retriever), getattr(collection, "generation", len(retriever))
+    return weakref.ref(retriever), getattr(collection, "generation", len(retriever))
 
 
 def _sampled(retriever: Retriever, most: int) -> list[dict[str, Any]]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError
-from ..models.document_context import DocumentContext, Units, encode_passages, tokenizer_of
-from ..passages import FIELD, Passages, Splitter, joined, words
+from ..models.document_context import DocumentContext, Units, encode_passages
+from ..passages import FIELD, Passages, Splitter, joined
 from ..retrieval.searcher import Searcher
-from .answers import Embed, encoders
+from .answers import Count, Embed, encoders
 from .guard import RefusedError
 from .service import Reply, Service, service_of
 
@@ -38,7 +38,7 @@ class Embeddings(BaseModel):
     """The body of ``/v1/embeddings``."""
 
     model_config = ConfigDict(extra="ignore")
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[Any]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
@@ -49,7 +49,7 @@ class Contextualized(BaseModel):
     """The body of ``/v1/contextualizedembeddings``."""
 
     model_config = ConfigDict(extra="ignore")
-    inputs: list[list[str]] = Field(min_length=1)
+    inputs: Annotated[list[Annotated[list[str], Field(fail_fast=True)]], Field(min_length=1, fail_fast=True)]
     model: str
     encoding_format: Literal["float", "base64"] | None = None
     input_type: InputType | None = None
@@ -70,12 +70,12 @@ async def embeddings(body: Embeddings, request: Request) -> Reply:
     """One vector for each text, in the context of the index."""
     texts = _texts([body.input] if isinstance(body.input, str) else body.input)
     service = service_of(request)
-    name, part, query = _asked(service, body.model, body.input_type, body.dimensions)
+    name, _, query = _asked(service, body.model, body.input_type, body.dimensions)
     kind, found = Embed(name, query), []
     for start in range(0, len(texts), LOT):
         found.append(await service.ask(request, kind, texts[start : start + LOT]))
     data = _data(np.concatenate(found), body.encoding_format)
-    tokens = _tokens(part.encoder, texts)
+    tokens = await service.ask(request, Count(name), texts)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return Reply({"object": "list", "data": data, "model": body.model, "usage": usage})
 
@@ -98,7 +98,7 @@ async def contextualized(body: Contextualized, request: Request) -> Reply:
             vectors = await service.slowly(_passages, service, part, passages)
         rows = _data(vectors, body.encoding_format or "float")
         data.append({"object": "list", "data": rows, "index": number})
-    usage = {"total_tokens": _tokens(part.encoder, texts)}
+    usage = {"total_tokens": await service.ask(request, Count(name), texts)}
     return Reply({"object": "list", "data": data, "model": body.model, "usage": usage})
 
 
@@ -145,11 +145,3 @@ def _data(vectors: np.ndarray, form: str) -> list[dict[str, Any]]:
     rows = np.ascontiguousarray(vectors, dtype="<f4")
     found = [base64.b64encode(row.tobytes()).decode() for row in rows] if form == "base64" else rows.tolist()
     return [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(found)]
-
-
-def _tokens(encoder: Any, texts: Sequence[str]) -> int:
-    """Tokens of texts; words, where a model has no tokens."""
-    tokenizer = tokenizer_of(encoder)
-    if tokenizer is None:
-        return sum(len(words(text)) for text in texts)
-    return sum(map(len, tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]))

@@ -13,16 +13,16 @@ import hmac
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from .asked import is_loopback
 from .metrics import Metrics
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # What holds nothing of the index.
 OPEN = frozenset({"/", "/app.js", "/map.js", "/style.css", "/health"})
 # Bytes of a body, by path; seconds until it must be there; requests at a time.
@@ -78,8 +78,8 @@ def encoded(value: Any) -> bytes:
 class Guard:
     """An ASGI application around another one."""
 
-    def __init__(self, app: Any, *, hosts: Collection[str] | None, token: str | None, metrics: Metrics) -> None:
-        self._app, self._hosts, self._metrics = app, hosts, metrics
+    def __init__(self, app: Any, *, loopback: bool, token: str | None, metrics: Metrics) -> None:
+        self._app, self._loopback, self._metrics = app, loopback, metrics
         self._token = None if token is None else token.encode()
         self._running = 0
 
@@ -114,7 +114,7 @@ class Guard:
 
     def _check(self, path: str, headers: Mapping[str, str], method: str) -> None:
         host = headers.get("host", "")
-        if self._hosts is not None and _name(host) not in self._hosts:
+        if self._loopback and not is_loopback(_name(host)):
             raise RefusedError(403, "HostError", f"this server answers to localhost and 127.0.0.1, not to {host!r}.")
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
         foreign = origin is not None and origin.partition("://")[2] != host
@@ -133,7 +133,8 @@ class Guard:
     async def _read(self, path: str, headers: Mapping[str, str], receive: Receive) -> Receive:
         """Read the body, and give what receives it again."""
         limit, body = BODIES.get(path, BODY), bytearray()
-        size, more = 0, "content-length" in headers or "transfer-encoding" in headers
+        # A body that is waited for takes a place; one that nobody asked for is left unread, as it may never end.
+        size, more = 0, path not in OPEN and ("content-length" in headers or "transfer-encoding" in headers)
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 while more:

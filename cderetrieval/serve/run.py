@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import signal
 import socket
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError, missing_dependency
 from ..retrieval.retriever import Retriever
+from .asked import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +90,7 @@ def check_open(host: str, token: str | None) -> bool:
     """Whether a host is loopback; another needs a token, and a token some length."""
     if token is not None and (len(token) < SHORTEST or not token.isascii() or token.split() != [token]):
         raise ConfigError(f"the token must have at least {SHORTEST} ASCII characters and no white space.")
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
+    loopback = is_loopback(host)
     if not loopback and token is None:
         raise ConfigError(
             f"--host {host} is open to other machines: give a --token that they must know, or leave --host out."

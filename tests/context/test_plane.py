@@ -20,8 +20,9 @@ def test_places_do_not_depend_on_the_sign_that_a_solver_gives():
 def test_a_context_is_drawn_with_labels():
     pytest.importorskip("matplotlib").use("agg")
     context = Context.from_texts(tiny_model(), ["on birds", "on bees", "on trees"])
-    axes = context.plot(["birds", "bees", "trees"])
+    axes = context.plot(np.array(["birds", "bees", "$5 or $6"]))
     assert len(axes.collections[0].get_offsets()) == 3
-    assert [text.get_text() for text in axes.texts] == ["birds", "bees", "trees"]
+    assert [text.get_text() for text in axes.texts] == ["birds", "bees", "$5 or $6"]
+    assert not any(text.get_parse_math() for text in axes.texts)
     with pytest.raises(ContextError, match="no documents to draw"):
         Context.null(tiny_model()).plot()

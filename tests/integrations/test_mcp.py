@@ -87,3 +87,12 @@ def test_the_command_serves_a_directory_and_follows_it(tmp_path):
     assert before["documents"] == 2
     assert after["text"] == "Cats sleep."
     assert len(hits["hits"]) == 3
+
+
+def test_half_a_character_and_a_number_that_json_lacks_are_sent_as_json_has_them():
+    rows = [{"id": "a\ud800", "text": "owls \ud800", "by": "\ud800", "size": float("nan")}]
+    server = server_of(Retriever("bm25").add([*rows, {"id": "b", "text": "bees"}]))
+    _, (hits, about) = ask(server, ("search", {"query": "owls"}), ("describe", {}))
+    (hit,) = hits["hits"]
+    assert (hit["id"], hit["text"], hit["metadata"]) == ("a?", "owls ?", {"by": "?", "size": None})
+    assert about["fields"] == {"by": "?", "size": None}

@@ -6,6 +6,7 @@ import pytest
 from cderetrieval import DenseEncoder, DocumentContext, Retriever, StatisticsConfig, StatisticsModel
 from cderetrieval.errors import InputError
 from cderetrieval.models.document_context import NONE, Units, encode_passages
+from cderetrieval.retrieval.explain import _scale
 from cderetrieval.retrieval.fusion import Fusion
 from cderetrieval.testing import WordEncoder, tiny_dense_directory, tiny_model, tiny_sparse_embed, tiny_splade
 
@@ -113,3 +114,9 @@ def test_what_cannot_be_explained_is_named():
     with pytest.raises(InputError, match="query 0 is empty"):
         retriever.explain(" ", "short")
     assert retriever.explain("nothing", "short").empty
+
+
+@pytest.mark.parametrize("known", [np.zeros(3), np.ones(3)])
+def test_zero_vectors_have_a_scale(known):
+    assert _scale(np.zeros(3), known, 0.0) == 0.0
+    assert _scale(np.ones(3), np.zeros(3), 0.0) == 0.0

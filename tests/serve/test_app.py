@@ -85,6 +85,8 @@ def test_explain_of_a_hybrid_has_the_shares_of_each_model():
         ("/search", b"{", 422, "JSON"),
         ("/search", {"query": ["a"] * 300}, 422, "there are 300 queries"),
         ("/search?query=a&filter=%7B", None, 422, "is no JSON"),
+        ("/search?query=a&filter=3", None, 422, "is no object"),
+        ("/explain?query=a&id=17&filter=%5B%5D", None, 422, "is no object"),
         ("/explain?query=a&id=nobody", None, 422, "is no JSON"),
         ("/explain?query=a&id=%22nobody%22", None, 422, "id 'nobody' is not in this index"),
         ("/documents?id=%22nobody%22", None, 404, "id 'nobody' is not in this index"),
@@ -108,13 +110,33 @@ def test_a_half_character_is_searched_for_and_shown(client):
 
 def test_names_and_pages_of_others_are_refused(client):
     get = "GET /search?query=a HTTP/1.1\r\nConnection: close\r\nHost: {}\r\n\r\n"
-    for host in ("127.0.0.1:1", "localhost", "[::1]:80"):
+    for host in ("127.0.0.1:1", "localhost", "[::1]:80", "127.0.0.2:80"):
         assert b" 200 " in client.raw(get.format(host).encode()).split(b"\r\n")[0]
     for host in ("evil.example", "127.0.0.1.evil.example", ""):
         assert b" 403 " in client.raw(get.format(host).encode()).split(b"\r\n")[0]
     assert client.ask("/search", {"query": "a"}, headers={"Origin": "http://evil.example"})[0] == 403
     assert client.ask("/search", {"query": "a"}, headers={"Origin": client.url})[0] == 200
     assert client.ask("/search?query=a", headers={"Sec-Fetch-Site": "cross-site"})[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "start", "end"),
+    [
+        ("/search", b'{"query": [0', b"]}"),
+        ("/v1/embeddings", b'{"model": "x", "input": [0', b"]}"),
+        ("/v1/contextualizedembeddings", b'{"model": "x", "inputs": [[0', b"]]}"),
+        ("/documents", b'{"documents": [0', b"]}"),
+    ],
+)
+def test_many_errors_take_no_longer_than_one(client, path, start, end):
+    begin = time.monotonic()
+    assert client.ask(path, start + b",0" * 400_000 + end)[0] in (404, 422)
+    assert time.monotonic() - begin < 3  # 400,000 errors in detail take longer than 10 seconds
+
+
+def test_nobody_without_a_token_keeps_a_place_by_a_body_that_never_comes(client):
+    head = b"POST /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 9\r\n\r\n"
+    assert b" 405 " in client.raw(head).split(b"\r\n")[0]
 
 
 def test_health_metrics_and_page(client):
@@ -159,6 +181,9 @@ def test_documents_are_changed_where_that_is_allowed():
         assert client.ask("/search", {"query": "a zebu", "k": 1})[2]["hits"][0]["id"] == "new"
         status, _, answer = client.ask("/documents", {"ids": ["new", 17]}, method="DELETE")
         assert (status, answer) == (200, {"removed": 2, "documents": 3})
+        client.ask("/documents", {"documents": [{"id": 1, "text": "one"}, {"id": True, "text": "true"}]})
+        assert client.ask("/documents", {"ids": [True]}, method="DELETE")[0] == 200
+        assert client.ask("/documents?id=1")[2]["body"] == "one"
         status, _, answer = client.ask("/documents", {"ids": ["new"]}, method="DELETE")
         assert (status, answer["error"]["type"]) == (422, "InputError")
         status, _, answer = client.ask("/documents", {"documents": [{"id": "x"}]})

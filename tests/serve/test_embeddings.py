@@ -1,5 +1,7 @@
 """The stock client of OpenAI against a running server, and the nested form."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,12 @@ def test_passages_of_documents(served):
     for inputs, kind in (([["a", "b"]], "query"), ([[]], "document"), ([], "document")):
         body = {"model": model, "inputs": inputs, "input_type": kind}
         assert client.ask("/v1/contextualizedembeddings", body)[0] == 422
+
+
+def test_tokens_are_counted_while_others_are_embedded(served):
+    client, model = served
+    long = {"model": model, "input": ["honey bees owl " * 300] * 4}
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: client.ask("/v1/embeddings", long), range(24)))
+    assert {status for status, _, _ in answers} == {200}
+    assert {answer["usage"]["total_tokens"] > 3_600 for _, _, answer in answers} == {True}

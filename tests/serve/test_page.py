@@ -194,6 +194,9 @@ def test_a_token_is_asked_for_and_kept(page):
         page.until("document.querySelector('#name').innerText === 'secret tales'")
         page.run("sessionStorage.clear()")
         page.open("about:blank")
+        page.open(f"{client.url}/#token=50%")
+        page.until("document.querySelector('#ask-token').open")
+        page.open("about:blank")
         page.open(f"{client.url}/#token={TOKEN}")
         page.until("document.querySelector('#name').innerText === 'secret tales'")
         assert page.run("location.hash") == ""

@@ -37,7 +37,7 @@ function askToken() {
   return new Promise((resolve) => {
     const dialog = $("ask-token");
     dialog.addEventListener("close", () => {
-      sessionStorage.setItem("token", $("token").value.trim());
+      sessionStorage.setItem("token", $("token").value.replace(/[^!-~]/g, "")); // headers take no other characters
       resolve();
     }, { once: true });
     if (!dialog.open) dialog.showModal();
@@ -316,7 +316,11 @@ $("to-search").addEventListener("click", () => view("search"));
 $("to-corpus").addEventListener("click", () => view("corpus"));
 
 if (location.hash.startsWith("#token=")) {
-  sessionStorage.setItem("token", decodeURIComponent(location.hash.slice(7)));
+  let token = location.hash.slice(7);
+  try {
+    token = decodeURIComponent(token);
+  } catch {} // it has a percent sign of its own
+  sessionStorage.setItem("token", token);
   history.replaceState(null, "", location.pathname + location.search);
 }
 info = await ask("info").catch((error) => {
