@@ -58,11 +58,15 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
     ``CDE_PROGRESS=0`` silences both, ``CDE_PROGRESS=1`` forces the bar.
     """
     wanted = os.environ.get("CDE_PROGRESS")
-    options: dict[str, Any] = {"desc": printable(description), "total": total, "disable": not show or wanted == "0"}
+    if not show or wanted == "0":
+        from tqdm.std import tqdm
+
+        return tqdm(items, disable=True)
+    options: dict[str, Any] = {"desc": printable(description), "total": total, "leave": False}
     if wanted or _draws():
         from tqdm.auto import tqdm
 
-        return tqdm(items, **options, leave=False)
+        return tqdm(items, **options)
     from .progress_log import LoggedProgress
 
     return LoggedProgress(items, **options)
