@@ -17,6 +17,7 @@ from ..models.document_context import tokenizer_of
 from ..passages import words
 from ..retrieval.retriever import Retriever
 from ..retrieval.searcher import Searcher
+from ..runtime import check_texts
 from ..vectors import DENSE
 from .source import Source
 
@@ -162,7 +163,7 @@ def count(encoder: Any, texts: Sequence[str]) -> int:
     tokenizer = tokenizer_of(encoder)
     if tokenizer is None:
         return sum(len(words(text)) for text in texts)
-    return sum(map(len, tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]))
+    return sum(map(len, tokenizer(check_texts(texts), truncation=False, verbose=False)["input_ids"]))
 
 
 def _encoder(retriever: Retriever, model: str) -> Any:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from .. import __version__
-from ..errors import CDEError, LockedError, StoreError
+from ..errors import CDEError, InputError, LockedError, StoreError
 from ..retrieval.retriever import Retriever
 from . import changes, embeddings, views
 from .answers import Explain, Search
@@ -23,8 +23,8 @@ from .guard import Guard, RefusedError, error_body
 from .service import Reply, Service, service_of
 from .source import Source
 
-# Most hits of a query.
-HITS = 1_000
+# Most hits of a query; those of a request in which words are marked, which takes milliseconds each.
+HITS, MARKED = 1_000, 100
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -116,6 +116,8 @@ async def search(body: SearchBody, request: Request) -> Reply:
     """Search for a query or several."""
     queries = [body.query] if isinstance(body.query, str) else body.query
     check_queries(queries)
+    if body.marks and body.k * len(queries) > MARKED:
+        raise InputError(f"marks=true takes at most {MARKED} hits in all; ask fewer queries, or a smaller k.")
     kind = Search(body.k, filter_text(body.filter), body.by, body.passages, body.documents, body.marks)
     hits = await service_of(request).ask(request, kind, queries)
     return Reply({"query": body.query, "hits": hits[0] if isinstance(body.query, str) else hits})

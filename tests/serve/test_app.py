@@ -83,6 +83,7 @@ def test_explain_of_a_hybrid_has_the_shares_of_each_model():
         ("/search", {"query": "a", "filter": {"year": {"~": 1}}}, 422, "year"),
         ("/search", {}, 422, "query: Field required"),
         ("/search", b"{", 422, "JSON"),
+        ("/search", {"query": ["a"] * 3, "k": 50, "marks": True}, 422, "at most 100 hits"),
         ("/search", {"query": ["a"] * 300}, 422, "there are 300 queries"),
         ("/search?query=a&filter=%7B", None, 422, "is no JSON"),
         ("/search?query=a&filter=3", None, 422, "is no object"),

@@ -86,3 +86,9 @@ def test_tokens_are_counted_while_others_are_embedded(served):
         answers = list(threads.map(lambda _: client.ask("/v1/embeddings", long), range(24)))
     assert {status for status, _, _ in answers} == {200}
     assert {answer["usage"]["total_tokens"] > 3_600 for _, _, answer in answers} == {True}
+
+
+def test_half_a_character_is_embedded(served):
+    client, model = served
+    assert client.ask("/v1/embeddings", {"model": model, "input": ["owls \ud800"]})[0] == 200
+    assert client.ask("/v1/contextualizedembeddings", {"model": model, "inputs": [["owls \ud800", "b"]]})[0] == 200
