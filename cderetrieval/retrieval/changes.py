@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from ..corpora.kinds import kind_of
 from ..corpora.readers import ending_of
-from ..documents import Row
+from ..documents import DEFAULT_FIELDS, Row
 from ..errors import InputError
+from ..passages import FIELD
 from ..store.codec import encode_json
 from ..values import shown
 from .collection import Collection
@@ -40,6 +41,8 @@ class Tally:
 
     def __init__(self, seen: set[str] | None = None) -> None:
         self.added = self.replaced = self.unchanged = self.removed = 0
+        # Of those replaced, the documents that kept their vectors.
+        self.kept = 0
         self.seen = seen
 
     @property
@@ -55,6 +58,7 @@ class Tally:
             if not empty:
                 with contextlib.suppress(InputError):  # an id that cannot be kept: the collection names its row
                     known = collection.lookup([row[0] for row in chunk])
+            changed = []  # the source is not being read here, so that fields may be put
             for row, stored in zip(chunk, known, strict=True):
                 if self.seen is not None:
                     self.seen.add(repr(row[0]))
@@ -63,7 +67,12 @@ class Tally:
                     continue
                 self.replaced += stored is not None
                 self.added += stored is None
-                yield row
+                reads_equal = not all_of_them and stored is not None and _reads_equal(stored, row, collection)
+                if reads_equal and collection.put_fields(row):
+                    self.kept += 1
+                else:
+                    changed.append(row)
+            yield from changed
 
 
 def _equal(stored: tuple[str, dict[str, Any]], row: Row) -> bool:
@@ -73,6 +82,16 @@ def _equal(stored: tuple[str, dict[str, Any]], row: Row) -> bool:
     with contextlib.suppress(InputError):  # what cannot be kept: the collection names its row
         # JSON makes text of the names of fields within fields, of 1 in {"sizes": {1: "small"}} for example.
         return repr(stored[1]) == repr(json.loads(encode_json(row[2])))
+    return False
+
+
+def _reads_equal(stored: tuple[str, dict[str, Any]], row: Row, collection: Collection) -> bool:
+    """Whether all that a model reads of a document, and all by which it is cut, is as it is stored."""
+    names = {*(collection.settings.on or DEFAULT_FIELDS), "text", FIELD, collection.passages.field}
+    before, after = ([repr(fields.get(name)) for name in names] for fields in (stored[1], row[2]))
+    with contextlib.suppress(InputError):  # what cannot be kept: the collection names its row
+        encode_json(row[2])
+        return stored[0] == row[1] and before == after
     return False
 
 

@@ -208,7 +208,7 @@ class Updater(Searcher):
             changed = tally.changed(collection.taken(rows), collection, all_of_them=bool(ready))
             for first in changed:  # none: no model is loaded
                 self._parts.put(chain([first], changed), next_id, ready, show_progress)
-            for part in () if tally.added or tally.replaced else self._parts.values():
+            for part in () if tally.added or tally.replaced > tally.kept else self._parts.values():
                 part.check()
             if tally.seen is not None:
                 gone = [document_id for document_id in collection.ids() if repr(document_id) not in tally.seen]

@@ -43,7 +43,7 @@ def test_unchanged_documents_are_not_embedded(counting):
     assert (encoder.embedded, retriever.last_change) == (0, Changes(unchanged=8))
     assert retriever.collection.generation == generation, "nothing was written"
     retriever.add([*ROWS[:3], {**ROWS[3], "n": 3.0}, {**ROWS[4], "n": True}, {"id": 9, "text": "new"}])
-    assert (encoder.embedded, retriever.last_change) == (3, Changes(1, 2, 3))
+    assert (encoder.embedded, retriever.last_change) == (1, Changes(1, 2, 3)), "fields alone need no model"
     assert retriever.get(3) == {**ROWS[3], "n": 3.0}
     assert type(retriever.get(3)["n"]) is float
 
@@ -319,3 +319,63 @@ def test_a_folder_that_cannot_be_read_may_hold_tables(tmp_path):
     assert len(retriever) == 4
     assert retriever.remove("jar").sync(files()) == (0, 0, 1, 1)
     assert retriever.ids() == ["a.md", "sub/c.md"]
+
+
+@pytest.mark.parametrize("model", ["bm25", Counting()])
+def test_fields_alone_are_replaced_without_a_model_and_seen_by_others(model, tmp_path):
+    rows = [{"id": n, "title": "owls", "text": f"night {n}", "year": 2000} for n in range(700)]
+    retriever = Retriever.open(tmp_path, model)
+    retriever.sync(rows)
+    before = retriever("night 7")
+    with retriever, Retriever.load(tmp_path, model=model) as other:
+        assert other("night 7", filter={"year": 2001}) == [[]]
+        numbers = retriever.collection.live_seqs().tolist()
+        embedded = getattr(model, "embedded", 0)
+        changed = [{**row, "year": 2001} if row["id"] % 2 else row for row in rows]
+        assert retriever.sync(changed) == (0, 350, 350, 0)
+        assert retriever.sync(changed) == (0, 0, 700, 0)
+        assert (retriever.collection.live_seqs().tolist(), getattr(model, "embedded", 0)) == (numbers, embedded)
+        hit = other("night 7", filter={"year": 2001}, documents=True)[0][0]
+        assert (hit["id"] % 2, hit["document"]) == (1, changed[hit["id"]])
+
+        mixed = [{**rows[2], "text": "new"}, {**rows[4], "year": 4}, {"id": "new", "text": "x"}, {**rows[6], "year": 6}]
+        assert retriever.add(mixed).last_change == (1, 3, 0, 0)
+        assert retriever.get([2, 4, "new", 6]) == mixed
+        assert retriever.add([rows[2], rows[4], rows[6]]).remove("new").last_change == (0, 0, 0, 1)
+        before = retriever("night 7")
+
+        def broken():
+            yield {**rows[7], "year": 1}
+            yield {"id": "new", "text": "x"}
+            raise OSError
+
+        with pytest.raises(OSError):
+            retriever.add(broken())
+        assert retriever.get(7) == changed[7]
+    with Retriever.load(tmp_path, model=model) as again:
+        assert sorted(again, key=lambda row: row["id"]) == changed
+        assert again("night 7") == before
+
+
+def test_another_model_may_not_replace_fields(tmp_path):
+    with Retriever.open(tmp_path, HashEncoder()) as own, Retriever.open(tmp_path, HashEncoder("another")) as other:
+        own.add(ROWS)
+        with pytest.raises(MismatchError):
+            other.add([{**ROWS[0], "more": 1}])
+        assert list(own) == ROWS
+
+
+def test_fields_that_cannot_be_kept_name_their_row():
+    retriever = Retriever(HashEncoder()).add(ROWS)
+    with pytest.raises(InputError, match=r"row 1: field 'more' cannot be stored"):
+        retriever.add([{"id": 9, "text": "new"}, {**ROWS[0], "more": {1, 2}}])
+    assert list(retriever) == ROWS
+
+
+def test_fields_by_which_a_document_is_read_replace_all_of_it():
+    rows = [{"id": 1, "passages": ["owls", "bees fly"]}]
+    retriever = Retriever("bm25").add(rows)
+    rows[0]["passages"] = ["owls", {"text": "bees fly", "heading": "insects"}]
+    before = retriever.collection.live_seqs().tolist()
+    assert retriever.sync(rows).replaced == 1
+    assert retriever.collection.live_seqs().tolist() != before
