@@ -106,9 +106,9 @@ def _open(bert: Bert, *, int8: bool, threads: int) -> Any:
 
     graph = _Graph(bert, int8)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False  # shapes differ from batch to batch
+    options.intra_op_num_threads = threads  # noqa: V101
+    options.log_severity_level = 3  # noqa: V101
+    options.enable_mem_pattern = False  # noqa: V101 (shapes differ from batch to batch)
     outside = {name: array for name, array in graph.arrays.items() if array.ndim and array.dtype != np.int64}
     values = map(onnxruntime.OrtValue.ortvalue_from_numpy, outside.values())
     options.add_external_initializers(list(outside), list(values))
