@@ -74,7 +74,9 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
 
 def _draws() -> bool:
     """Whether a bar can be seen: standard error is a terminal, or this is a notebook."""
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+    ask = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = None if ask is None else ask()
+    return hasattr(shell, "kernel") or (sys.stderr is not None and sys.stderr.isatty())
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

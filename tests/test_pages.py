@@ -33,6 +33,8 @@ NEEDS |= {"langchain_core": "langchain_core", "llama_index": "llama_index", "hay
 # After ``print(...)  # ``: no output follows, but a remark.
 NOT_LITERAL = ("such as ", "difference", "model, ", "one row")
 SCRIPTS = {"run_eval.py": "eval", "run_train.py": "train"}
+# Commands that go on until they are stopped.
+SERVERS = {"serve", "mcp"}
 # Other programs that pages may name; what they are given is theirs to check.
 OTHERS = {"cd", "git", "python3", "ruff", "mypy", "pytest", "export", "source"}
 
@@ -77,7 +79,7 @@ def commands_as_python(page):
         return
     yield "from cderetrieval.cli import main"
     for program, *arguments in commands(page):
-        if program == "cderetrieval":
+        if program == "cderetrieval" and arguments[0] not in SERVERS:
             yield f"assert main({arguments}) == 0"
 
 

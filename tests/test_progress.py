@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from types import SimpleNamespace
 
 from cderetrieval import progress_log, runtime
 
@@ -27,5 +28,6 @@ def test_what_silences_and_what_shows_it(monkeypatch, capsys):
     assert "shown" in capsys.readouterr().err
     monkeypatch.delenv("CDE_PROGRESS")
     assert runtime.progress(range(3), "x", show=False).disable
-    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    notebook = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object(), config={}))
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
     assert not isinstance(runtime.progress(range(3), "x"), progress_log.LoggedProgress)

@@ -104,6 +104,8 @@ def test_equal_similarities_stand_in_order_of_insertion():
     assert ids(retriever(["the same", "another"], k=30)) == [names, names]
     assert ids(retriever("the same", k=7)) == [names[:7]]
     retriever.add([{"id": "copy 3", "text": "the same", "new": True}, {"id": "copy 4", "text": "the same"}])
+    assert ids(retriever("the same", k=30)) == [names]  # the text is as it was
+    retriever.remove("copy 3").add([{"id": "copy 3", "text": "the same"}])
     assert ids(retriever("the same", k=30)) == [[name for name in names if name != "copy 3"] + ["copy 3"]]
 
 
@@ -200,7 +202,7 @@ def test_a_model_that_fails_leaves_everything_as_it_was(broken, error, named):
     before = state(retriever)
     encoder.broken = broken
     with pytest.raises(error, match=named):
-        retriever.add([{**row, "new": True} for row in rows(["owls", "eels"])])
+        retriever.add([{**row, "text": f"{row['text']} anew"} for row in rows(["owls", "eels"])])
     assert state(retriever) == before
     encoder.broken = None
     assert len(retriever.add(rows(["eels"]))) == 7

@@ -106,22 +106,29 @@ def _verify(path: Path, kind: str, candidates: list[dict[int, str]]) -> int | No
 def holds(retriever: Any, documents: dict[int, str], kind: str) -> bool:
     """Whether an index holds these documents and no others, and finds each by its own text, with that very text.
 
-    By a dense vector it is found before all others; of sparse ones another may stand before: words can share a term.
+    By a dense vector a text in one piece is found before all others. Another may stand before one that is cut, whose
+    passages are not its text, and before one of a sparse vector: words can share a term.
     """
     if len(retriever) != len(documents) or not all(i in retriever for i in documents):
         return False
     if not documents:
         return True
+    is_short = _changes().is_short
     rankings = retriever(list(documents.values()), k=len(documents), documents=True)
     for (wanted, text), ranking in zip(documents.items(), rankings, strict=True):
         found = [hit for hit in ranking if hit["id"] == wanted and hit["document"]["text"] == text]
-        if not found or (kind == "dense" and found[0]["similarity"] < ranking[0]["similarity"] - 1e-6):
+        first = kind != "dense" or not is_short(text) or not found
+        if not found or (not first and found[0]["similarity"] < ranking[0]["similarity"] - 1e-6):
             return False
     return True
 
 
 def changes_of(kind: str) -> Any:
     """What the processes do to an index of this kind."""
+    return _changes().Changes(kind)
+
+
+def _changes() -> Any:
     if str(CHANGES) not in sys.path:
         sys.path.insert(0, str(CHANGES))
-    return import_module("changes").Changes(kind)
+    return import_module("changes")

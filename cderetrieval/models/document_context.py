@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -241,10 +241,11 @@ def limit_of(model: Any) -> int | None:
     return None
 
 
-def _inside(model: Any) -> list[Any]:
-    """A model or an encoder, and what it may be made of."""
-    inner = getattr(model, "model", None)
-    return [one for one in (model, getattr(model, "encoder", None), getattr(inner, "encoder", None)) if one is not None]
+def _inside(model: Any) -> Iterator[Any]:
+    """A model or an encoder, and what it may be made of; asked for one by one, since `model` may have to be loaded."""
+    yield model
+    yield getattr(model, "encoder", None)
+    yield getattr(getattr(model, "model", None), "encoder", None)
 
 
 def _shortened(title: str, budget: int, tokenizer: Any) -> str:

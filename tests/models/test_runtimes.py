@@ -280,3 +280,18 @@ def test_opening_an_index_and_asking_imports_no_framework(tiny, tmp_path):
         [sys.executable, "-c", program, str(tmp_path / "i")], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_onnx_runtime_reports_nothing(tiny, monkeypatch):
+    import onnxruntime
+
+    called = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: called.append(True))
+    load(tiny, runtime="onnx").encode_query(["owls"])
+    assert called
+
+
+def test_a_retriever_loads_no_modules(tiny):
+    retriever = Retriever(str(tiny)).add([{"id": text, "text": text} for text in ("owls", "bees")])
+    retriever("owls")
+    assert retriever.encoder._held.model is None
