@@ -90,9 +90,9 @@ class OnnxBert:
         if process != os.getpid():  # a forked child has none of its parent's threads
             session = _open(self._bert, int8=self._int8, threads=threads() if process < 0 else 1)
             self._session = os.getpid(), session
-        parts = [
-            session.run(None, {"ids": ids[row : row + 1, :length]})[0] for row, length in enumerate(mask.sum(axis=1))
-        ]
+        parts: list[np.ndarray] = []
+        for row, length in enumerate(mask.sum(axis=1)):
+            parts += session.run(None, {"ids": ids[row : row + 1, :length]})
         vectors: np.ndarray = np.concatenate(parts)
         if self._normalizes:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
