@@ -185,18 +185,11 @@ def _tiny_cross_encoder() -> Any:
     from sentence_transformers import CrossEncoder
     from transformers import BertConfig, BertForSequenceClassification
 
-    with tempfile.TemporaryDirectory() as directory:
-        tokenizer = tiny_tokenizer(pairs=True)
-        config = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=64,
-            num_labels=1,
-        )
-        _randomized(lambda: BertForSequenceClassification(config), 0).save_pretrained(directory)
+    tokenizer = tiny_tokenizer(pairs=True)
+    settings = {**BACKBONES["bert"], "vocab_size": len(tokenizer), "num_labels": 1}
+    settings.pop("model_type")
+    with tempfile.TemporaryDirectory(prefix="cderetrieval-tiny-") as directory:
+        _randomized(lambda: BertForSequenceClassification(BertConfig(**settings)), seed=0).save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         return CrossEncoder(directory)
 

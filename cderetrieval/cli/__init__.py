@@ -54,8 +54,10 @@ def _run(argv: Sequence[str] | None) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
-        shown = logging.INFO if arguments.verbose or arguments.reports else logging.WARNING
-        logging.getLogger("cderetrieval").setLevel(shown)
+        logging.getLogger("cderetrieval").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
+        for part in ("evaluation", "training"):  # their steps take long, and are logged as they end
+            level = logging.INFO if arguments.reports == part else logging.NOTSET
+            logging.getLogger(f"cderetrieval.{part}").setLevel(level)
         logging.getLogger("cderetrieval.progress_log").setLevel(logging.INFO)
         _check_out(getattr(arguments, "out", None))
         arguments.command(arguments)

@@ -13,4 +13,4 @@ def add(commands: Any) -> None:
     from ..evaluation.command import add_arguments, run
 
     what = "Evaluate models on BEIR folders, mteb tasks and benchmarks."
-    add_arguments(command(commands, "eval", lambda arguments: say(run(arguments)), what, reports=True))
+    add_arguments(command(commands, "eval", lambda arguments: say(run(arguments)), what, reports="evaluation"))

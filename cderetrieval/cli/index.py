@@ -11,8 +11,6 @@ from ..milvus.location import is_location
 from ..terminal import keywords, printable, say
 from .parsing import add_files_arguments, add_runtime, command
 
-DEFAULT_MODEL = "cde-minilm"
-
 
 def add(commands: Any) -> None:
     """Add the command and its options."""
@@ -52,27 +50,18 @@ def run_index(arguments: argparse.Namespace) -> None:
         raise InputError("nothing to index: name files or folders, or folders of vectors with --vectors.")
     from ..corpora.files import read_files
     from ..models.document_context import document_context_of
+    from ..models.locate import DEFAULT_MODEL
     from ..passages import passages_of
     from ..retrieval.retriever import Retriever
 
-    passages = passages_of(arguments.passages)
-    files = read_files(**keywords(read_files, arguments, paths=arguments.documents, passages=passages))
-    retriever = Retriever(
-        arguments.model or DEFAULT_MODEL,
-        key=arguments.key,
-        on=arguments.on,
-        context=arguments.context,
-        context_size=arguments.context_size,
-        passages=passages,
-        document_context=document_context_of(arguments.document_context),
-        index=arguments.index,
-        path=arguments.out,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        runtime=arguments.runtime,
-        precision=arguments.precision,
-        seed=arguments.seed,
-    )
+    given: dict[str, Any] = {
+        "model": arguments.model or DEFAULT_MODEL,
+        "path": arguments.out,
+        "passages": passages_of(arguments.passages),
+        "document_context": document_context_of(arguments.document_context),
+    }
+    files = read_files(**keywords(read_files, arguments, paths=arguments.documents, passages=given["passages"]))
+    retriever = Retriever(**keywords(Retriever, arguments, **given))
     with retriever:
         retriever.add(files)
         context = f" in {retriever.context}" if retriever.context is not None else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .parsing import command
+from .parsing import add_opening, command
 
 
 def add(commands: Any) -> None:
@@ -14,8 +14,7 @@ def add(commands: Any) -> None:
     parser = command(commands, "mcp", run_mcp, what)
     parser.add_argument("index", metavar="DIR", help="directory, or milvus://HOST:PORT/COLLECTION")
     parser.add_argument("--name", default="cderetrieval", help="name of the server (default: cderetrieval)")
-    parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
+    add_opening(parser)
 
 
 def run_mcp(arguments: argparse.Namespace) -> None:

@@ -23,12 +23,18 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", default="auto", choices=["auto", "onnx", "torch"], help=text)
 
 
-def command(commands: Any, name: str, run: Any, text: str, *, reports: bool = False) -> argparse.ArgumentParser:
-    """Add a command, and what every command takes; one that `reports` logs a line for each step of long work."""
+def command(commands: Any, name: str, run: Any, text: str, *, reports: str = "") -> argparse.ArgumentParser:
+    """Add a command, and what every command takes; `reports` is the part of the package whose steps it logs."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
     parser.set_defaults(command=run, reports=reports)
     return parser
+
+
+def add_opening(parser: argparse.ArgumentParser) -> None:
+    """How an index is opened."""
+    parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
 
 
 def add_files_arguments(parser: argparse.ArgumentParser) -> None:

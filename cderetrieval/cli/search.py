@@ -9,8 +9,8 @@ from typing import Any
 
 from ..excerpts import Words, excerpt, plain_words, words_of
 from ..filters import filter_from_text
-from ..terminal import printable, say
-from .parsing import add_runtime, command
+from ..terminal import keywords, printable, say
+from .parsing import add_opening, add_runtime, command
 from .update import FILTER
 
 # Spaces before a passage, and the narrowest lines of one.
@@ -26,11 +26,10 @@ def add(commands: Any) -> None:
     by = "what is ranked: documents, each once, or passages (default: document)"
     parser.add_argument("--by", default="document", choices=["document", "passage"], help=by)
     parser.add_argument("--filter", action="append", metavar="FILTER", help=FILTER)
-    parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
+    add_opening(parser)
     reads = "a cross-encoder that reorders the best hits: its name or directory"
     parser.add_argument("--rerank", metavar="MODEL", help=reads)
     parser.add_argument("--depth", type=int, default=50, metavar="N", help="hits that it reads (default: 50)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
     add_runtime(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per hit")
 
@@ -39,9 +38,8 @@ def run_search(arguments: argparse.Namespace) -> None:
     """Print the hits of each query, each with its best passage."""
     from ..retrieval.retriever import Retriever
 
-    options = {name: getattr(arguments, name) for name in ("model", "rerank", "depth", "device", "runtime")}
     wanted = filter_from_text(arguments.filter) if arguments.filter else None
-    with Retriever.load(arguments.index, **options) as retriever:
+    with Retriever.load(**keywords(Retriever.load, arguments, path=arguments.index)) as retriever:
         shown: dict[str, Any] = {"documents": True, "passages": True, "by": arguments.by, "filter": wanted}
         hits = retriever(arguments.queries, k=arguments.k, **shown)
         words = plain_words if arguments.json else words_of(retriever.parts.values())

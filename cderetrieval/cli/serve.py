@@ -7,8 +7,8 @@ import os
 import sys
 from typing import Any
 
-from ..terminal import printable, say
-from .parsing import command
+from ..terminal import keywords, printable, say
+from .parsing import add_opening, command
 
 TOKEN = "CDERETRIEVAL_TOKEN"
 
@@ -23,8 +23,7 @@ def add(commands: Any) -> None:
     token = f"what clients must send as 'Authorization: Bearer TOKEN' (default: ${TOKEN}, which ps does not show)"
     parser.add_argument("--token", default=os.environ.get(TOKEN), help=token)
     parser.add_argument("--writable", action="store_true", help="let clients add and remove documents")
-    parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
+    add_opening(parser)
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
@@ -37,13 +36,4 @@ def run_serve(arguments: argparse.Namespace) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
 
-    serve(
-        arguments.index,
-        host=arguments.host,
-        port=arguments.port,
-        token=arguments.token,
-        writable=arguments.writable,
-        model=arguments.model,
-        device=arguments.device,
-        ready=ready,
-    )
+    serve(**keywords(serve, arguments, path=arguments.index, ready=ready))

@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
     from ..training.command import add_arguments
 
     what = "Train a contextual, dense or sparse model from a recipe."
-    parser = command(commands, "train", run_train, what, reports=True)
+    parser = command(commands, "train", run_train, what, reports="training")
     add_arguments(parser)
     folders = "development folders in BEIR form, never test sets"
     parser.add_argument("--evaluate", nargs="+", default=[], metavar="FOLDER[:SPLIT]", help=folders)

@@ -11,7 +11,7 @@ from typing import Any
 from ..files import as_path
 from ..filters import filter_from_text
 from ..terminal import keywords, printable, say
-from .parsing import add_files_arguments, command
+from .parsing import add_files_arguments, add_opening, command
 
 FILTER = (
     "which documents: 'year >= 2020', 'language in [\"en\", \"fr\"]', 'title contains owl', or JSON; may be repeated"
@@ -64,8 +64,7 @@ def run_refresh(arguments: argparse.Namespace) -> None:
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     parser = command(commands, name, run, text)
     parser.add_argument("index", metavar="INDEX", help="directory, or milvus://HOST:PORT/COLLECTION")
-    parser.add_argument("--model", help="new place of a model that has moved; PART=MODEL in a hybrid")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the best available)")
+    add_opening(parser)
     return parser
 
 

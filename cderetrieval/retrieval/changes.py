@@ -17,6 +17,7 @@ from ..passages import FIELD
 from ..store.codec import encode_json
 from ..values import shown
 from .collection import Collection
+from .local import LocalCollection
 
 # Files whose rows have ids of their own.
 ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
@@ -51,8 +52,12 @@ class Tally:
         return Changes(self.added, self.replaced, self.unchanged, self.removed)
 
     def changed(self, rows: Iterable[Row], collection: Collection, *, all_of_them: bool = False) -> Iterator[Row]:
-        """The documents whose text or fields differ from what is stored, or all of them."""
+        """The documents whose text or fields differ from what is stored, or all of them.
+
+        On a server all: a change that was cut off there is completed by the same call, so nothing is taken as done.
+        """
         source, empty = iter(rows), collection.count() == 0
+        local = collection if isinstance(collection, LocalCollection) and not all_of_them else None
         while chunk := list(islice(source, CHUNK)):
             known: list[Any] = [None] * len(chunk)
             if not empty:
@@ -62,13 +67,14 @@ class Tally:
             for row, stored in zip(chunk, known, strict=True):
                 if self.seen is not None:
                     self.seen.add(repr(row[0]))
-                if not all_of_them and stored is not None and _equal(stored, row):
+                compared = None if local is None else stored
+                if compared is not None and _equal(compared, row):
                     self.unchanged += 1
                     continue
                 self.replaced += stored is not None
                 self.added += stored is None
-                reads_equal = not all_of_them and stored is not None and _reads_equal(stored, row, collection)
-                if reads_equal and collection.put_fields(row):
+                if local is not None and compared is not None and _reads_equal(compared, row, local):
+                    local.put_fields(row)
                     self.kept += 1
                 else:
                     changed.append(row)
@@ -77,8 +83,10 @@ class Tally:
 
 def _equal(stored: tuple[str, dict[str, Any]], row: Row) -> bool:
     """Whether a document is as it is stored; by repr: 1, 1.0 and True are equal, and three values."""
-    if stored[0] != row[1] or repr(stored[1]) == repr(dict(row[2])):
-        return stored[0] == row[1]
+    if stored[0] != row[1]:
+        return False
+    if repr(stored[1]) == repr(dict(row[2])):
+        return True
     with contextlib.suppress(InputError):  # what cannot be kept: the collection names its row
         # JSON makes text of the names of fields within fields, of 1 in {"sizes": {1: "small"}} for example.
         return repr(stored[1]) == repr(json.loads(encode_json(row[2])))

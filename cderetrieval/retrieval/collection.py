@@ -156,10 +156,6 @@ class Collection(ABC):
     def put_documents(self, rows: Iterable[Row], cut: Splitter | None) -> tuple[int, int]:
         """Take documents, cut into passages; their first number, and how many there are."""
 
-    def put_fields(self, row: Row) -> bool:
-        """Replace the fields of a document whose text is as it was; False where it has to be put as a whole."""
-        return False
-
     @abstractmethod
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
         """The spans of those of the documents that were cut, by number."""

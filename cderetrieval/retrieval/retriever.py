@@ -23,6 +23,7 @@ from ..context.spec import OWN, ContextLike, ContextSpec
 from ..errors import InputError
 from ..milvus.location import is_location
 from ..models.document_context import DocumentContext, DocumentContextLike
+from ..models.locate import DEFAULT_MODEL
 from ..passages import AUTO, Cut, Passages, PassagesLike
 from ..runtime import Compute
 from .collection import Collection, Settings, check_k
@@ -36,8 +37,6 @@ from .rerank import Reranker, RerankLike
 from .searcher import Searcher
 from .tuning import Tuned, grades_by_row, judged_queries, search_weights
 from .updater import Updater
-
-DEFAULT_MODEL = "cde-minilm"
 
 
 class Retriever(Updater):

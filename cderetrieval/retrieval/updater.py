@@ -205,9 +205,7 @@ class Updater(Searcher):
             settings, next_id = collection.settings, collection.get_setting("next_id", 0)
             checked = partial(document_rows, skip_empty=skip_empty, passages=collection.passages)
             rows = checked(documents, settings.key, settings.on, next_id)
-            # On a server a change that was cut off is completed by the same call, so nothing there is taken as done.
-            everything = bool(ready) or not isinstance(collection, LocalCollection)
-            changed = tally.changed(collection.taken(rows), collection, all_of_them=everything)
+            changed = tally.changed(collection.taken(rows), collection, all_of_them=bool(ready))
             for first in changed:  # none: no model is loaded
                 self._parts.put(chain([first], changed), next_id, ready, show_progress)
             for part in () if tally.added or tally.replaced > tally.kept else self._parts.values():

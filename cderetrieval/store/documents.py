@@ -68,14 +68,13 @@ class Documents(SpanTable):
                 self._set("live", live.values())
         return first, position
 
-    def put_fields(self, row: Row) -> bool:
+    def put_fields(self, row: Row) -> None:
         """Replace the payload of a document that is there; its text, number, passages and vectors stay."""
         with self.transaction():
             (seq,) = self._find([encode_id(row[0])]).values()
             payload = encode_json(row[2])
             changed = (payload, checksum(payload, seq), seq)
             self._execute_many("UPDATE documents SET payload = ?, payload_checksum = ? WHERE seq = ?", [changed])
-        return True
 
     def taken(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows; while the caller's iterable is asked for the next one, it must not change this store."""
