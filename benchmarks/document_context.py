@@ -192,20 +192,23 @@ def recommendations(
 
 
 def folders(models: Models, data: Path, names: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """BEIR folders, cut and by passages."""
+    """BEIR folders, cut and by passages, with paired intervals."""
     rows, bars = [], []
     for name in names:
         dataset = read_folder(data / "eval" / name)
         for model in MODELS:
             row: dict[str, Any] = {"folder": name, "model": model}
+            scores = []
             for form in ("cut", "in context"):
                 retriever = Retriever(models(model), on=["title", "text"], **FORMS[form])
                 documents = [{"id": one["id"], "title": one["title"], "text": one["text"]} for one in dataset.corpus]
                 retriever.add(documents, skip_empty=True, show_progress=False)
-                row[form] = 100 * float(query_scores(retriever, dataset).mean())
-            rows.append(row)
-            print(row, flush=True)
-            bars.append(bar(f"{name}, {model}: passages over cutting", round(row["in context"] - row["cut"], 2), -0.3))
+                scores.append(query_scores(retriever, dataset))
+                row[form] = 100 * float(scores[-1].mean())
+            found = difference(scores[:1], scores[1:])
+            rows.append({**row, "queries": len(scores[0]), **found})
+            print(rows[-1], flush=True)
+            bars.append(bar(f"{name}, {model}: passages over cutting", round(found["mean"], 2), -0.3))
         models.keep()
     return rows, bars
 

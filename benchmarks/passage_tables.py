@@ -97,10 +97,12 @@ def costs() -> str:
 
 def abstracts() -> str:
     """nDCG@10 of folders of abstracts, cut and by passages."""
-    lines = ["| folder | model | cut | passages | difference |", "|---|---|---:|---:|---:|"]
+    lines = ["| folder | queries | model | cut | passages | difference | 95 % interval |"]
+    lines.append("|---|---:|---|---:|---:|---:|---|")
     for row in read_result("passages_of_abstracts")["rows"]:
-        cut, context = row["cut"], row["in context"]
-        lines.append(f"| {row['folder']} | {row['model']} | {cut:.1f} | {context:.1f} | {context - cut:+.1f} |")
+        cells = [row["folder"], str(row["queries"]), row["model"], f"{row['cut']:.1f}", f"{row['in context']:.1f}"]
+        cells += [f"{row['mean']:+.1f}", f"{row['low']:+.1f} to {row['high']:+.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
