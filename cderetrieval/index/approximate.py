@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .exact import best_first
-from .scores import lengths, near_one, settled
+from .scores import best_first, lengths, near_one, settled
 from .tune import Breadth, search_parameters, widest
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .scores import lengths, narrow, settled
+from .scores import best_first, lengths, narrow, settled
 
 CHUNK = 8_192
 
@@ -57,12 +57,6 @@ def exact_stream(
             np.concatenate([best_scores, scores], axis=1), np.concatenate([best_seqs, numbers], axis=1), k
         )
     return narrow(best_scores), best_seqs
-
-
-def best_first(scores: np.ndarray, seqs: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best columns of each row, equal scores by number."""
-    order = np.lexsort((seqs, -scores), axis=1)[:, :k]
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(seqs, order, axis=1)
 
 
 def chunks_of(matrix: np.ndarray, live: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -43,7 +43,7 @@ def settled(scores: np.ndarray, scale: np.ndarray | float | None = None) -> np.n
     array([3.e-09, 3.e-09])
     """
     wide = np.asarray(scores, dtype=np.float64)
-    factor = _factor(np.abs(wide), LARGE_SUM) if scale is None else _factor(np.asarray(scale, dtype=np.float64))
+    factor = steps(np.abs(wide), LARGE_SUM) if scale is None else steps(np.asarray(scale, dtype=np.float64))
     return np.asarray(np.rint(wide * factor) / factor)
 
 
@@ -66,9 +66,10 @@ def narrow(scores: np.ndarray) -> np.ndarray:
     return scores.astype(np.float32) if fits.all() else scores
 
 
-def grid(scale: np.ndarray) -> np.ndarray:
-    """The least by which two settled scores of a scale differ."""
-    return 1 / np.asarray(_factor(np.asarray(scale, dtype=np.float64)))
+def best_first(scores: np.ndarray, seqs: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best columns of each row, equal scores by number."""
+    order = np.lexsort((seqs, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(seqs, order, axis=1)
 
 
 def lengths(matrix: np.ndarray) -> np.ndarray:
@@ -96,8 +97,8 @@ def near_one(found: np.ndarray) -> np.ndarray:
     return np.where((found == 0) | ((found > ABOUT[0]) & (found < ABOUT[1])), 1.0, found)
 
 
-def _factor(scale: np.ndarray, large: int = LARGE) -> np.ndarray | float:
-    """Power of ten that turns scores into whole numbers of the grid."""
+def steps(scale: np.ndarray, large: int = LARGE) -> np.ndarray | float:
+    """Power of ten that turns scores of a scale into whole numbers; settled ones differ by 1 over it at least."""
     least, most = float(scale.min(initial=np.inf)), float(scale.max(initial=0.0))
     if ONE[0] < least and most < ONE[1]:  # vectors of about length 1, as a rule
         return _POWERS[DECIMALS + _MOST]

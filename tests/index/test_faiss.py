@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cderetrieval.errors import ConfigError, InputError, StoreError
-from cderetrieval.index import build, choice, flat
+from cderetrieval.index import build, choice
 from cderetrieval.index import faiss as module
 from cderetrieval.index.exact import exact_search
 from cderetrieval.index.faiss import FaissIndex
@@ -309,7 +309,7 @@ def test_the_wide_paths_of_the_flat_search_are_rare(clustered, monkeypatch):
     matrix, queries = clustered
     index = Stored(FaissIndex(32))
     index.add(np.arange(len(matrix)), matrix)
-    monkeypatch.setattr(flat, "exact_stream", lambda *a, **k: pytest.fail("walked through all rows"))
+    monkeypatch.setattr(module, "exact_stream", lambda *a, **k: pytest.fail("walked through all rows"))
     index.search(queries, 10)
     index.remove(np.arange(0, 300))
     index.search(queries, 10)
