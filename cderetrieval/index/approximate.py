@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from .scores import best_first, lengths, near_one, settled
+from .scores import ABOUT, best_first, lengths, near_one, settled
 from .tune import Breadth, search_parameters, widest
+
+# Squares of lengths that are about 1 also where float32, with its noise, says so.
+SURELY = (1.001 * ABOUT[0] ** 2, 0.999 * ABOUT[1] ** 2)
 
 
 def approximate_search(
     index: Any, queries: np.ndarray, k: int, breadth: Breadth, selector: Any, factor: float, *, engine: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores, float64, and positions, int64, both of shape (q, k), best first; short rows end in -inf and -1."""
-    long = near_one(lengths(queries))
-    probes = (queries / long[:, None]).astype(np.float32)
+    probes, long = _of_length_one(queries)
     back = long / factor
     width, limit = breadth.width, widest(index) or 0
     rows = np.arange(len(queries))
@@ -34,4 +36,16 @@ def approximate_search(
         # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.
         rows = rows[found[rows, k - 1] < 0] if width < limit else rows[:0]
         width = min(2 * width, limit)
-    return best_first(scores, found, k)
+    mixed = (scores[:, 1:] >= scores[:, :-1]).any(axis=1)  # FAISS sorts; once settled, few rows hold equal ones
+    if mixed.any():
+        scores[mixed], found[mixed] = best_first(scores[mixed], found[mixed], k)
+    return scores, found
+
+
+def _of_length_one(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Queries of about length 1, float32, and what each was divided by; as a rule they are that already."""
+    squares = np.einsum("nd,nd->n", queries, queries)
+    if SURELY[0] < squares.min(initial=1) and squares.max(initial=1) < SURELY[1]:
+        return queries, np.ones(len(queries))
+    long = near_one(lengths(queries))
+    return (queries / long[:, None]).astype(np.float32), long
