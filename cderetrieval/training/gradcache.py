@@ -72,6 +72,8 @@ class StageRunner:
         self._dtype = dtype
         lengths = [int(length) + extra for length in texts["attention_mask"].sum(dim=1).tolist()]
         self._chunks = [list(range(len(lengths)))] if tokens is None else list(length_batches(lengths, tokens))
+        # Tokens of all chunks, padding included; each begins with its longest text.
+        self.tokens = 0 if tokens is None else sum(len(rows) * lengths[rows[0]] for rows in self._chunks)
         self._states: list[RandContext] = []
 
     def _run(self, rows: list[int]) -> Tensor:
@@ -119,6 +121,7 @@ class StepContext:
         self._null = null
         self._caching = caching
         self._runner: StageRunner | None = None
+        self._vectors = 0
         self._recorded: ContextCache | None = None
         self.cache: ContextCache | None = None
         self.embeddings: Tensor | None = None
@@ -128,6 +131,12 @@ class StepContext:
             tokens = 1 if several else caching.first_chunk_tokens or caching.chunk_tokens
             embed: Callable[[Texts], Tensor] = lambda part: model.first_stage_model(**part)  # noqa: E731
             self._runner = StageRunner(embed, documents, tokens, 0, caching.dtype)
+            self._vectors = len(documents["input_ids"]) * model.config.tokens_per_document
+
+    def fits_beside(self, tokens: int) -> bool:
+        """Whether the first stage, and so many tokens of the second, are no more than one chunk."""
+        own, limit = 0 if self._runner is None else self._runner.tokens, self._caching.chunk_tokens
+        return limit is None or own <= min(limit - tokens, self._caching.first_chunk_tokens or limit)
 
     def prepare(self, graph: bool) -> None:
         """Compute the context, as a part of the step's one graph or cut off from its own."""
@@ -161,9 +170,7 @@ class StepContext:
         config = self._model.config
         if config.attention == "cached":
             return 0
-        count = config.context_tokens if self._null else 0
-        if self.embeddings is not None:
-            count = min(config.context_tokens, self.embeddings.shape[:-1].numel())
+        count = config.context_tokens if self._null else min(config.context_tokens, self._vectors)
         return count + config.soft_prompt_tokens
 
     def backward(self) -> None:
@@ -206,9 +213,11 @@ def contextual_step(
     `loss_function` takes the vectors (b, h) of each column.
     """
     shared = StepContext(model, context, null, caching)
-    graph = caching.chunk_tokens is None and torch.is_grad_enabled()
-    shared.prepare(graph)
     runners = shared.runners(columns)
+    tokens = sum(runner.tokens for runner in runners)
+    graph = torch.is_grad_enabled() and (caching.chunk_tokens is None or tokens <= caching.chunk_tokens)
+    whole = graph and shared.fits_beside(tokens)
+    shared.prepare(whole)
     vectors = [runner.forward(graph) for runner in runners]
     if not torch.is_grad_enabled():
         return loss_function(vectors)
@@ -227,6 +236,7 @@ def contextual_step(
             for runner, vector in zip(runners, vectors, strict=True):
                 if vector.grad is not None:
                     runner.backward(vector.grad * factor)
+        if not whole:
             shared.backward()
         if synchronize is not None:
             synchronize()

@@ -122,6 +122,30 @@ def test_random_states_are_replayed(attention):
     assert step(model, caching, seed=4)[0] != pytest.approx(cached[0], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("chunk", "first", "second_stage", "first_stage"),
+    [(10_000, None, 3, 1), (10_000, 20, 3, 8), (400, 200, 3, 2), (200, 200, 6, 2)],
+    ids=["all in one chunk", "the first stage has chunks of its own", "texts alone fit", "each column fits alone"],
+)
+def test_what_fits_in_one_chunk_is_computed_once(chunk, first, second_stage, first_stage):
+    model = tiny_model().double().train()
+    expected, counts = step(model, Caching(None, None, "float32")), [0, 0]
+
+    def count(stage):
+        def called(*_):
+            counts[stage] += 1
+
+        return called
+
+    stages = model.first_stage_model, model.second_stage_model
+    hooks = [module.register_forward_hook(count(stage)) for stage, module in enumerate(stages)]
+    found = step(model, Caching(chunk, first, "float32"))
+    for hook in hooks:
+        hook.remove()
+    assert_same(found, expected)
+    assert counts == [first_stage, second_stage]
+
+
 def test_a_frozen_first_stage_gets_no_gradient():
     model = tiny_model().double().train()
     for chunk in (None, 12):
