@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,9 +16,10 @@ from ..documents import DEFAULT_FIELDS, Row
 from ..errors import InputError
 from ..passages import FIELD
 from ..store.codec import encode_json
-from ..values import shown
 from .collection import Collection
 from .local import LocalCollection
+
+logger = logging.getLogger(__name__)
 
 # Files whose rows have ids of their own.
 ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
@@ -103,32 +105,37 @@ def _reads_equal(stored: tuple[str, dict[str, Any]], row: Row, collection: Colle
     return False
 
 
-def unless_skipped(gone: list[Hashable], skipped: Mapping[str, str]) -> list[Hashable]:
-    """Documents that have gone from a source, without those of files and folders that could not be read.
-
-    >>> unless_skipped(["a.md", "sub/b.md", "c.csv#7"], {"notes/sub": "no permission"})
-    ['a.md', 'c.csv#7']
-    """
-    kept = {document_id: path for document_id in gone if (path := _skipped(document_id, skipped)) is not None}
-    rest = [document_id for document_id in gone if document_id not in kept]
-    rows = [document_id for document_id in rest if not _has_ending(str(document_id).partition("#")[0])]
-    for path, reason in skipped.items():
-        is_table = path.lower().endswith(ROWS) and path not in kept.values()
-        if is_table or (rows and not _has_ending(path)):  # a folder, in which tables may be
-            whose = "which documents are" if is_table else f"whether {shown(rows[0])} is"
-            raise InputError(f"{reason}. It is not known {whose} from there: nothing was changed.".replace("..", "."))
-    return rest
+def unless_skipped(gone: list[Hashable], skipped: Iterable[str], collection: Collection) -> list[Hashable]:
+    """Documents that have gone from a source, without those that may be in files and folders that were skipped."""
+    rest = [document_id for document_id in gone if not _is_below(document_id, skipped)]
+    tables = [path for path in skipped if path.lower().endswith(ROWS) or not _has_ending(path)]
+    if not tables or not rest:
+        return rest
+    known: list[Hashable] = []  # to come from another file: rows of a table may have any id
+    for start in range(0, len(rest), CHUNK):
+        some = rest[start : start + CHUNK]
+        known += [one for one, found in zip(some, collection.lookup(some), strict=True) if _is_of_file(one, found)]
+    if len(known) < len(rest):
+        logger.warning("%d documents were not found, and stay: they may be in %s.", len(rest) - len(known), tables[0])
+    return known
 
 
-def _skipped(document_id: Hashable, skipped: Mapping[str, str]) -> str | None:
-    """The file or folder that was skipped from which a document is; its id is a path, or a path and a number."""
+def _is_below(document_id: Hashable, paths: Iterable[str]) -> bool:
+    """Whether a document is of one of these files or folders; its id is a path, or a path and a number."""
     places = [
         "/".join(parts[: count + 1])
         for name in {str(document_id), str(document_id).partition("#")[0]}
         for parts in [name.split("/")]
         for count in range(len(parts))
     ]
-    return next((path for path in skipped for place in places if f"/{path}".endswith(f"/{place}")), None)
+    return any(f"/{path}".endswith(f"/{place}") for path in paths for place in places)
+
+
+def _is_of_file(document_id: Hashable, found: Any) -> bool:
+    """Whether a document is a file, or a row with the number that it has in its file."""
+    fields: Mapping[str, Any] = found[1]
+    is_file = "kind" in fields and f"/{fields.get('path')}".endswith(f"/{document_id}")
+    return is_file or str(document_id).rpartition("#")[0].lower().endswith(ROWS)
 
 
 def _has_ending(path: str) -> bool:

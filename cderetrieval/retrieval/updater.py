@@ -93,7 +93,8 @@ class Updater(Searcher):
 
         New and changed ones are embedded, those that are there unchanged are left alone, and those that are not among
         them are removed. They are read once; only their ids are held. Of files that could not be read, as `read_files`
-        found them, the documents stay.
+        found them, the documents stay; of a table, whose rows may have any id, all that are not known to be of another
+        file.
 
         Parameters
         ----------
@@ -108,8 +109,7 @@ class Updater(Searcher):
         Raises
         ------
         InputError
-            If there are no documents at all, if a file of rows could not be read, or as in `add`; the index then stays
-            as it was.
+            If there are no documents at all, or as in `add`; the index then stays as it was.
 
         Examples
         --------
@@ -212,7 +212,7 @@ class Updater(Searcher):
                 part.check()
             if tally.seen is not None:
                 gone = [document_id for document_id in collection.ids() if repr(document_id) not in tally.seen]
-                gone = unless_skipped(gone, getattr(documents, "skipped", {}))
+                gone = unless_skipped(gone, getattr(documents, "skipped", ()), collection)
                 collection.remove(gone)
                 tally.removed = len(gone)
         return self._report(tally)

@@ -1,7 +1,6 @@
 """Questions of many clients, answered together by one thread: what waits while a batch is computed is the next batch.
 
-A batch is never held back while the server is idle. While it is busy, that is, where the last batch had several
-questions, the thread waits a few milliseconds for as many again.
+No batch is held back: while one is computed, answers to the last one are sent and new questions are read.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from ..errors import CDEError, StoreError
 
 logger = logging.getLogger(__name__)
 
-# Questions that are answered together, and seconds to wait for some of them.
-MOST, GATHER = 64, 0.003
+# Questions that are answered together.
+MOST = 64
 
 
 @dataclass(eq=False)
@@ -52,7 +51,6 @@ class Batcher:
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._last = 1
         self._thread = threading.Thread(target=self._run, name="cderetrieval-serve", daemon=True)
         self._thread.start()
 
@@ -61,15 +59,15 @@ class Batcher:
         """Questions that wait."""
         return len(self._jobs)
 
-    async def ask(self, kind: Hashable, question: Any) -> Any:
-        """The answer to a question; if the caller is cancelled before its turn, nothing is computed for it."""
+    def ask(self, kind: Hashable, question: Any) -> asyncio.Future[Any]:
+        """The answer to a question; if it is cancelled before its turn, nothing is computed for it."""
         job = Job(kind, question, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._closed:
                 raise StoreError("the server is stopping.")
             self._jobs.append(job)
             self._changed.notify()
-        return await job.answer
+        return job.answer
 
     def close(self) -> None:
         """Answer what waits, and end the thread."""
@@ -91,11 +89,7 @@ class Batcher:
         """The next batch; nothing where the server stops."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
-            if self._last > 1:
-                self._changed.wait_for(lambda: len(self._jobs) >= self._last or self._closed, GATHER)
-            jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), MOST))]
-        self._last = len(jobs)
-        return jobs
+            return [self._jobs.popleft() for _ in range(min(len(self._jobs), MOST))]
 
     def _answer(self, jobs: list[Job]) -> None:
         self._seen(len(jobs))

@@ -103,8 +103,9 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port < 2**16:
         raise ConfigError(f"--port {port} is no port; choose one from 0 (any that is free) to 65535.")
     try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, socket.SOCK_STREAM)
+        # With its protocol: asyncio does not know it for TCP without, and half of an answer then waits 40 ms.
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"--host {host} --port {port}: {error}.") from error
     try:

@@ -44,15 +44,15 @@ class Service:
 
     async def ask(self, request: Request, kind: Any, question: Any) -> Any:
         """The answer of the computing thread; nothing is computed for a client that has left meanwhile."""
-        answer = asyncio.ensure_future(self.batcher.ask(kind, question))
-        left = asyncio.ensure_future(_left(request))
+        answer = self.batcher.ask(kind, question)
+        left = asyncio.create_task(_left(request, answer))
         try:
-            await asyncio.wait((answer, left), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise RefusedError(499, "Disconnected", "the client has left.")
-            return answer.result()
+            return await answer
+        except asyncio.CancelledError:
+            if not left.done():  # the server stops
+                raise
+            raise RefusedError(499, "Disconnected", "the client has left.") from None
         finally:
-            answer.cancel()
             left.cancel()
 
     async def slowly(self, call: Callable[..., T], *values: Any) -> T:
@@ -66,9 +66,10 @@ class Service:
         self.source.close()
 
 
-async def _left(request: Request) -> None:
+async def _left(request: Request, answer: asyncio.Future[Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    answer.cancel()
 
 
 def service_of(request: Request) -> Service:

@@ -155,12 +155,24 @@ def test_a_folder_is_synced_and_what_cannot_be_read_stays(tmp_path):
     assert retriever.sync(files) == Changes(replaced=1, removed=1)
     assert len(files.skipped) == 1
     assert retriever.ids() == ["owls.md", "sub/ants.md"]
-    (folder / "rows.csv").write_text("id,text\n1,one\n2,two\n")
-    assert retriever.sync(read_files(folder)).added == 2
-    (folder / "rows.csv").write_text('id,text\n1,one,"')
-    with pytest.raises(InputError, match=r"rows\.csv.*nothing was changed"):
-        retriever.sync(read_files(folder))
-    assert len(retriever) == 4
+
+
+def test_an_unreadable_table_stops_no_sync_and_loses_no_row(tmp_path, caplog):
+    for name in ("owls.md", "bees.md"):
+        (tmp_path / name).write_text(f"All about {name}.")
+    # ids of their own, of which one looks like a path; and numbers
+    (tmp_path / "rows.csv").write_text("id,text\n1,one\nants.md,two\n")
+    (tmp_path / "more.csv").write_text("text\nthree\nfour\n")
+    retriever = Retriever(HashEncoder()).add_files(tmp_path)
+    (tmp_path / "rows.csv").write_text('id,text\n1,one,"')
+    (tmp_path / "more.csv").unlink()
+    (tmp_path / "bees.md").unlink()
+    (tmp_path / "cats.md").write_text("Cats are new.")
+    assert retriever.sync(read_files(tmp_path)) == Changes(added=1, unchanged=1, removed=3)
+    assert sorted(retriever.ids()) == ["1", "ants.md", "cats.md", "owls.md"]
+    assert "2 documents were not found, and stay: they may be in" in caplog.text
+    (tmp_path / "rows.csv").write_text("id,text\n1,one\n")
+    assert retriever.sync(read_files(tmp_path)) == Changes(unchanged=3, removed=1)
 
 
 def test_open_makes_an_index_and_opens_it_again(tmp_path):
@@ -314,11 +326,8 @@ def test_a_folder_that_cannot_be_read_may_hold_tables(tmp_path):
         found._listing.unreadable[f"{tmp_path}/sub"] = "cannot be read (Permission denied)"
         return found
 
-    with pytest.raises(InputError, match=r"/sub: cannot be read .*'jar' is from there: nothing was changed"):
-        retriever.sync(files())
-    assert len(retriever) == 4
-    assert retriever.remove("jar").sync(files()) == (0, 0, 1, 1)
-    assert retriever.ids() == ["a.md", "sub/c.md"]
+    assert retriever.sync(files()) == (0, 0, 1, 1)
+    assert retriever.ids() == ["a.md", "sub/c.md", "jar"]
 
 
 @pytest.mark.parametrize("model", ["bm25", Counting()])

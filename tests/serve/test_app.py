@@ -260,6 +260,12 @@ def test_the_command_serves_and_stops_cleanly(served):
     assert process.stderr.read() == ""
 
 
+def test_answers_are_sent_at_once():
+    run = pytest.importorskip("cderetrieval.serve.run")
+    with run.listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # or asyncio leaves Nagle's algorithm on
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -18,7 +18,7 @@ def test_questions_that_wait_are_one_batch():
 
     async def main():
         batcher = Batcher(together, sizes.append)
-        tasks = [asyncio.create_task(batcher.ask(n % 2, n)) for n in range(20)]
+        tasks = [batcher.ask(n % 2, n) for n in range(20)]
         await asyncio.sleep(0.05)
         tasks[7].cancel()
         begin.set()
