@@ -137,5 +137,6 @@ def _cut(
     name += "+another" if isinstance(document, OfAnother) else "+document"
     if isinstance(document, DocumentContext):
         values, default = document.to_dict(), DocumentContext().to_dict()
-        name += "".join(f"-{field}{values[field]}" for field in default if values[field] != default[field])
+        changed = [field for field in values if field != "fingerprint" and values[field] != default.get(field)]
+        name += "".join(f"-{field}{values[field]}" for field in changed)
     return replace(variant, name=name, passages=passages.how, document=document)

@@ -29,7 +29,7 @@ license: {license}
 ```python
 from cderetrieval import Retriever
 
-retriever = Retriever("directory or hub name of this model", on="text")
+retriever = {retriever}
 retriever.add(documents)
 retriever(["a question"], k=10)
 ```
@@ -49,6 +49,8 @@ model = load("directory or hub name of this model")
 encoder = Context.from_texts(model, sample_of_your_corpus).encoder(model)
 encoder.encode_document(texts)
 ```"""
+_DOCUMENT = """A document context: it mixes into the vector of a passage, by the model named below, what the passage
+lacks of its document."""
 # Kind of encoder to its tag and what it is.
 _KINDS = {
     "dense": ("dense", "A dense encoder: one vector for each text, compared by {similarity}."),
@@ -103,6 +105,12 @@ def statistics_card(encoder: Any, statistics: Mapping[str, Any], *, name: str, *
     )
 
 
+def document_card(settings: Mapping[str, Any], *, name: str, **fields: Any) -> str:
+    """Write the card of a trained document context."""
+    use = f'Retriever({settings["base"]!r}, on="text", document_context={{"trained": "directory of this model"}})'
+    return write_card("document-context", _DOCUMENT, settings, name=name, retriever=use, **fields)
+
+
 def _prompts(prompts: Mapping[str, str]) -> str:
     return ", ".join(f"`{name}`: `{text}`" for name, text in prompts.items() if text) or "none"
 
@@ -118,6 +126,7 @@ def write_card(
     training_data: Sequence[str] = (),
     recipe: str = "",
     results: Mapping[str, float] | None = None,
+    retriever: str = 'Retriever("directory or hub name of this model", on="text")',
 ) -> str:
     """Write a model card as Markdown."""
     sections = ""
@@ -136,4 +145,5 @@ def write_card(
         about=about,
         settings="\n".join(f"| {key} | {value} |" for key, value in settings.items()),
         sections=sections,
+        retriever=retriever,
     )

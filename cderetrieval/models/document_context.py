@@ -1,4 +1,4 @@
-"""What a passage knows of its document, without a trained model and without knowing the encoder.
+"""What a passage knows of its document, without knowing the encoder.
 
     text     title > heading > heading, newline, the passage                       at most `prefix` word pieces of it
     vector   passage + lead * title or beginning + mean * mean of the document's passages, all as long as the passage's
@@ -6,23 +6,26 @@
 Title or beginning say what a document is about, and its passages often do not say it again; one short text more for
 each document is encoded. The mean says what else is in it. Both are vectors of the same encoder, so term
 dimensions and sparse vectors take part as they are. A document in one piece keeps its vector. Chosen on development
-sets (docs/document-context.md), beside Anthropic's prefix and the fusion of scores of DAPR (arXiv 2305.13915).
+sets (docs/document-context.md), beside Anthropic's prefix and the fusion of scores of DAPR (arXiv 2305.13915). A module
+that was trained for one encoder (:mod:`.trained_context`) can make a share of the vector.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MismatchError
 from ..passages import words
 from ..splitting import Span, without_surrogates
 from ..vectors import DENSE, SPARSE, as_vectors, join, take
+from .trained_context import TrainedContext, of_documents, trained_context, unit
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,20 @@ class DocumentContext:
         Most word pieces of title or beginning.
     prefix
         Most word pieces of title and headings put before a passage when it is embedded; 0: none.
+    trained
+        A trained document context for this model: a name that the package brings, or a file or directory that training
+        wrote (recipe ``"cde-doc-minilm"``). None: what a passage takes in is the sum above, alone.
+    share
+        Share of the trained form in a passage's vector, the rest being that sum; 1: all of it.
+    fingerprint
+        That of what was trained; found by itself, and kept in an index.
 
     Raises
     ------
     ConfigError
         If a value is out of range.
+    ModelError
+        If `trained` is neither a name nor a file or directory.
 
     Examples
     --------
@@ -56,16 +68,26 @@ class DocumentContext:
     mean: float = 0.2
     lead_size: int = 32
     prefix: int = 0
+    trained: str | None = None
+    share: float = 0.5
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("lead", "mean"):
+        for name, most in (("lead", MOST), ("mean", MOST), ("share", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
-                raise ConfigError(f"{name}={value!r} must be a number from 0 to {MOST}.")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+                raise ConfigError(f"{name}={value!r} must be a number from 0 to {most}.")
         for name, least in (("lead_size", 1), ("prefix", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LONGEST:
                 raise ConfigError(f"{name}={value!r} must be a number of word pieces, {least} to {LONGEST}.")
+        if self.trained is not None and not self.fingerprint:
+            object.__setattr__(self, "trained", os.fspath(self.trained))
+            object.__setattr__(self, "fingerprint", trained_context(self.trained).fingerprint)
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={value!r}" for name, value in self.to_dict().items() if name != "fingerprint"]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     @classmethod
     def parse(cls, value: DocumentContextLike) -> DocumentContext | str:
@@ -96,8 +118,20 @@ class DocumentContext:
         return cls() if getattr(model, "kind", DENSE) == DENSE else NONE
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is stored."""
-        return asdict(self)
+        """As it is stored: of what is trained only where something is, as indexes were written before there was any."""
+        values = asdict(self)
+        return values if self.trained is not None else {name: values[name] for name in values if name not in TRAINED}
+
+    def module(self, encoder: Any) -> TrainedContext:
+        """The trained module, which must be the one that an index was made with, for vectors of this encoder."""
+        found = trained_context(str(self.trained))
+        if found.fingerprint != self.fingerprint:
+            raise MismatchError(
+                f"trained={self.trained!r} is another document context than the one that this index was made with. Put "
+                "back that file, or build the index again."
+            )
+        found.check_base(encoder)
+        return found
 
 
 def document_context_of(text: str) -> str | dict[str, Any]:
@@ -123,6 +157,7 @@ class OfAnother(DocumentContext):
 
 DocumentContextLike = str | Mapping[str, Any] | DocumentContext | None
 AUTO, ANOTHER = "auto", "another"
+TRAINED = ("trained", "share", "fingerprint")
 # Largest weight, and most word pieces.
 MOST, LONGEST = 10, 1_000
 NONE = DocumentContext(lead=0, mean=0)
@@ -178,11 +213,15 @@ def encode_passages(encoder: Any, units: Units, context: DocumentContext) -> Any
     own = take(join(parts), np.argsort(np.concatenate(rows)))
     if encoder.kind not in (DENSE, SPARSE):
         return own
-    leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if context.lead else []
-    return in_context(own, units, context, as_vectors(encoder.encode_document(leads), "document") if leads else None)
+    module = context.module(encoder) if context.trained is not None else None
+    leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if context.lead or module else []
+    read = as_vectors(encoder.encode_document(leads), "document") if leads else None
+    return in_context(own, units, context, read, module)
 
 
-def in_context(own: Any, units: Units, context: DocumentContext, leads: Any) -> Any:
+def in_context(
+    own: Any, units: Units, context: DocumentContext, leads: Any, module: TrainedContext | None = None
+) -> Any:
     """Vectors of passages with what they take in of their documents; heads stay as they are."""
     inside = np.flatnonzero(~units.heads)
     owners, vectors = units.owners[inside], own[inside]
@@ -194,7 +233,14 @@ def in_context(own: Any, units: Units, context: DocumentContext, leads: Any) -> 
         averages = means(own[cut], units.owners[cut])
         donors = others(len(units.leads))[owners] if isinstance(context, OfAnother) else owners
         together = together + context.mean * as_long(vectors, averages[donors])
-    return put(own, inside, as_long(vectors, together))
+    together = as_long(vectors, together)
+    if module is not None:
+        donors = others(len(units.leads)) if isinstance(context, OfAnother) else np.arange(len(units.leads))
+        learned = of_documents(module, vectors, owners, leads, donors)
+        meaning = together[:, : learned.shape[1]]
+        mixed = (1 - context.share) * unit(meaning) + context.share * learned
+        together[:, : learned.shape[1]] = as_long(meaning, mixed)
+    return put(own, inside, together)
 
 
 def exchanged(units: Units) -> Units:

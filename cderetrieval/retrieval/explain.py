@@ -152,7 +152,8 @@ class _Dense:
         collection, stored = self._collection, stored.astype(np.float64)
         found = collection.spans_of([seq]).get(seq)
         context = self._part.document
-        if found is None or found[number - seq].head or not (context.lead or context.mean):
+        inside = found is not None and not found[number - seq].head and context.trained is None
+        if found is None or not inside or not (context.lead or context.mean):  # what is trained cannot be taken apart
             return self._closed(self._own(stored), similarity)
         text = collection.texts_of([seq])[seq]
         title = collection.titles_of({seq: text})[seq]

@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..files import as_path
 from .ablation import CELLS, run_cells, table
-from .recipes import Recipe, load_recipe, recipe_names
+from .recipes import DOCUMENT, Recipe, load_recipe, recipe_names
 
 # Annotation of each setting: how its option is read.
 _SETTINGS = {field.name: str(field.type) for field in dataclasses.fields(Recipe) if field.name != "name"}
@@ -111,6 +111,11 @@ def run(arguments: argparse.Namespace, evaluate: Any = None) -> str:
     recipe = load_recipe(arguments.recipe).replace(**changes)
     if arguments.print_config:
         return json.dumps(recipe.to_dict(), indent=2)
+    if evaluate is not None and recipe.architecture == DOCUMENT:
+        raise ConfigError(
+            "--evaluate scores encoders, and this recipe trains a document context: leave it out, and measure what was "
+            "trained with context_gain(..., document_context=DocumentContext(trained=...))."
+        )
     if arguments.out is None:
         raise ConfigError("--out is missing: the directory of checkpoints, log and model.")
     out, cache = arguments.out, arguments.cache or arguments.out / "cache"

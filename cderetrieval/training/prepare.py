@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import ConfigError
 from .batches import TextNumbers, text_numbers
 from .clusters import ClusterSettings, cluster_pairs, difficulty
 from .data import PairData, load_pairs, usable_domains
+from .documents import DocumentData, EmbeddedDocuments, embedded_documents
 from .false_negatives import FalseNegativeFilter
-from .recipes import CONTEXTUAL, Recipe
+from .recipes import CONTEXTUAL, DOCUMENT, Recipe
 from .samplers import ClusteredBatchSampler, Groups
 from .surrogate import SurrogateVectors, fresh_vectors, load_surrogate, store_vectors
 
@@ -31,12 +33,25 @@ class Prepared:
     coming twice in a batch, None if the loss masks repetitions. `false_negatives` leaves them out of the loss.
     """
 
-    data: PairData
+    data: PairData | DocumentData
     groups: Groups
     vectors: SurrogateVectors | None
     texts: TextNumbers | None
     report: dict[str, float]
     false_negatives: FalseNegativeFilter | None = None
+    embedded: EmbeddedDocuments | None = None
+
+    @property
+    def pairs(self) -> PairData:
+        """The data of all architectures but document contexts."""
+        assert isinstance(self.data, PairData)
+        return self.data
+
+    @property
+    def documents(self) -> EmbeddedDocuments:
+        """Documents and their vectors, of a document context."""
+        assert self.embedded is not None
+        return self.embedded
 
 
 def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: str | None = None) -> Prepared:
@@ -78,6 +93,8 @@ def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: st
     >>> len(prepared.data), prepared.data.domain_names, prepared.report["clusters"]
     (8, ['owls/owls'], 1.0)
     """
+    if recipe.architecture == DOCUMENT:
+        return _prepare_documents(recipe, cache, device)
     data = load_pairs(recipe.data, cache, negatives=recipe.negatives)
     ranks = processes if recipe.share_negatives else 1
     distinct = recipe.architecture not in CONTEXTUAL  # the contextual loss masks repetitions itself
@@ -109,6 +126,26 @@ def prepare(recipe: Recipe, cache: str | Path, *, processes: int = 1, device: st
         report |= difficulty(vectors, list(batch_sampler(recipe, prepared, ranks).plan(0)[:MEASURED_BATCHES]))
     logger.info("%d pairs; %s", len(data), ", ".join(f"{name} {value:.4g}" for name, value in report.items()))
     return prepared
+
+
+def _prepare_documents(recipe: Recipe, cache: str | Path, device: str | None) -> Prepared:
+    """Whole documents and the vectors of their texts by the base; like documents are neighbours in a batch."""
+    embedded = embedded_documents(recipe.data, recipe.base, cache, device=device, dtype=recipe.dtype)
+    data = embedded.data
+    if len(data) < recipe.batch_size:
+        raise ConfigError(
+            f"{len(data)} documents of two passages or more are no batch of {recipe.batch_size}: take smaller batches "
+            "or more documents."
+        )
+    domain, report = np.zeros(len(data), dtype=np.int64), {"passages": float(len(data.section))}
+    groups = Groups.without_clusters(domain)
+    if recipe.clusters:
+        settings = ClusterSettings(recipe.cluster_size, recipe.cluster_dimensions)
+        clusters = cluster_pairs(embedded.leads_and_means(), domain, settings, cache, {"data": data.fingerprint})
+        groups = Groups(domain, clusters.assignment, clusters.centres)
+        report |= clusters.report()
+    logger.info("%d documents; %s", len(data), ", ".join(f"{name} {value:.4g}" for name, value in report.items()))
+    return Prepared(data, groups, None, None, report, embedded=embedded)
 
 
 def batch_sampler(recipe: Recipe, prepared: Prepared, ranks: int) -> ClusteredBatchSampler:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CONTEXTUAL = ("biencoder", "joint", "cached")
 SPARSE = ("splade", "sparse-embed")
+DOCUMENT = "document-context"
+PAIRED = (*CONTEXTUAL, "dense", *SPARSE)
 PACKINGS = ("random", "tour")
 LOGGERS = ("wandb", "tensorboard", "trackio")
 # Further fields of transformers' TrainingArguments that a recipe may set, the least value and the one that is too much.
@@ -39,9 +41,9 @@ ARGUMENTS = {
 # The least of whole numbers where it is not 1; other numbers may be 0, but for those of `_ABOVE_0`.
 _LEAST = {"negatives": 0, "batch_size": 2, "warmup_steps": 0, "seed": 0, "keep": 2, "workers": 0}
 _ABOVE_0 = ("scale", "flops_ramp", "distillation_temperature")
-_SHARES = ("sequence_dropout", "null_probability", "flops_ramp")
+_SHARES = ("sequence_dropout", "null_probability", "other_probability", "in_sequence", "flops_ramp")
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "architecture": (*CONTEXTUAL, "dense", *SPARSE),
+    "architecture": (*PAIRED, DOCUMENT),
     "distillation": ("none", "margin-mse", "kl"),
     "first_stage": ("trained", "frozen", "tied"),
     "small_domains": ("error", "skip", "merge"),
@@ -52,9 +54,14 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 # Fields that only some architectures have, and the value that others must leave.
 _ONLY: dict[str, tuple[tuple[str, ...], Any]] = {
-    "filter": (CONTEXTUAL, "off"),
+    "filter": ((*CONTEXTUAL, DOCUMENT), "off"),
     "sequence_dropout": (CONTEXTUAL, 0.0),
-    "null_probability": (CONTEXTUAL, 0.0),
+    "null_probability": ((*CONTEXTUAL, DOCUMENT), 0.0),
+    "other_probability": ((DOCUMENT,), 0.0),
+    "in_sequence": ((DOCUMENT,), 0.0),
+    "negatives": (PAIRED, 0),
+    "symmetric": (PAIRED, False),
+    "share_negatives": (PAIRED, False),
     "query_flops": (SPARSE, 0.0),
     "document_flops": (SPARSE, 0.0),
     "distillation": (SPARSE, "none"),
@@ -72,8 +79,8 @@ class Recipe:
         Name of the recipe; what the model starts from, as a directory, hub name or installed name.
     architecture, model
         ``"biencoder"`` (no context), ``"joint"`` or ``"cached"``, and further fields of
-        :class:`~cderetrieval.models.config.ContextualConfig`; or ``"dense"``, ``"splade"`` or ``"sparse-embed"``, and
-        what :mod:`~cderetrieval.training.families` says of these.
+        :class:`~cderetrieval.models.config.ContextualConfig`; or ``"dense"``, ``"splade"``, ``"sparse-embed"`` or
+        ``"document-context"``, and what :mod:`~cderetrieval.training.families` says of these.
     first_stage
         ``"trained"``; ``"frozen"``: as it starts; ``"tied"``: the second stage's backbone, trained with it.
     max_length, saved_length
@@ -92,9 +99,14 @@ class Recipe:
     filter, filter_margin
         False negatives by ``"stored"`` vectors of the surrogate, by ``"fresh"`` ones made step by step, or ``"off"``.
     batch_size, context_size
-        Rows of a batch, in each process; J, context documents of a step.
-    sequence_dropout, null_probability
-        How often one context document, or a step's whole context, is null.
+        Rows of a batch, in each process; J, context documents of a step. For a document context: documents of a batch,
+        and most passages of each.
+    sequence_dropout, null_probability, other_probability
+        How often one context document, or a step's whole context, is null; how often a document's context is null, or
+        that of another document.
+    in_sequence
+        Share of a document context's loss that tells apart the passages of one document; the rest tells apart all
+        passages of the batch.
     scale, symmetric, share_negatives
         See :class:`~cderetrieval.training.losses.ContextualLoss`; the other architectures have the same.
     query_flops, document_flops, flops_ramp, sparse_weight
@@ -144,6 +156,8 @@ class Recipe:
     context_size: int = 512
     sequence_dropout: float = 0.0
     null_probability: float = 0.0
+    other_probability: float = 0.0
+    in_sequence: float = 0.0
     scale: float = 50.0
     symmetric: bool = False
     share_negatives: bool = False
@@ -279,8 +293,8 @@ def recipe_names() -> list[str]:
     """Names of the recipes that the package brings.
 
     >>> recipe_names()
-    ['cde-minilm', 'minilm', 'multi-qa', 'paper-large-v1', 'paper-large-v2', 'paper-small', 'sparse-embed',
-     'sparse-embed-minilm', 'splade', 'splade-distil', 'splade-minilm']
+    ['cde-doc-minilm', 'cde-minilm', 'minilm', 'multi-qa', 'paper-large-v1', 'paper-large-v2', 'paper-small',
+     'sparse-embed', 'sparse-embed-minilm', 'splade', 'splade-distil', 'splade-minilm']
     """
     folder = files("cderetrieval.training") / "recipes"
     return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))

@@ -62,7 +62,7 @@ def train(
 
     Returns
     -------
-    ContextualTransformer, DenseEncoder, Splade or SparseEmbed
+    ContextualTransformer, DenseEncoder, Splade, SparseEmbed or TrainedContext
         The trained model. ``<output>/model`` holds it, a bi-encoder without a head as a plain sentence-transformers
         model, under the statistics of its corpus where the recipe says so.
 

@@ -37,12 +37,12 @@ def is_document(values: Any) -> bool:
 
 def pairs_of(document: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
     """Query and passage for each passage of a document; errors name the section."""
-    title, sections = _title(document, where), list(_sections(document, where))
-    text = "\0".join(text for _, text in sections)
+    title, sections = _title(document, where), list(sections_of(document, where))
+    text = "\0".join(text for _, text, _ in sections)
     chance = random.Random(hashlib.sha256(f"{title}\0{text}".encode("utf-8", "surrogatepass")).digest())
     withheld = chance.random() < WITHHELD
     number = 0
-    for heading, section in sections:
+    for heading, section, _ in sections:
         for span in split(section, LONGEST, words):
             passage = section[span.start : span.stop].strip()
             if len(passage.split()) < SHORTEST:
@@ -58,14 +58,14 @@ def without_name(text: str, title: str, stand_in: str) -> str:
     >>> without_name("Owls of Crete hunt at night; Crete has many.", "Owls of Crete", "they")
     'they hunt at night; they has many.'
     """
-    bare = _bare(title)
+    bare = bare_title(title)
     named = sorted({word for word in WORD.findall(bare) if word != word.lower()}, key=len, reverse=True)
     pattern = "|".join(rf"\b{re.escape(name)}\b" for name in (bare, *named) if name)
     return re.sub(pattern, stand_in, text, flags=re.IGNORECASE) if pattern else text
 
 
 def _query(title: str, heading: str, passage: str, chance: random.Random) -> str:
-    title = _bare(title)
+    title = bare_title(title)
     if heading and chance.random() < BY_HEADING:
         return chance.choice(FORMS).format(heading=chance.choice((heading, heading.lower())), title=title)
     some = passage.split()
@@ -75,7 +75,7 @@ def _query(title: str, heading: str, passage: str, chance: random.Random) -> str
     return found if chance.random() < UNNAMED else f"{title} {found}"
 
 
-def _bare(title: str) -> str:
+def bare_title(title: str) -> str:
     """A title without what stands in brackets."""
     return " ".join(re.sub(r"\([^()]*\)", "", title).split()) or title
 
@@ -87,8 +87,8 @@ def _title(document: Mapping[str, Any], where: str) -> str:
     return title.strip()
 
 
-def _sections(document: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
-    """Heading and text of each section."""
+def sections_of(document: Mapping[str, Any], where: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Heading, text and given queries of each section; errors name it."""
     sections = document[SECTIONS]
     if not isinstance(sections, Sequence) or isinstance(sections, str) or not sections:
         raise InputError(f"{where}: field {SECTIONS!r} must be a list of sections, found {shown(sections)}.")
@@ -98,4 +98,10 @@ def _sections(document: Mapping[str, Any], where: str) -> Iterator[tuple[str, st
             raise InputError(
                 f"{where}: section {number} is {shown(section)}; a section is an object with 'text' and 'heading'."
             )
-        yield heading or "", text
+        queries = section.get("queries") or []
+        if not isinstance(queries, list) or not all(isinstance(one, str) and one.strip() for one in queries):
+            raise InputError(
+                f"{where}: section {number}: 'queries' must be a list of texts that are not empty, found "
+                f"{shown(queries)}."
+            )
+        yield heading or "", text, queries

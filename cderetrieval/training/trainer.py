@@ -27,7 +27,6 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import StoreError, TrainingError
 from ..files import atomic_write, open_own, reading
-from ..models.load import load
 from ..runtime import trained_attention
 from .checkpoints import mark_whole
 from .families.base import Family
@@ -128,7 +127,7 @@ class PairTrainer(BaseTrainer):
             train_dataset=prepared.data,
             loss=loss,
             evaluator=None if evaluate is None else CallableEvaluator(evaluate, family.encoder),
-            data_collator=family.collator(model, prepared.data),
+            data_collator=family.collator(model, prepared),
             callbacks=[*family.callbacks(loss), JsonLog(Path(args.output_dir) / "log.jsonl"), FiniteGradients()],
         )
         self.remove_callback(PrinterCallback)
@@ -159,7 +158,7 @@ class PairTrainer(BaseTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One step; a loss that is not finite, or a collapse, stops the run before the weights change."""
         rows = inputs["row"].tolist()
-        tokens = max(texts.shape[1] for name, texts in inputs.items() if name.endswith("input_ids"))
+        tokens = max((texts.shape[1] for name, texts in inputs.items() if name.endswith("input_ids")), default=0)
         with trained_attention(self.args.device, "bfloat16" if self.args.bf16 else "float32", tokens):
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
@@ -191,10 +190,8 @@ class PairTrainer(BaseTrainer):
         self._family.save(self.model, output_dir or self.args.output_dir, self._card)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        """Read the weights as `load` reads any directory: sentence-transformers would import what the files name."""
-        ours: Any = self._family.encoder(self.model)
-        saved: Any = load(Path(checkpoint_path).resolve(), device="cpu")
-        getattr(ours, "model", ours).load_state_dict(getattr(saved, "model", saved).state_dict())
+        """Read the weights without importing what the files name."""
+        self._family.restore(self.model, Path(checkpoint_path).resolve())
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint that counts only when it is whole."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from ...files import atomic_write
 from ...models.card import encoder_card
+from ...models.load import load
 from ...models.loading import quiet
 from ..collator import PairCollator
 from ..recipes import Recipe
@@ -16,7 +18,6 @@ from ..recipes import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..data import PairData
     from ..prepare import Prepared
 
 
@@ -47,14 +48,20 @@ class Family(ABC):
     def encoder(self, model: Any) -> Any:
         """What evaluation and the caller are given: a contextual model or an encoder, with the current weights."""
 
-    def collator(self, model: Any, data: PairData) -> PairCollator:
+    def collator(self, model: Any, prepared: Prepared) -> Any:
         """Rows to a batch of token ids."""
         prompts, scored = self.encoder(model).settings.prompts, self.recipe.distillation != "none"
-        return PairCollator(model.preprocess, data, prompts, tasks=self.sparse, scored=scored)
+        return PairCollator(model.preprocess, prepared.pairs, prompts, tasks=self.sparse, scored=scored)
 
     def save(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
         """Write the model with its card into a directory that `load` and sentence-transformers read."""
         write_model(model, self.encoder(model), path, card)
+
+    def restore(self, model: Any, path: Path) -> None:
+        """Read the weights of a checkpoint as `load` reads any directory: others import what files name."""
+        ours: Any = self.encoder(model)
+        saved: Any = load(path, device="cpu")
+        getattr(ours, "model", ours).load_state_dict(getattr(saved, "model", saved).state_dict())
 
     def finish(self, model: Any, path: str, card: Mapping[str, Any]) -> None:
         """Write the trained model; where training has a form of its own, in the form in which it is used."""

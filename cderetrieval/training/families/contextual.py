@@ -36,7 +36,6 @@ from .base import Family, switch_on, write_model
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data import PairData
     from ..prepare import Prepared
 
 # A plain encoder, whatever context it is given: no context in training, so its gates stay at zero.
@@ -100,9 +99,9 @@ class ContextualFamily(Family):
         contextual.__dict__.pop("fingerprint", None)  # the weights have changed since it was computed
         return contextual
 
-    def collator(self, model: SentenceTransformer, data: PairData) -> PairCollator:
+    def collator(self, model: SentenceTransformer, prepared: Prepared) -> PairCollator:
         """Columns as the contextual loss takes them."""
-        return PairCollator(model.preprocess, data, dict(model.prompts), contextual=True)
+        return PairCollator(model.preprocess, prepared.pairs, dict(model.prompts), contextual=True)
 
     def save(self, model: SentenceTransformer, path: str, card: Mapping[str, Any]) -> None:
         """Write the contextual model with its card."""
