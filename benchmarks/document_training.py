@@ -7,8 +7,8 @@
     python benchmarks/document_training.py DATA --ship RUN/model FILE       the file that the package brings
 
 DATA holds ``docs/eval/NAME``, ``docs/train`` and ``train``. Step and share were chosen on the development sets alone;
-nothing here reads the sets that are only reported. Of several runs (seeds), each query's scores are averaged. Points are nDCG@10 x 100.
-Controls: no context, another document's, and the passages in another order, which changes nothing.
+nothing here reads the sets that are only reported. Of several runs (seeds), each query's scores are averaged. Points
+are nDCG@10 x 100. Controls: no context, another document's, and the passages in another order, which changes nothing.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def compared(kept: Kept, base: str, names: Sequence[str]) -> tuple[list[dict], l
     pairs = [
         ("unnamed", before, names, least) for before, least in (("plain", 5.0), ("another document", 5.0), ("sum", 2.0))
     ]
+    pairs += [("unnamed", before, names, None) for before in ("prefix and mean", "late chunking")]
     pairs += [
         ("passage", "sum", SELF_CONTAINED, -0.3),
         ("passage", "sum", needs, None),
