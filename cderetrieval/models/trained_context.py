@@ -41,20 +41,7 @@ _SCORES, _ROWS = 1_000_000, 4_096
 
 @dataclass(frozen=True)
 class TrainedContextConfig:
-    """Shape of a trained document context, and what it was trained on.
-
-    Parameters
-    ----------
-    base
-        Name of the model whose vectors it takes.
-    width, heads, hidden
-        Dimensions of a vector, heads of the attention, hidden units of the mixture.
-
-    Examples
-    --------
-    >>> TrainedContextConfig("all-MiniLM-L6-v2").heads
-    6
-    """
+    """Name of the base model, dimensions of its vectors, heads of the attention, hidden units of the mixture."""
 
     base: str
     width: int = 384
