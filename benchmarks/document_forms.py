@@ -49,9 +49,9 @@ class Embedded:
         own = self.prefixed if prefix and self.prefixed is not None else self.own
         return np.asarray(in_context(own.copy(), self.units, context, self.leads, module))
 
-    def scores(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+    def scores(self, vectors: np.ndarray, queries: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """nDCG@10 of each query: of passages, of those that do not name their document, and of documents."""
-        similar = self.queries @ vectors.T
+        similar = (self.queries if queries is None else queries) @ vectors.T
         whole = self.units.heads & (self.units.owners >= 0)
         rows = np.flatnonzero(~whole)
         best = np.argsort(-similar[:, rows], axis=1, kind="stable")[:, :DEPTH]

@@ -95,14 +95,17 @@ def shuffled(one: Embedded, context: DocumentContext, module: TrainedContext) ->
     return found[np.argsort(order)]
 
 
-def measured(sets: Sequence[Embedded], forms: Forms) -> dict[tuple[str, str, str, bool], np.ndarray]:
-    """Scores by form, level, set and whether titles are given; means over modules."""
+def measured(
+    sets: Sequence[Embedded], forms: Forms, late: Mapping[str, np.ndarray]
+) -> dict[tuple[str, str, str, bool], np.ndarray]:
+    """Scores by form, level, set and whether titles are given; means over modules; `late` may have own queries."""
     kept = {}
     for one in sets:
         for form, vectors in forms.items():
             if form.endswith(("prefix", "prefix and mean")) and not one.titled:
                 continue
-            found = [one.scores(made) for made in vectors(one)]
+            asked = late.get(f"{form}/{one.some.name}/{one.titled:d}/queries")
+            found = [one.scores(made, asked) for made in vectors(one)]
             for level in LEVELS:
                 kept[form, level, one.some.name, one.titled] = np.mean([each[level] for each in found], axis=0)
     return kept
@@ -185,7 +188,7 @@ def of_steps(sets: Sequence[Embedded], run: Path) -> list[dict[str, Any]]:
         module = TrainedContext.from_pretrained(folder)
         for share in (0.25, 0.5, 0.75, 1.0):
             forms = forms_of([module], share)
-            kept = measured(sets, {name: forms[name] for name in ("plain", "sum", "trained", "another document")})
+            kept = measured(sets, {name: forms[name] for name in ("plain", "sum", "trained", "another document")}, {})
             names = list(dict.fromkeys(key[2] for key in kept))
             row: dict[str, Any] = {"step": int(folder.name.rpartition("-")[2]), "share": share}
             for titled in (False, True):
@@ -230,11 +233,10 @@ def main() -> None:
         finish("document_training_steps", settings=settings, rows=rows, bars=[], quick=options.quick)
         return
     forms = forms_of(modules, options.share)
-    if options.late:
-        vectors, _ = read_tensors(options.late)
-        for form in dict.fromkeys(name.rpartition("/")[0].rpartition("/")[0] for name in vectors):
-            forms[form] = lambda one, form=form: [vectors[f"{form}/{one.some.name}/{one.titled:d}"]]  # type: ignore[misc]
-    kept = measured(sets, forms)
+    late: dict[str, np.ndarray] = read_tensors(options.late)[0] if options.late else {}
+    for form in dict.fromkeys(name.split("/")[0] for name in late):
+        forms[form] = lambda one, form=form: [late[f"{form}/{one.some.name}/{one.titled:d}"]]  # type: ignore[misc]
+    kept = measured(sets, forms, late)
     rows, bars = compared(kept, base, list(dict.fromkeys(key[2] for key in kept)))
     row, one = cost(options.data, str(options.runs[0]), 5 if options.quick else 40, 3)
     finish(
