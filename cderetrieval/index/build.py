@@ -95,10 +95,16 @@ def fill(
 
 
 def _train(index: Any, count: int, vectors: Callable[[], Chunks], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Train `index` where it needs that; positions of the rows to tune on, shape (q,), and the rows."""
+    """Train `index` where it needs that; positions of the rows to tune on, shape (q,), and the rows.
+
+    It is trained on others, where there are enough.
+    """
     own = _sample(count, SAMPLE, (seed, 0))
     size = 0 if index.is_trained else max(TRAIN_CODES, TRAIN_PER_LIST * lists(index))
-    training, queries = _rows(vectors(), _sample(count, size, (seed, 1)), own)
+    others = np.delete(np.arange(count), own)
+    if len(others) < training_needed(index):
+        others = np.arange(count)
+    training, queries = _rows(vectors(), others[_sample(len(others), size, (seed, 1))], own)
     _check_length(longest(queries))
     if size:
         _place_lists(index, training, seed)

@@ -56,3 +56,16 @@ def test_skewed_vectors_are_trained_anyway(clustered, monkeypatch, caplog):
         index.add(np.arange(2_000), skewed)
     assert index.build.factory == "IVF16,Flat"
     assert index.search(matrix[:5], 3)[1].shape == (5, 3)
+
+
+@pytest.mark.parametrize(("count", "trained"), [(2_000, 1_500), (800, 800)], ids=["enough", "too few others"])
+def test_the_rows_that_are_tuned_on_are_not_trained_on(clustered, count, trained, monkeypatch):
+    matrix, seen, tuned = clustered[0][:count], {}, {}
+    monkeypatch.setattr(build, "_place_lists", lambda index, training, seed: seen.update(training=training))
+    tune = build.tune
+    monkeypatch.setattr(build, "tune", lambda index, rows, *rest: tuned.update(rows=rows) or tune(index, rows, *rest))
+    Stored(FaissIndex(32, "IVF16,Flat")).add(np.arange(count), matrix)
+    rows = {row.tobytes() for row in seen["training"]}
+    assert len(rows) == trained
+    assert len(tuned["rows"]) == 500
+    assert (not rows & {row.tobytes() for row in tuned["rows"]}) == (trained < count)
