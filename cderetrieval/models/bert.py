@@ -3,12 +3,13 @@
 These take seconds to import, and nothing of them is needed to compute a vector. What is read here is described in full:
 :func:`read_bert` knows the usual values of every setting, the names and shapes of every tensor. A directory that holds
 anything else is left to sentence-transformers, which reads it, or to the checks before it, which say what is wrong.
+:mod:`.bert_masked` reads the same with the head of a masked language model.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,22 +44,21 @@ _SIZES = (
     *("hidden_size", "intermediate_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers"),
     *("type_vocab_size", "vocab_size"),
 )
-_SENTENCE: Mapping[str, tuple[Any, ...]] = {
-    "transformer_task": ("feature-extraction",),
-    "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
-    "module_output_name": ("token_embeddings",),
-}
 _SETTINGS = {"prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "model_type"}
 _MODULES = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
 _LEGACY = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 POOLER = ("pooler.dense.weight", "pooler.dense.bias")
+# The head of a masked language model; its matrix is that of the word embeddings.
+HEAD, HEAD_BIAS = "cls.predictions.transform", "cls.predictions.bias"
+SPLADE_POOLING = {"pooling_strategy": "max", "activation_function": "relu"}
 
 
 @dataclass(frozen=True, eq=False)
 class Bert:
-    """Settings and weights of a model, by the names that transformers gives them; `pooling` is "mean" or "cls".
+    """Settings and weights of a model, by the names that transformers gives them in its `BertModel`.
 
-    `pooler` are tensors that no vector depends on; `is_drawn` says that the file has none.
+    `pooling` is "mean" or "cls", of the states of tokens, or "max", of the logits of a head; then `k_tokens` is the
+    most terms of a text. `pooler` are tensors that no vector depends on; `is_drawn` says that the file has none.
     """
 
     directory: Path
@@ -71,7 +71,13 @@ class Bert:
     prompts: Mapping[str, str]
     similarity_fn_name: str
     pooling: str
-    normalizes: bool
+    normalizes: bool = False
+    k_tokens: int | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether it has the head of a masked language model."""
+        return self.pooling == "max"
 
     @property
     def lengths(self) -> int:
@@ -80,89 +86,123 @@ class Bert:
 
     def module_names(self) -> list[str]:
         """What sentence-transformers shows of the modules of this model, which is part of its fingerprint."""
-        names = ("transformer_task", "modality_config", "module_output_name")
-        transformer = {name: _SENTENCE[name][0] for name in names} | {"architecture": "BertModel"}
-        width = self.config.hidden_size
-        pooling = {"embedding_dimension": width, "pooling_mode": self.pooling, "include_prompt": True}
+        kind, config = "BertForMaskedLM" if self.is_masked else "BertModel", self.config
+        names = [f"Transformer({ {**transformer_settings(self.is_masked), 'architecture': kind} })"]
+        if self.is_masked:
+            return [*names, f"SpladePooling({ {**SPLADE_POOLING, 'embedding_dimension': config.vocab_size} })"]
+        pooling = {"embedding_dimension": config.hidden_size, "pooling_mode": self.pooling, "include_prompt": True}
         output = "sentence_embedding"
         normalize = [f"Normalize({ {'module_input_name': output, 'module_output_name': output} })"]
-        return [f"Transformer({transformer})", f"Pooling({pooling})", *(normalize if self.normalizes else [])]
+        return [*names, f"Pooling({pooling})", *(normalize if self.normalizes else [])]
+
+    def named_tensors(self) -> dict[str, np.ndarray]:
+        """All tensors, by their names in the modules of sentence-transformers."""
+        found, inner = {**self.tensors, **self.pooler}, "bert." if self.is_masked else ""
+        return {f"0.model.{'' if name.startswith('cls.') else inner}{name}": found[name] for name in found}
 
     def changed(self, tensors: Mapping[str, np.ndarray]) -> Bert:
         """The same model with other values of some tensors."""
         return replace(self, tensors={**self.tensors, **tensors})
 
 
+def transformer_settings(masked: bool) -> dict[str, Any]:
+    """What sentence-transformers writes of a transformer without, or with, the head of a masked language model."""
+    output = "logits" if masked else "last_hidden_state"
+    return {
+        "transformer_task": "fill-mask" if masked else "feature-extraction",
+        "modality_config": {"text": {"method": "forward", "method_output_name": output}},
+        "module_output_name": "token_embeddings",
+    }
+
+
 def read_bert(directory: Path) -> Bert | None:
     """The model of a directory, if it is one of those that are described here."""
+    return unless_unusual(_read, directory)
+
+
+def unless_unusual(read: Callable[[Path], Bert | None], directory: Path) -> Bert | None:
+    """What is read; None for what cannot be: the library that reads it now will meet the same error."""
     try:
-        return _read(directory)
+        return read(directory)
     except PASSED_ON:
         raise
-    except BaseException:  # whatever it is, the library that reads it now will meet it too
+    except BaseException:
         return None
 
 
 def _read(directory: Path) -> Bert | None:
-    if is_regular(directory / "adapter_config.json") or any(directory.glob("sentence_[!b]*_config.json")):
-        return None
     config = model_config(read_object(directory / "config.json"), "config.json")
     settings = model_settings(read_object(directory / "config_sentence_transformers.json"), "")
-    places = _places(directory)
-    if places is None or not (_is_bert(config) and _is_plain(settings)):
+    places, sentence = module_folders(directory, _MODULES), read_sentence(directory, masked=False)
+    if places is None or sentence is None or settings.get("similarity_fn_name") not in (None, "cosine", "dot"):
         return None
-    sentence = _sentence(directory)
-    pooling = _pooling(read_object(directory / places[1] / "config.json"), config["hidden_size"])
-    tensors = _tensors(directory / "model.safetensors", config)
-    if sentence is None or pooling is None or not tensors:
+    pooling = _pooling(read_object(places[1] / "config.json"), config["hidden_size"])
+    if pooling is None or settings.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         return None
-    full = partial(load_tokenizer, directory, by_config=True)
-    tokenizer = read_word_pieces(directory, full, lower_case=sentence.lower_case)
-    positions = config["max_position_embeddings"]
-    if tokenizer is None or len(tokenizer) > config["vocab_size"]:
+    found = described(directory, config, settings, sentence, pooling)
+    if found is None:
         return None
-    limit = min(tokenizer.model_max_length, positions) if sentence.limit is None else sentence.limit
-    if type(limit) is not int or not 2 < limit <= positions:
-        return None
-    pooler = {name: tensors.pop(name) for name in POOLER if name in tensors}
+    pooler = {name: found.tensors[name] for name in POOLER if name in found.tensors}
+    tensors = {name: tensor for name, tensor in found.tensors.items() if name not in pooler}
     is_drawn = sentence.has_pooler and not pooler
     if is_drawn:  # as transformers does
         width = config["hidden_size"]
         weight = np.random.default_rng().normal(scale=0.02, size=(width, width)).astype(np.float32)
         pooler = dict(zip(POOLER, (weight, np.zeros(width, dtype=np.float32)), strict=True))
+    pooler = pooler if sentence.has_pooler else {}
+    return replace(found, tensors=tensors, pooler=pooler, is_drawn=is_drawn, normalizes=len(places) == 3)
+
+
+def described(
+    directory: Path, config: dict[str, Any], settings: dict[str, Any], sentence: SimpleNamespace, pooling: str
+) -> Bert | None:
+    """The model of these settings, if its architecture, tensors and tokenizer are usual too."""
+    adapted = is_regular(directory / "adapter_config.json") or any(directory.glob("sentence_[!b]*_config.json"))
+    if adapted or not (_is_bert(config) and _is_plain(settings)):
+        return None
+    tensors = _tensors(directory / "model.safetensors", config, masked=pooling == "max")
+    full = partial(load_tokenizer, directory, by_config=True)
+    tokenizer = read_word_pieces(directory, full, lower_case=sentence.lower_case)
+    positions = config["max_position_embeddings"]
+    if not tensors or tokenizer is None or len(tokenizer) > config["vocab_size"]:
+        return None
+    limit = min(tokenizer.model_max_length, positions) if sentence.limit is None else sentence.limit
+    if type(limit) is not int or not 2 < limit <= positions:
+        return None
     return Bert(
         directory=directory,
         config=SimpleNamespace(**config),
         tensors=tensors,
-        pooler=pooler if sentence.has_pooler else {},
-        is_drawn=is_drawn,
+        pooler={},
+        is_drawn=False,
         tokenizer=tokenizer,
         max_length=limit,
         prompts=settings.get("prompts") or {},
         similarity_fn_name=settings.get("similarity_fn_name") or "cosine",
         pooling=pooling,
-        normalizes=len(places) == 3,
     )
 
 
-def _sentence(directory: Path) -> SimpleNamespace | None:
+def read_sentence(directory: Path, *, masked: bool) -> SimpleNamespace | None:
     """What sentence_bert_config.json says of length, case and pooler, if it says nothing else."""
     values = sentence_config(read_object(directory / "sentence_bert_config.json"), "")
     limit, lower_case = values.pop("max_seq_length", None), values.pop("do_lower_case", False)
     arguments = values.pop("model_args", None) or {}
     has_pooler = arguments.pop("add_pooling_layer", True)
-    others = {name: value for name, value in values.items() if value}
-    if arguments or not _are_usual(others, _SENTENCE) or not {lower_case, has_pooler} <= {True, False}:
+    usual = transformer_settings(masked)
+    unusual = arguments or any(value and value != usual.get(name) for name, value in values.items())
+    if unusual or not {lower_case, has_pooler} <= {True, False}:
         return None
     return SimpleNamespace(limit=limit, lower_case=lower_case, has_pooler=has_pooler)
 
 
-def _places(directory: Path) -> list[Path] | None:
-    """The folders of the modules."""
+def module_folders(directory: Path, known: Collection[list[str]]) -> list[Path] | None:
+    """The folders of the modules, if their names are known ones."""
     modules = read_json(directory / "modules.json", list) if is_regular(directory / "modules.json") else []
-    if [str(module["type"]).rpartition(".")[2] for module in modules] not in _MODULES:
+    names = [str(module["type"]).rpartition(".")[2] for module in modules]
+    if names not in known or modules[0]["path"]:
         return None
-    if modules[0]["path"] or not all(re.fullmatch(r"\d_\w+", module["path"]) for module in modules[1:]):
+    if not all(re.fullmatch(r"\d_\w+", module["path"]) for module in modules[1:]):
         return None
     named = [module["type"].startswith("sentence_transformers.") for module in modules]
     places = [directory / module["path"] for module in modules]
@@ -194,8 +234,6 @@ def _is_plain(settings: Mapping[str, Any]) -> bool:
         {*settings} <= _SETTINGS
         and settings.get("truncate_dim") is None
         and settings.get("default_prompt_name") is None
-        and settings.get("model_type", "SentenceTransformer") == "SentenceTransformer"
-        and settings.get("similarity_fn_name") in (None, "cosine", "dot")
         and all(isinstance(text, str) for text in prompts.values())
     )
 
@@ -211,8 +249,8 @@ def _pooling(values: dict[str, Any], width: int) -> str | None:
     return mode if mode in ("mean", "cls") and size == width and whole is True and not values else None
 
 
-def shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the tensors of a BERT but its pooler."""
+def _shapes(config: Mapping[str, Any], masked: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the tensors of a BERT but its pooler, with the head of a masked language model or without."""
     width, inner = config["hidden_size"], config["intermediate_size"]
     for name, size in (
         ("word", "vocab_size"),
@@ -230,26 +268,40 @@ def shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
         for name, shape in linear.items():
             yield f"{place}.{name}.weight", shape
             yield f"{place}.{name}.bias", shape[:1]
+    if masked:
+        yield f"{HEAD}.dense.weight", (width, width)
+        yield f"{HEAD}.dense.bias", (width,)
+        yield HEAD_BIAS, (config["vocab_size"],)
+        norms.append(f"{HEAD}.LayerNorm")
     for name in norms:
         yield f"{name}.weight", (width,)
         yield f"{name}.bias", (width,)
 
 
-def _tensors(path: Path, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _tensors(path: Path, config: Mapping[str, Any], *, masked: bool) -> dict[str, np.ndarray]:
     """The weights, if they are all there, and all of them float32."""
     if not is_regular(path):
         return {}
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
-        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        found.pop("embeddings.position_ids", None)
+        names = {_name(name, masked): name for name in file.keys()}  # noqa: SIM118
+        names.pop("embeddings.position_ids", None)
+        found = {name: file.get_slice(stored) for name, stored in names.items()}
         if config["num_hidden_layers"] > len(found) or any(part.get_dtype() != "F32" for part in found.values()):
             return {}
-        width, wanted = config["hidden_size"], dict(shapes(config))
-        if POOLER[0] in found or POOLER[1] in found:
+        width, wanted = config["hidden_size"], dict(_shapes(config, masked))
+        if not masked and (POOLER[0] in found or POOLER[1] in found):
             wanted |= dict(zip(POOLER, ((width, width), (width,)), strict=True))
         if {name: tuple(part.get_shape()) for name, part in found.items()} != wanted:
             return {}
     tensors, _ = read_tensors(path)
-    return {name: tensors[name] for name in found}
+    return {name: tensors[stored] for name, stored in names.items()}
+
+
+def _name(stored: str, masked: bool) -> str:
+    """The name of a tensor in a `BertModel`, and today's; what is outside of one keeps a name that no tensor has."""
+    if masked and not stored.startswith(("bert.", "cls.")):
+        return f"?.{stored}"
+    name = stored.removeprefix("bert.") if masked else stored
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")

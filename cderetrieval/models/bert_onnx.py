@@ -2,7 +2,9 @@
 
 No file of it is kept: nothing can be damaged, go stale or be put in its place, and the weights are shared, not copied.
 The operators are the fastest of those that ONNX Runtime has on processors. In int8 a matrix has a scale for each
-output, and each token's activations one of their own: nothing is calibrated, so no text decides about another.
+output, and each token's activations one of their own, so no text decides about another. A few channels of the states
+are far larger than the others, which would be left with few of the 255 steps: half of that is moved into the weights,
+as SmoothQuant does (arXiv 2211.10438).
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -18,20 +22,26 @@ import numpy as np
 
 from ..errors import ModelError, missing_dependency
 from ..runtime import Compute
-from .bert import Bert
+from .bert import HEAD, Bert
 
 logger = logging.getLogger(__name__)
 
-# Part of the fingerprint of every int8 encoder: whoever changes how its vectors are made changes it.
-INT8 = "int8-1"
 _OPSET, _IR, _OWN = 20, 10, "com.microsoft"
-# Largest weight in int8, and the least that is taken for the largest of a row.
+# Tokens of texts that are computed together, if they are of equal length: more do not fit the processor's cache.
+_TOGETHER = 256
+_NONE = (-1, 1, None)
+# Largest weight in int8, and the least that is taken for the largest of a row, and of a channel of states.
 _MOST, _TINY = np.float32(127), np.float32(1e-12)
-# Axes, and of activations in int8 their step and their zero.
+_LEAST = np.float32(1e-4)
+# Axes, and of activations in int8 their step, their zero, and the least that is taken for the largest of a token. GELU
+# is never below -0.17, so nearly all steps of its values are above zero.
 _CONSTANTS: dict[str, Any] = {
     **{"first": [0], "second": [1], "last": [-1]},
-    **{"step": 1 / _MOST, "middle": np.uint8(128), "tiny": _TINY},
+    **{"step": 1 / _MOST, "zero": np.uint8(128), "least": _TINY},
+    **{"gelu.step": 1 / np.float32(218), "gelu.zero": np.uint8(37), "gelu.least": np.float32(1)},
 }
+# Random tokens that show which channels are large: that is the model's doing, and not the text's.
+_SHOWN = (8, 32)
 
 
 def is_installed() -> bool:
@@ -73,64 +83,110 @@ def threads() -> int:
 class OnnxBert:
     """The vectors of a :class:`~.bert.Bert`, computed by ONNX Runtime on the processor.
 
-    Each text is computed by itself, without padding: attention without a mask takes two thirds of the time, and a
-    text's vector does not depend on what stands beside it, to the bit.
+    Only texts of the same length are computed together: attention without padding and mask takes two thirds of the
+    time, and a text's vector does not depend on what stands beside it, to the bit. Each such group is computed by one
+    thread, and threads share groups: a short text has too little work for two.
     """
 
     def __init__(self, bert: Bert, *, int8: bool = False) -> None:
         self._bert, self._int8, self._normalizes = bert, int8, bert.lengths > 0
-        self._session: tuple[int, Any] = (-1, None)
+        # Process that made the session, how many threads use it, and the session.
+        self._session: tuple[int, int, Any] = _NONE
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": (-1, None)}
+        return {**self.__dict__, "_session": _NONE}
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Token ids and mask (b, t), longest text first, to vectors (b, h)."""
-        process, session = self._session
-        if process != os.getpid():  # a forked child has none of its parent's threads
-            session = _open(self._bert, int8=self._int8, threads=threads() if process < 0 else 1)
-            self._session = os.getpid(), session
-        parts: list[np.ndarray] = []
-        for row, length in enumerate(mask.sum(axis=1)):
-            parts += session.run(None, {"ids": ids[row : row + 1, :length]})
-        vectors: np.ndarray = np.concatenate(parts)
+        process, workers, session = self._session
+        if process != os.getpid():  # what another thread of the parent held is locked in a forked child
+            workers, session = threads() if process < 0 else 1, _open(self._bert, int8=self._int8)
+            self._session = os.getpid(), workers, session
+
+        def compute(group: np.ndarray) -> np.ndarray:
+            (found,) = session.run(None, {"ids": group})
+            # ONNX Runtime's own mean adds in another order where there is one text.
+            return np.asarray(found.mean(axis=1) if self._bert.pooling == "mean" else found)
+
+        groups = list(_groups(ids, mask.sum(axis=1)))
+        if workers > 1 and len(groups) > 1:
+            with ThreadPoolExecutor(workers) as pool:
+                vectors = np.concatenate(list(pool.map(compute, groups)))
+        else:
+            vectors = np.concatenate(list(map(compute, groups)))
         if self._normalizes:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
 
-def _open(bert: Bert, *, int8: bool, threads: int) -> Any:
+def _groups(ids: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Token ids of texts of equal length, in their order."""
+    start = 0
+    while start < len(lengths):
+        length = lengths[start]
+        end = min(start + max(1, _TOGETHER // length), len(lengths))
+        same = lengths[start:end] == length
+        end = end if same.all() else start + int(same.argmin())
+        yield ids[start:end, :length]
+        start = end
+
+
+def _open(bert: Bert, *, int8: bool) -> Any:
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # releases of 2026 would report sessions to their maker
-    graph = _Graph(bert, int8)
+    largest = _largest(bert) if int8 else None
+    graph = _Graph(bert, largest)
+    return _session(graph, [graph.output])
+
+
+def _largest(bert: Bert) -> dict[str, np.ndarray]:
+    """The greatest magnitude of each channel of the normalised states, by the name of these."""
+    graph = _Graph(bert)
+    names = [node.output[0] for node in graph.nodes if node.op_type == "LayerNormalization"]
+    texts, tokens = _SHOWN
+    shape = texts, min(tokens, bert.max_length)
+    ids = np.random.RandomState(0).randint(bert.config.vocab_size, size=shape)  # its stream is frozen
+    found = _session(graph, names).run(None, {"ids": ids.astype(np.int64)})
+    return {name: np.abs(states).max(axis=(0, 1)) for name, states in zip(names, found, strict=True)}
+
+
+def _session(graph: _Graph, outputs: list[str]) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads  # noqa: V101
+    options.intra_op_num_threads = 1  # noqa: V101
     options.log_severity_level = 3  # noqa: V101
     options.enable_mem_pattern = False  # noqa: V101 (shapes differ from batch to batch)
     outside = {name: array for name, array in graph.arrays.items() if array.ndim and array.dtype != np.int64}
     values = map(onnxruntime.OrtValue.ortvalue_from_numpy, outside.values())
     options.add_external_initializers(list(outside), list(values))
-    return onnxruntime.InferenceSession(graph.model(set(outside)), options, providers=["CPUExecutionProvider"])
+    model = graph.model(set(outside), outputs)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class _Graph:
-    """Nodes from "ids" (texts, tokens) to "vectors", and weights, which stay outside of it."""
+    """Nodes from "ids" (texts, tokens) to `output`, and weights, which stay outside of it.
 
-    def __init__(self, bert: Bert, int8: bool) -> None:
+    `largest` has the greatest magnitudes of the channels of states, by their name: then the weights are in int8.
+    """
+
+    def __init__(self, bert: Bert, largest: Mapping[str, np.ndarray] | None = None) -> None:
         self.nodes: list[Any] = []
         self.arrays: dict[str, np.ndarray] = {}
         self._bert, self._tensors = bert, bert.tensors
-        self._linear = self._linear_int8 if int8 else self._linear_float32
+        self._linear = self._linear_float32 if largest is None else self._linear_int8
+        self._largest = largest or {}
         for name, value in _CONSTANTS.items():
             self.array(name, np.array(value))
         states = self._embed()
         for layer in range(bert.config.num_hidden_layers):
             states = self._layer(states, f"encoder.layer.{layer}")
-        if bert.pooling == "cls":
-            self.node("Gather", [states, self.array("zero", np.array(0))], "vectors", axis=1)
-        else:
-            self.node("ReduceMean", [states, "second"], "vectors", keepdims=0)
+        if bert.is_masked:
+            states = self._score(states)
+        elif bert.pooling == "cls":
+            states = self.node("Gather", [states, self.array("begin", np.array(0))], "vectors", axis=1)
+        self.output = states
 
     def array(self, name: str, array: np.ndarray) -> str:
         """Add weights."""
@@ -150,7 +206,13 @@ class _Graph:
         words = self.node("Gather", [self.array("word", self._tensors[table("word")]), "ids"], "words")
         length = self.node("Shape", ["ids"], "length", start=1)
         places = self.node("Slice", [self.array("position", positions), "first", length], "places")
-        return self._norm(words, places, "embeddings")
+        return self._norm(self.node("Add", [words, places], "sum"), "embeddings")
+
+    def _score(self, states: str) -> str:
+        """The greatest logit of each term, without its bias, which the maximum leaves alone."""
+        inner = self.node("Gelu", [self._dense(states, HEAD)], f"{HEAD}.inner", _OWN)
+        logits = self.node("FusedMatMul", [self._norm(inner, HEAD), "word"], "logits", _OWN, transB=1)
+        return self.node("ReduceMax", [logits, "second"], "vectors", keepdims=0)
 
     def _layer(self, states: str, place: str) -> str:
         tensors, part = self._tensors, f"{place}.attention.self.{{}}.{{}}".format
@@ -164,12 +226,14 @@ class _Graph:
         self.nodes[-1].output.extend(parts[1:])
         heads = self._bert.config.num_attention_heads
         found = self.node("MultiHeadAttention", parts, f"{place}.found", _OWN, num_heads=heads)
-        states = self._norm(self._dense(found, f"{place}.attention.output"), states, f"{place}.attention.output")
+        states = self._after(found, states, f"{place}.attention.output")
         inner = self.node("Gelu", [self._dense(states, f"{place}.intermediate")], f"{place}.inner", _OWN)
-        return self._norm(self._dense(inner, f"{place}.output"), states, f"{place}.output")
+        return self._after(inner, states, f"{place}.output")
 
-    def _norm(self, first: str, second: str, place: str) -> str:
-        total = self.node("Add", [first, second], f"{place}.total")
+    def _after(self, found: str, states: str, place: str) -> str:
+        return self._norm(self.node("Add", [self._dense(found, place), states], f"{place}.total"), place)
+
+    def _norm(self, total: str, place: str) -> str:
         names = {f"{place}.{name}": f"{place}.LayerNorm.{name}" for name in ("weight", "bias")}
         weights = [self.array(name, self._tensors[full]) for name, full in names.items()]
         epsilon = self._bert.config.layer_norm_eps
@@ -185,19 +249,31 @@ class _Graph:
 
     def _linear_int8(self, states: str, name: str, weight: np.ndarray, bias: np.ndarray) -> str:
         """Weights with a scale for each output, activations with one for each token, found anew for each."""
+        states, weight = self._smooth(states, name, weight)
+        positive = "gelu." if states.endswith(".inner") else ""
+        step, zero = f"{positive}step", f"{positive}zero"
         scale = np.maximum(np.abs(weight).max(axis=1), _TINY) / _MOST
         numbers = np.rint(weight / scale[:, None]).astype(np.int8)
-        size = self.node("ReduceMax", [self.node("Abs", [states], f"{name}.abs"), "last"], f"{name}.max")
-        size = self.node("Max", [size, "tiny"], f"{name}.size")
+        sizes = states if positive else self.node("Abs", [states], f"{name}.abs")
+        size = self.node("ReduceMax", [sizes, "last"], f"{name}.max")
+        size = self.node("Max", [size, f"{positive}least"], f"{name}.size")
         unit = self.node("Div", [states, size], f"{name}.unit")
-        rounded = self.node("QuantizeLinear", [unit, "step", "middle"], f"{name}.rounded")
-        weights = [self.array(f"{name}.numbers", numbers.T), "step", self.array(f"{name}.scale", scale), "middle"]
+        rounded = self.node("QuantizeLinear", [unit, step, zero], f"{name}.rounded")
+        weights = [self.array(f"{name}.numbers", numbers.T), step, self.array(f"{name}.scale", scale), zero]
         product = self.node("MatMulIntegerToFloat", [rounded, *weights], f"{name}.product", _OWN)
         product = self.node("Mul", [product, size], f"{name}.scaled")
         return self.node("Add", [product, self.array(f"{name}.bias", bias)], f"{name}.sum")
 
-    def model(self, outside: set[str]) -> bytes:
-        """The serialised model; the arrays of these names are given to the session."""
+    def _smooth(self, states: str, name: str, weight: np.ndarray) -> tuple[str, np.ndarray]:
+        """Channels of large states made smaller, and their weights larger."""
+        if states not in self._largest:
+            return states, weight
+        # Rounded, so that the last bits of what another processor computes change no weight.
+        factor = np.sqrt(np.maximum(self._largest[states], _LEAST)).astype(np.float16).astype(np.float32)
+        return self.node("Mul", [states, self.array(f"{name}.factor", 1 / factor)], f"{name}.smooth"), weight * factor
+
+    def model(self, outside: set[str], outputs: list[str]) -> bytes:
+        """The serialised model with these outputs; the arrays of the names `outside` are given to the session."""
         from onnx import TensorProto, helper, numpy_helper
 
         arrays = [
@@ -205,8 +281,8 @@ class _Graph:
             for name, array in self.arrays.items()
         ]
         ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["texts", "tokens"])
-        vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", None])
-        graph = helper.make_graph(self.nodes, "bert", [ids], [vectors], arrays)
+        found = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+        graph = helper.make_graph(self.nodes, "bert", [ids], found, arrays)
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_OWN, 1)]
         return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=_IR).SerializeToString())
 

@@ -10,10 +10,9 @@ torch, which then need not wait for its imports. Its modules are loaded when som
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +23,10 @@ from ..errors import ConfigError, ModelError
 from ..files import sha256_file
 from ..runtime import Compute, autocast, check_texts, is_cpu, pick_device
 from .bert import Bert, read_bert
-from .bert_onnx import INT8, OnnxBert, uses_onnx
+from .bert_onnx import OnnxBert, uses_onnx
 from .directory import SAFE, opened
 from .encoder import EncodingSettings, check_finite, computing
-from .fingerprint import FingerprintedEncoder, MadeOf, unusual_settings
+from .fingerprint import FingerprintedEncoder, MadeOf, made_of_bert
 from .loading import length_limit, prompts_of
 from .locate import find
 from .weights import add_update, read_update
@@ -187,13 +186,7 @@ class DenseEncoder(FingerprintedEncoder):
     def _made_of(self) -> MadeOf:
         if (bert := self._held.plain) is None:
             return super()._made_of()
-        tensors = {f"0.model.{name}": array for name, array in {**bert.tensors, **bert.pooler}.items()}
-        unread = frozenset(f"0.model.{name}" for name in bert.pooler)
-        return MadeOf(tensors, unread, bert.is_drawn, set(unusual_settings(bert.config)))
-
-    def _digest(self, without: Collection[str]) -> str:
-        found = super()._digest(without)
-        return hashlib.sha256(f"{INT8}:{found}".encode()).hexdigest() if self.compute.precision == "int8" else found
+        return made_of_bert(bert)
 
     @cached_property
     def _takes_token_ids(self) -> bool:

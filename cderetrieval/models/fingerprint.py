@@ -10,14 +10,19 @@ not those of all published models of the kind.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ..runtime import Compute
+from .bert import Bert
 from .encoder import TextEncoder, tensors_digest
 from .weights import unique_tensors
 
+# Part of the fingerprint of every int8 encoder: whoever changes how its vectors are made changes it.
+INT8 = "int8-2"
 # Settings that no tensor shows, and the values that published models have.
 _ROBERTA = {"hidden_act": ("gelu",), "layer_norm_eps": (1e-5, 1e-12)}
 _USUAL: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
@@ -47,6 +52,7 @@ class FingerprintedEncoder(TextEncoder):
     """An encoder whose ``model`` is a torch module, and whose fingerprint is a digest of it."""
 
     model: Any
+    compute: Compute
 
     def _identity(self) -> str:
         """What determines a vector beside weights and tokenizer."""
@@ -78,7 +84,14 @@ class FingerprintedEncoder(TextEncoder):
         made = self._made_of()
         tensors = {name: tensor for name, tensor in made.tensors.items() if name not in without}
         more = repr(sorted(made.unusual)) if made.unusual else ""
-        return tensors_digest(tensors, self._identity() + more, self.tokenizer)
+        found = tensors_digest(tensors, self._identity() + more, self.tokenizer)
+        return hashlib.sha256(f"{INT8}:{found}".encode()).hexdigest() if self.compute.precision == "int8" else found
+
+
+def made_of_bert(bert: Bert) -> MadeOf:
+    """What of a BERT is in its fingerprint: the same as of its modules."""
+    unread = frozenset(f"0.model.{name}" for name in bert.pooler)
+    return MadeOf(bert.named_tensors(), unread, bert.is_drawn, set(unusual_settings(bert.config)))
 
 
 def made_of(model: Any) -> MadeOf:

@@ -62,8 +62,8 @@ def load(
         Number format of an encoder's computation; contextual models take it with their context.
     runtime
         What computes on the processor: ``"onnx"``, ONNX Runtime (the extra ``onnx``), for BERT models such as
-        ``"cde-minilm"``; ``"torch"``; or ``"auto"``, the first where it is installed and knows the model. Both give
-        the same vectors, up to 1e-5, so an index is not tied to one of them.
+        ``"cde-minilm"`` and SPLADE; ``"torch"``; or ``"auto"``, the first where it is installed and knows the model.
+        Both give the same vectors, up to 1e-5, so an index is not tied to one of them.
     precision
         ``"int8"``: weights and activations of such a model in eight bits, by ONNX Runtime. That is faster, and its
         vectors are others: an index keeps which it was made with.
@@ -125,7 +125,7 @@ def load(
 def _load(
     family: str, directory: Path, **compute: Any
 ) -> ContextualTransformer | StatisticsModel | DenseEncoder | Splade | BM25:
-    if family not in ("centre", "dense"):
+    if family not in ("centre", "dense", "splade"):
         uses_onnx(Compute(**compute), str(directory), known=False)
     match family:
         case "contextual":
@@ -139,7 +139,7 @@ def _load(
         case "splade":
             from .splade import Splade
 
-            return Splade(directory, device=compute["device"], dtype=compute["dtype"])
+            return Splade(directory, **compute)
         case "sparse-embed":
             from .sparse_embed import SparseEmbed
 

@@ -88,14 +88,6 @@ def logits_of_texts(model: Any, rows: Tensor, lengths: Sequence[int]) -> Iterato
         text = end
 
 
-def check_k_tokens(k: int | None, dimension: int, name: str = "k_tokens") -> None:
-    """Refuse a number of terms that no text can have."""
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= dimension):
-        raise ConfigError(
-            f"{name}={k!r} must be a whole number from 1 to {dimension}, the size of the vocabulary; None: all terms."
-        )
-
-
 def is_splade(modules: Sequence[nn.Module]) -> bool:
     """Whether modules are a masked language model and the pooling of its logits."""
     return len(modules) == 2 and isinstance(modules[0], Transformer) and isinstance(modules[1], SpladePooling)

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, StoreError, WeightsError
 from ..files import read_tensors, write_json, write_tensors
+from ..runtime import Compute
 from ..vectors import TermEmbeddings
 from .directory import is_regular, read_object
 from .locate import CONVERTED_POOLING, PICKLED_POOLING, POOLING_FOLDER
-from .mlm import SpladeModel, check_k_tokens, is_splade, logits_of_texts, no_head, pool, token_states, top_terms
-from .splade import Splade
+from .mlm import SpladeModel, is_splade, logits_of_texts, no_head, pool, token_states, top_terms
+from .splade import Splade, check_k_tokens
 from .weights import load_tensors
 
 FORMAT = 1
@@ -258,6 +259,7 @@ class SparseEmbed(Splade):
     ) -> None:
         if embedding_size is not None and (not isinstance(embedding_size, int) or embedding_size < 1):
             raise ConfigError(f"embedding_size={embedding_size!r} must be a whole number of at least 1.")
+        self.compute = Compute(device, dtype)
         built = SparseEmbedModel.make(model_name_or_path, model, tokenizer, device, embedding_size=embedding_size)
         self._open(built, pooling, max_length, dtype, prompts)
         if embedding_size not in (None, built.embedding_size):

@@ -14,28 +14,37 @@ import shutil
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array, vstack
-from sentence_transformers.base.modules import Router
-from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
-from torch import Tensor
 
 from ..errors import ConfigError, InputError, ModelError
 from ..files import as_path
-from ..runtime import autocast, check_texts
+from ..runtime import Compute, autocast, check_texts, is_cpu
+from .bert import HEAD_BIAS, Bert
+from .bert_masked import read_masked_bert
+from .bert_onnx import OnnxBert, uses_onnx
 from .encoder import EncodingSettings, computing
-from .fingerprint import FingerprintedEncoder
+from .fingerprint import FingerprintedEncoder, MadeOf, made_of_bert
 from .loading import length_limit, prompts_of, quiet
-from .locate import POOLING_FOLDER
-from .mlm import SpladeModel, check_k_tokens, term_weights, top_terms
+from .locate import POOLING_FOLDER, find
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 # This many documents without any term are no accident; fewer can be a few lines of punctuation.
 COLLAPSED = 32
+
+
+def check_k_tokens(k: int | None, dimension: int, name: str = "k_tokens") -> None:
+    """Refuse a number of terms that no text can have."""
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= dimension):
+        raise ConfigError(
+            f"{name}={k!r} must be a whole number from 1 to {dimension}, the size of the vocabulary; None: all terms."
+        )
 
 
 class Splade(FingerprintedEncoder):
@@ -61,11 +70,9 @@ class Splade(FingerprintedEncoder):
         Where to compute; None: the best there is, or where a given model is.
     prompts
         Replace the model's prompts, by name; saved with the model.
-
-    Attributes
-    ----------
-    model
-        The `SparseEncoder`.
+    runtime, precision
+        What computes, and with which weights, see :func:`~cderetrieval.load`; for BERT models in a directory, where
+        `pooling`, `max_length` and `prompts` are the model's own.
 
     Raises
     ------
@@ -86,6 +93,9 @@ class Splade(FingerprintedEncoder):
     """
 
     kind = "sparse"
+    # The model as it lies in its directory, as long as ONNX Runtime computes it, and its modules, once they are loaded.
+    _plain: Bert | None = None
+    _model: Any = None
 
     def __init__(
         self,
@@ -99,12 +109,49 @@ class Splade(FingerprintedEncoder):
         dtype: str = "auto",
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
+        runtime: str = "auto",
+        precision: str = "float32",
     ) -> None:
-        network = SpladeModel.make(model_name_or_path, model, tokenizer, device)
-        self._open(network, pooling, max_length, dtype, prompts)
+        self.compute, bert = Compute(device, dtype, runtime, precision), None
+        if all(value is None for value in (model, tokenizer, pooling, max_length, prompts)) and model_name_or_path:
+            directory = find(str(model_name_or_path))
+            bert = read_masked_bert(directory) if is_cpu(device) and dtype != "bfloat16" else None
+        if uses_onnx(self.compute, str(model_name_or_path or type(model).__name__), bert is not None) and bert:
+            self._plain, self._computer = bert, OnnxBert(bert, int8=precision == "int8")
+            settings = EncodingSettings(bert.max_length, prompts_of(bert), dtype, normalize=False)
+            super().__init__(bert.tokenizer, settings, "cpu", bert.config.vocab_size)
+        else:
+            self._load(model_name_or_path, model, tokenizer, pooling, max_length, prompts)
         if k_tokens is not None:
             check_k_tokens(k_tokens, self.dimension)
-            self.model.max_active_dims = k_tokens
+            if self._plain is not None:
+                self._plain = dataclasses.replace(self._plain, k_tokens=k_tokens)
+            else:
+                self.model.max_active_dims = k_tokens
+
+    def _load(
+        self,
+        name: str | Path | None,
+        model: Any = None,
+        tokenizer: Any = None,
+        pooling: str | None = None,
+        max_length: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+    ) -> Any:
+        from .mlm import SpladeModel
+
+        network = SpladeModel.make(name, model, tokenizer, self.compute.device)
+        self._open(network, pooling, max_length, self.compute.dtype, prompts)
+        return network
+
+    @property
+    def model(self) -> Any:
+        """The `SparseEncoder`; once it was asked for, it computes, because it may be trained. In int8 it does not."""
+        if self._model is None and (bert := self._plain) is not None:
+            self._load(bert.directory).max_active_dims = bert.k_tokens
+            if self.compute.precision != "int8":
+                self._plain = None
+        return self._model
 
     def _open(
         self, model: Any, pooling: str | None, max_length: int | None, dtype: str, prompts: Mapping[str, str] | None
@@ -112,8 +159,7 @@ class Splade(FingerprintedEncoder):
         """Take over a model, once its parts fit each other."""
         if pooling not in (None, "max", "sum"):
             raise ConfigError(f"pooling={pooling!r} is unknown; use 'max' or 'sum'.")
-        self.model = model.eval()
-        self.transformer, self.pooling, self.query_weights = model.parts()
+        self._model = model.eval()
         self.pooling.pooling_strategy = pooling or self.pooling.pooling_strategy
         size, tokenizer = int(self.transformer.model.config.vocab_size), self.transformer.tokenizer
         if len(tokenizer) > size:
@@ -142,13 +188,28 @@ class Splade(FingerprintedEncoder):
         settings = EncodingSettings(length_limit(model), prompts_of(model), dtype, normalize=False)
         super().__init__(tokenizer, settings, model.device, size)
 
+    @property
+    def transformer(self) -> Any:
+        """The module of the masked language model."""
+        return self.model.parts()[0]
+
+    @property
+    def pooling(self) -> Any:
+        """The module that makes term weights of logits."""
+        return self.model.parts()[1]
+
+    @property
+    def query_weights(self) -> Any:
+        """The module of queries without inference, None for others."""
+        return self.model.parts()[2]
+
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, k_tokens={self.k_tokens})"
 
     @property
     def k_tokens(self) -> int | None:
         """Most terms of a document; None: all of positive weight."""
-        k_tokens: int | None = self.model.max_active_dims
+        k_tokens: int | None = self.model.max_active_dims if self._plain is None else self._plain.k_tokens
         return k_tokens
 
     @property
@@ -157,18 +218,27 @@ class Splade(FingerprintedEncoder):
         return self.k_tokens
 
     def _identity(self) -> str:
-        own = {"dtype": None, "modules": [repr(module) for module in self.model], "k_tokens": self._limits()}
+        bert = self._plain
+        modules = list(map(repr, self.model)) if bert is None else bert.module_names()
+        own = {"dtype": None, "modules": modules, "k_tokens": self._limits()}
         return repr(sorted({**dataclasses.asdict(self.settings), **own}.items()))
 
     def _limits(self) -> Any:
         """The numbers of terms, as the fingerprint has them."""
         return self.k_tokens
 
+    def _made_of(self) -> MadeOf:
+        return super()._made_of() if self._plain is None else made_of_bert(self._plain)
+
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (b, t) to the weights of all terms (b, dimension)."""
+        from .mlm import term_weights
+
         return term_weights(self.transformer, self.pooling, self._features(input_ids, attention_mask))
 
     def _features(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        import torch
+
         features = {"input_ids": input_ids, "attention_mask": attention_mask}
         if "token_type_ids" in self.tokenizer.model_input_names:
             features["token_type_ids"] = torch.zeros_like(input_ids)
@@ -208,15 +278,14 @@ class Splade(FingerprintedEncoder):
         check_k_tokens(k_tokens, self.dimension)
         is_query = prompt_name == "query"
         limit = k_tokens if k_tokens is not None else self.query_k_tokens if is_query else self.k_tokens
-        if is_query and self.query_weights is not None:
+        if is_query and self._plain is None and self.query_weights is not None:
             vectors = self._look_up(check_texts(texts), limit)
         else:
-            self.model.eval()  # training may have gone on since this encoder was made
             positions: list[int] = []
             parts: list[Any] = []
             for batch, ids, mask in self.batches(texts, prompt_name, show_progress):
-                with torch.inference_mode(), autocast(self.device, self.settings.dtype), computing("the model"):
-                    parts.append(self._rows([torch.from_numpy(array).to(self.device) for array in (ids, mask)], limit))
+                with computing("the model"):
+                    parts.append(self._light_rows(ids, mask, limit) if self._plain else self._full(ids, mask, limit))
                 positions += batch
             vectors = self._joined(parts, np.argsort(np.array(positions, dtype=np.int64)))
         _check_terms(getattr(vectors, "weights", vectors), expected=not is_query)
@@ -234,8 +303,29 @@ class Splade(FingerprintedEncoder):
         shape = (len(texts), self.dimension)
         return csr_array((found.values().float().numpy(), (rows, columns.astype(np.int32))), shape=shape)
 
+    def _light_rows(self, ids: np.ndarray, mask: np.ndarray, limit: int | None) -> csr_array:
+        """One batch as sparse rows, by ONNX Runtime."""
+        bert: Any = self._plain
+        weights = np.log1p(np.maximum(self._computer(ids, mask) + bert.tensors[HEAD_BIAS], 0))
+        if limit is not None and limit < weights.shape[1]:
+            light = np.argpartition(weights, -limit, axis=1)[:, :-limit]
+            np.put_along_axis(weights, light, 0, axis=1)
+        return csr_array(weights)
+
+    def _full(self, ids: np.ndarray, mask: np.ndarray, limit: int | None) -> Any:
+        """One batch, by torch."""
+        import torch
+
+        self.model.eval()  # training may have gone on since this encoder was made
+        with torch.inference_mode(), autocast(self.device, self.settings.dtype):
+            return self._rows([torch.from_numpy(array).to(self.device) for array in (ids, mask)], limit)
+
     def _rows(self, batch: Sequence[Tensor], limit: int | None) -> Any:
         """One batch as sparse rows, each cut to its heaviest terms."""
+        import torch
+
+        from .mlm import top_terms
+
         weights = self.embed(*batch)
         if limit is not None and limit < weights.shape[1]:
             values, ids = top_terms(weights, limit)
@@ -286,6 +376,13 @@ class Splade(FingerprintedEncoder):
             Token to weight, such as an inverse document frequency; tokens that are not named weigh nothing. None: 1 for
             every token but the special ones (SPLADE-doc).
         """
+        import torch
+        from sentence_transformers.base.modules import Router
+        from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+
+        from .mlm import SpladeModel
+
+        base = self.model
         vocabulary = self.tokenizer.get_vocab()
         if len(vocabulary) != self.dimension:
             raise ModelError(
@@ -304,10 +401,10 @@ class Splade(FingerprintedEncoder):
         static = SparseStaticEmbedding(self.tokenizer, values, frozen=True)
         model = SpladeModel(
             modules=[Router.for_query_document([static], [self.transformer, self.pooling])],
-            prompts=dict(self.model.prompts),
+            prompts=dict(base.prompts),
             similarity_fn_name="dot",
-            max_active_dims=self.model.max_active_dims,
-            device=str(self.model.device),
+            max_active_dims=base.max_active_dims,
+            device=str(base.device),
         )
         return Splade(model=model, dtype=self.settings.dtype, prompts=self.settings.prompts)
 

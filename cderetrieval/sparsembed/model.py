@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..models.mlm import check_k_tokens, top_terms
+from ..models.mlm import top_terms
 from ..models.sparse_embed import SparseEmbed, Terms, pairwise_scores
 from ..models.splade import Splade as SpladeEncoder
+from ..models.splade import check_k_tokens
 from ..runtime import check_texts
 
 MAX_LENGTH = 256

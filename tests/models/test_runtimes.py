@@ -22,6 +22,8 @@ from cderetrieval.models import bert_onnx
 from cderetrieval.models.bert import read_bert
 from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.models.locate import installed_minilm
+from cderetrieval.models.mlm import SpladeModel
+from cderetrieval.models.splade import Splade
 from cderetrieval.testing import tiny_dense_directory, tiny_splade_directory
 
 pytest.importorskip("onnxruntime")
@@ -251,7 +253,7 @@ def test_what_onnx_does_not_compute_is_said_once(tiny, tmp_path, caplog):
     with pytest.raises(ModelError, match="precision='int8' is for BERT"):
         load(tmp_path / "m", precision="int8")
     with pytest.raises(ModelError, match="precision='int8' is for BERT"):
-        load(tiny_splade_directory(), precision="int8")
+        load(f"sparse-embed:{tiny_splade_directory()}", precision="int8")
 
 
 def test_settings_are_checked(tiny):
@@ -269,16 +271,98 @@ def test_settings_are_checked(tiny):
         Retriever(load(tiny), precision="int8")
 
 
+def masked(path, change):
+    """A tiny SPLADE directory as a file of settings or weights of another release has it."""
+    shutil.copytree(tiny_splade_directory(), path)
+    change(path)
+    return path
+
+
+def legacy(path):
+    """As sentence-transformers 5.0 wrote it."""
+    modules = json.loads((path / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.sparse_encoder.models.MLMTransformer"
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40, "do_lower_case": False}))
+    settings = json.loads((path / "config_sentence_transformers.json").read_text())
+    settings = {**settings, "max_active_dims": 9, "prompts": {"query": "ask: ", "document": "read: "}}
+    (path / "config_sentence_transformers.json").write_text(json.dumps(settings))
+
+
+def checkpoint(path):
+    """As transformers writes it."""
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (path / name).unlink()
+    shutil.rmtree(path / "1_SpladePooling")
+
+
+@pytest.mark.parametrize("change", [lambda path: None, legacy, checkpoint])
+def test_splade_is_the_same_in_both_runtimes(tmp_path, change):
+    directory = masked(tmp_path / "m", change)
+    light, modules = (load(f"splade:{directory}", runtime=runtime) for runtime in ("onnx", "torch"))
+    assert light._plain is not None
+    assert modules._plain is None
+    for settings in ({}, {"k_tokens": 5}, {"prompt_name": "query"}):
+        ours, theirs = (one.encode(TEXTS, **settings) for one in (light, modules))
+        assert np.abs((ours - theirs).toarray()).max() < 1e-5
+        np.testing.assert_array_equal(np.diff(ours.indptr), np.diff(theirs.indptr))
+    alone = np.concatenate([light.encode([text]).toarray() for text in TEXTS])
+    np.testing.assert_array_equal(alone, light.encode(TEXTS).toarray())
+    assert light.encode([]).shape == (0, light.dimension)
+    assert (light.fingerprint, light.k_tokens, light.settings) == (
+        modules.fingerprint,
+        modules.k_tokens,
+        modules.settings,
+    )
+    assert load(f"splade:{directory}", precision="int8").fingerprint != light.fingerprint
+    assert isinstance(light.model, SpladeModel)  # from here on torch computes
+    np.testing.assert_array_equal(light.encode(TEXTS).toarray(), modules.encode(TEXTS).toarray())
+    assert light.fingerprint == modules.fingerprint
+
+
+def test_unusual_splade_models_are_left_to_torch(tmp_path, caplog):
+    def sums(path):
+        file = path / "1_SpladePooling" / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "pooling_strategy": "sum"}))
+
+    caplog.set_level(logging.WARNING, logger="cderetrieval")
+    assert load(masked(tmp_path / "m", sums), runtime="onnx")._plain is None
+    assert "no model that ONNX Runtime computes here" in caplog.text
+    assert Splade(tiny_splade_directory(), max_length=9)._plain is None
+    light = Splade(tiny_splade_directory(), k_tokens=3)
+    assert light.k_tokens == light.model.max_active_dims == 3
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("name", ["dense", "splade"])
+def test_a_vector_does_not_depend_on_the_others(tiny, name, precision):
+    directory = tiny if name == "dense" else tiny_splade_directory()
+    encoder = load(f"{name}:{directory}", runtime="onnx", precision=precision)
+    texts = [" ".join([word] * size) for size in (*range(1, 24), 40) for word in ("owls", "bees", "night")] * 3
+    texts += TEXTS
+    together = encoder.encode(texts)
+    for row in range(0, len(texts), 7):
+        alone = encoder.encode([texts[row]])
+        difference = together[[row]] - alone
+        assert not abs(difference).sum(), texts[row]
+
+
+def test_asking_a_splade_index_imports_no_framework(tmp_path):
+    check_light(tmp_path / "i", f"splade:{tiny_splade_directory()}")
+
+
 def test_opening_an_index_and_asking_imports_no_framework(tiny, tmp_path):
-    with Retriever(f"centre:{tiny}", path=tmp_path / "i") as retriever:
+    check_light(tmp_path / "i", f"centre:{tiny}")
+
+
+def check_light(path, model):
+    with Retriever(model, path=path) as retriever:
         retriever.add([{"id": f"{i}", "text": text} for i, text in enumerate(TEXTS) if text])
     program = (
         "import sys; from cderetrieval.cli import main; status = main(['search', sys.argv[1], 'owls']); "
         f"print([name for name in {HEAVY} if name in sys.modules]); sys.exit(status)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "i")], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
