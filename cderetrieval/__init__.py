@@ -20,7 +20,7 @@ _PUBLIC = {
     "Fusion": "retrieval.fusion",
     "Context": "context.context",
     "DocumentContext": "models.document_context",
-    "Hits": "types",
+    "Hits": "queries",
     "Encoder": "types",
     "load": "models.load",
     "ContextualTransformer": "models.contextual",
@@ -56,10 +56,10 @@ if TYPE_CHECKING:
     from .models.splade import Splade as Splade
     from .models.statistics import StatisticsConfig as StatisticsConfig
     from .models.statistics import StatisticsModel as StatisticsModel
+    from .queries import Hits as Hits
     from .retrieval.fusion import Fusion as Fusion
     from .retrieval.hybrid import Hybrid as Hybrid
     from .retrieval.retriever import Retriever as Retriever
     from .types import Encoder as Encoder
-    from .types import Hits as Hits
 else:
     __getattr__, __dir__ = exports(__name__, _PUBLIC)

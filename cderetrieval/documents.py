@@ -1,4 +1,4 @@
-"""Documents and queries in the forms that users have, checked row by row.
+"""Documents in the forms that users have, checked row by row.
 
 Accepted: dictionaries with a key field and text fields, strings, a pandas frame, BEIR rows (``_id``), a dictionary of
 id to document as beir loads it, or any iterable of these. Rows stream; only the ids are held.
@@ -16,8 +16,7 @@ from typing import Any
 
 from .errors import InputError
 from .passages import FIELD, Passages, field_of, joined
-from .values import SIMPLE, id_name, plain, scalar, shown, too_long
-from .vectors import is_vectors
+from .values import SIMPLE, plain, scalar, shown, too_long
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +26,6 @@ Row = tuple[Hashable, str, Mapping[str, Any]]
 # Fields of the text by default, those of BEIR rows; only the last is required.
 DEFAULT_FIELDS = ("title", "text")
 ONE = Passages(None)
-# Names of the fields of queries in rows and frames.
-QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
-QUERY_TEXTS = ("text", "query")
 
 
 class ContentId(str):
@@ -94,7 +90,7 @@ def each_row(
 ) -> Iterator[Row]:
     """Yield (id, text, payload) of each document; unlike :func:`document_rows`, texts may be empty and ids equal."""
     nameless = False
-    for number, document in enumerate(_iterate(documents)):
+    for number, document in enumerate(each(documents)):
         if isinstance(document, list):
             document = {key: next_id + number, FIELD: document}
         if isinstance(document, str):
@@ -113,69 +109,8 @@ def each_row(
             raise InputError(f"document {number} is {type(document).__name__}; pass dictionaries or strings.")
 
 
-def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
-    """Query ids, where there are any, and texts; (None, None) for ready vectors.
-
-    Queries are a string, a list of strings, a dictionary of id to text, or rows or a frame with ``_id`` and ``text``.
-    """
-    if is_vectors(queries):
-        return None, None
-    if not isinstance(queries, Iterable) or isinstance(queries, bytes):
-        raise InputError(f"queries is {type(queries).__name__}; pass a string, a list of them, or vectors.")
-    query_ids: list[Hashable] | None = None
-    if isinstance(queries, str):
-        texts: list[Any] = [queries]
-    elif isinstance(queries, Mapping):
-        query_ids, texts = list(queries), list(queries.values())
-    else:
-        texts = list(_iterate(queries))
-        if texts and isinstance(texts[0], Mapping):
-            query_ids, texts = _query_rows(texts)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            what = "is empty" if isinstance(text, str) else f"is {type(text).__name__}, not a string"
-            named = f" (id {shown(query_ids[row])})" if query_ids else ""
-            raise InputError(f"query {row} {what}{named}.")
-    return query_ids, texts
-
-
-def named_queries(queries: Any) -> dict[str, str]:
-    """Query id, as text, to query: what is judged.
-
-    >>> named_queries({1: "owls at night"}), named_queries([{"_id": "q", "text": "bees"}])
-    ({'1': 'owls at night'}, {'q': 'bees'})
-    """
-    ids, texts = query_texts(queries)
-    if ids is None or texts is None:
-        raise InputError("queries have no ids; pass a dictionary of query id to text.")
-    named: dict[str, str] = {}
-    for number, (query, text) in enumerate(zip(ids, texts, strict=True)):
-        name = id_name(_checked_id(query, f"query {number}: its id"))
-        if name in named:
-            raise InputError(f"query {number}: id {name!r} occurs twice; ids must differ, also as text.")
-        named[name] = text
-    return named
-
-
-def _query_rows(rows: Sequence[Any]) -> tuple[list[Hashable], list[Any]]:
-    """Ids and texts of queries that come as rows of a table."""
-    found: dict[str, tuple[Hashable, Any]] = {}
-    for number, row in enumerate(rows):
-        names = row if isinstance(row, Mapping) else {}
-        key, text = (next((name for name in known if name in names), None) for known in (QUERY_IDS, QUERY_TEXTS))
-        if key is None or text is None:
-            raise InputError(
-                f"query {number} has the fields {', '.join(map(str, names)) or 'none'}; rows of queries have "
-                f"{' or '.join(map(repr, QUERY_IDS[:3]))}, and 'text'. Or pass the texts alone, as a list."
-            )
-        query = _checked_id(row[key], f"query {number}: {key!r}")
-        if repr(query) in found:
-            raise InputError(f"query {number}: id {query!r} occurs twice; ids must be unique.")
-        found[repr(query)] = query, row[text]
-    return [query for query, _ in found.values()], [text for _, text in found.values()]
-
-
-def _iterate(documents: Any) -> Iterable[Any]:
+def each(documents: Any) -> Iterable[Any]:
+    """The rows of a table, a list or a dictionary."""
     if isinstance(documents, str | bytes):
         raise InputError("documents is one string; pass a list of documents.")
     if hasattr(documents, "itertuples"):
@@ -200,10 +135,11 @@ def _document_id(payload: Mapping[str, Any], key: str, number: int) -> Hashable:
     if name not in payload:
         fields = ", ".join(payload) or "none"
         raise InputError(f"document {number} has no field {key!r}; its fields are: {fields}. Name the id with key=.")
-    return _checked_id(payload[name], f"document {number}: {key!r}")
+    return checked_id(payload[name], f"document {number}: {key!r}")
 
 
-def _checked_id(value: Any, where: str) -> Hashable:
+def checked_id(value: Any, where: str) -> Hashable:
+    """An id that can be kept; `where` names it in a message."""
     value = scalar(value)
     if not isinstance(value, str | int | float | bool) or (isinstance(value, float) and not math.isfinite(value)):
         raise InputError(f"{where} is {shown(value)}; an id is a string, a finite number or a boolean.")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import InputError
-from .types import text_ids
+from .queries import text_ids
 from .values import id_name, scalar, shown
 
 T = TypeVar("T")

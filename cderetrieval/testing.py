@@ -222,8 +222,10 @@ class HashEncoder:
 
     def encode_query(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of queries, shape (n, 16)."""
-        data = (text.encode("utf-8", "surrogatepass") for text in texts)
-        digests = b"".join(hashlib.blake2b(text, digest_size=16, key=self._key).digest() for text in data)
+        digests = b"".join(
+            hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._key).digest()
+            for text in texts
+        )
         vectors = np.frombuffer(digests, dtype=np.int8).reshape(len(texts), 16).astype(np.float32)
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9))
 

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cderetrieval.documents import document_rows, query_texts
+from cderetrieval.documents import document_rows
 from cderetrieval.errors import InputError
+from cderetrieval.queries import query_texts
 
 ROWS = [{"id": "a", "title": "Owls", "text": "hunt at night"}, {"id": "b", "title": None, "text": " bees "}]
 

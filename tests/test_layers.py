@@ -21,6 +21,7 @@ LEAVES = {
     "notebook",
     "passages",
     "progress_log",
+    "queries",
     "runtime",
     "splitting",
     "terminal",

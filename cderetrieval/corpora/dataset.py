@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from ..documents import each_row, named_queries
+from ..documents import each_row
 from ..errors import InputError
 from ..judgements import Qrels, as_qrels
+from ..queries import named_queries
 from ..values import id_name, shown
 
 

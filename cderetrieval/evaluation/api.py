@@ -24,7 +24,7 @@ from ..retrieval.rerank import Reranker, RerankLike
 from ..runtime import pick_device
 from .cell import MAIN, Cell
 from .folder import NoFolder, ResultsFolder, safe
-from .rerank import PAPER_DEPTH, FirstStage
+from .rerank import PAPER_DEPTH, CandidateStage
 from .results import Results, write_tables
 from .runner import Job, check_tasks, evaluate_subject, subjects_for
 from .tasks import subjects_of, untitled
@@ -150,11 +150,11 @@ def evaluate(
 
 def _first_stage(
     given: str | Path | AnyModel, depth: int, reranker: Reranker | None, compute: tuple[str | None, str, str, str]
-) -> FirstStage:
+) -> CandidateStage:
     if reranker is not None:
         raise InputError("rerank= reorders what a model finds, first_stage= gives a model its candidates: pass one.")
     first = next(entrants(given, *compute))
-    return FirstStage(first.name, first.model, depth)
+    return CandidateStage(first.name, first.model, depth)
 
 
 def _several(given: Any) -> list[Any]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from ..context.spec import ContextLike
 from ..errors import InputError
+from ..queries import text_ids
 from ..retrieval.embedder import Model
 from ..retrieval.names import AnyModel
-from ..types import text_ids
 from ..vectors import DENSE
 from .metrics import Run
 from .search import encoder_in, index_corpus, model_kind, search_blocks, texts_of

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import InputError, MismatchError, StoreError
 from ..files import as_path, make_directory, reading, write_sealed
-from ..types import Hits
+from ..queries import Hits
 from .cell import Cell, queries_path, read_cell, read_queries, read_sealed, write_cell, write_queries
 from .metrics import PerQuery, Run
 from .variants import ContextVariant

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..corpora.dataset import Dataset, make_dataset
 from ..corpora.known_item import known_item
-from ..documents import DEFAULT_FIELDS, document_rows, named_queries
+from ..documents import DEFAULT_FIELDS, document_rows
 from ..errors import InputError, ModelError
 from ..models.document_context import (
     AUTO,
@@ -31,6 +31,7 @@ from ..models.document_context import (
 from ..models.load import load
 from ..models.locate import DEFAULT_MODEL, short_name
 from ..passages import Passages, PassagesLike
+from ..queries import named_queries
 from ..retrieval.embedder import Model
 from ..types import is_contextual
 from .api import CONTEXTS, evaluate

@@ -117,7 +117,7 @@ def _by_product(
 
 
 @dataclass
-class FirstStage:
+class CandidateStage:
     """Chooses the candidates of a truncated evaluation, once for each dataset."""
 
     model_name: str

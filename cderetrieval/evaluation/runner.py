@@ -25,7 +25,7 @@ from .folder import NoFolder
 from .metrics import PerQuery, Run, Scorer
 from .mteb_data import is_retrieval, split_dataset
 from .mteb_model import MTEBModel
-from .rerank import Candidates, FirstStage, rerank
+from .rerank import Candidates, CandidateStage, rerank
 from .search import NO_VECTORS, audit, cut_of, index_corpus, model_kind, search_blocks, search_passages, texts_of
 from .spans import K_VALUES as SPAN_RANKS
 from .spans import passage_metrics
@@ -103,7 +103,7 @@ class Job:
     variant: ContextVariant
     dtype: str
     folder: NoFolder
-    stage: FirstStage | None
+    stage: CandidateStage | None
     show_progress: bool
 
     @property

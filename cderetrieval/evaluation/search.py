@@ -13,11 +13,12 @@ import numpy as np
 
 from ..context.context import Context
 from ..errors import InputError
+from ..queries import Hits, text_ids
 from ..retrieval.embedder import LEXICAL, Model
 from ..retrieval.local import LocalCollection
 from ..retrieval.names import AnyModel, HybridModel
 from ..retrieval.retriever import Retriever
-from ..types import Encoder, Hits, is_contextual, text_ids
+from ..types import Encoder, is_contextual
 from ..vectors import DENSE, SPARSE_EMBED, take
 from .metrics import Run
 from .variants import ContextVariant

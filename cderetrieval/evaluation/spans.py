@@ -16,7 +16,7 @@ import numpy as np
 
 from ..corpora.spans import check_range
 from ..errors import InputError
-from ..types import text_ids
+from ..queries import text_ids
 from ..values import id_name, shown
 from .metrics import PerQuery
 

@@ -152,15 +152,23 @@ class MilvusCollection(Collection):
     def passages(self, said: Passages) -> None:
         self._said = said
 
-    def reading(self, call: Callable[[], T]) -> T:
-        """What `call` returns; it is called again where the collection was replaced while it read."""
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """A block that reads; it ends early, to be read again, where the collection is replaced meanwhile."""
+        before = self._current
         try:
-            return call()
+            yield
         except CollectionGoneError as error:
             if self._change is not None:
                 raise self._overtaken() from error
             self.refind()
-            return call()
+            if self._current is before:
+                raise
+
+    def _retried(self, call: Callable[[], T]) -> T:
+        while True:
+            with self.reading():
+                return call()
 
     def layout_of(self, part: int = 0) -> Layout | None:
         """Kind and dimension of the vectors; None before there are any."""
@@ -187,10 +195,6 @@ class MilvusCollection(Collection):
             return self._change.contexts[digest]
         return self._records.get_context(digest)
 
-    def version(self) -> str:
-        """What the server says its version is."""
-        return str(self._connection.call("get_server_version"))
-
     def names(self) -> list[str]:
         """Names of the collections that this package made there."""
         found: list[str] = self._connection.call("list_collections")
@@ -198,16 +202,12 @@ class MilvusCollection(Collection):
 
     def count(self) -> int:
         """Number of documents."""
-        return self.reading(lambda: 0 if self.current is None else self.current.collection.count())
+        return self._retried(lambda: 0 if self.current is None else self.current.collection.count())
 
     def lookup(self, ids: Sequence[Hashable]) -> list[tuple[str, dict[str, Any]] | None]:
         """Text and payload of each of the documents; None for one that is not there."""
         keys = keys_of(ids)
-
-        def fetched() -> dict[str, Any]:
-            return {} if self.current is None else self.current.collection.fetch(keys, ["payload"])
-
-        rows = self.reading(fetched)
+        rows = self._retried(lambda: {} if self.current is None else self.current.collection.fetch(keys, ["payload"]))
         return [stored(rows[key]["payload"], self._on) if key in rows else None for key in keys]
 
     def rows(self) -> Iterator[Row]:
@@ -239,20 +239,22 @@ class MilvusCollection(Collection):
         """Refuse an encoder whose vectors Milvus cannot hold, before documents are embedded for it."""
         choose_index(self.location.index, encoder.kind, lite=self.location.lite)
         if encoder.kind == SPARSE and not self.location.lite:
-            check_sparse(self.version())
+            check_sparse(str(self._connection.call("get_server_version")))
 
     def check_filled(self) -> None:
         """Refuse to search where there is no collection yet; one without documents shows in its answers."""
         if self.current is None:
             raise InputError(EMPTY)
 
-    def search(self, queries: Any, k: int, part: int = 0, want: Want = PLAIN) -> list[list[dict[str, Any]]]:
+    def search(
+        self, queries: Sequence[Any], k: int, parts: Sequence[int] = (0,), want: Want = PLAIN
+    ) -> list[list[dict[str, Any]]]:
         """The hits of each query, those that a filter lets pass, with their documents if wanted."""
         current = self.current
         if current is None:
             raise InputError(EMPTY)
         layout = current.identity.layout
-        given: Any = checked(queries, layout, "query")
+        given: Any = checked(queries[0], layout, "query")
         wanted = EVERYTHING if want.filter is None else expression(parse_filter(want.filter))
         asked = np.arange(given.shape[0])
         if layout.kind == SPARSE:  # a query without a term has no answers, and Milvus takes none
@@ -266,7 +268,7 @@ class MilvusCollection(Collection):
 
     def save(self, path: Path) -> None:
         """Write down in a directory where the collection is."""
-        self.reading(self.check_filled)
+        self.check_filled()
         write_json(make_directory(path) / SERVER_FILE, {"index": self.settings.index}, mode=PRIVATE)
 
     # Changes

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +25,6 @@ from ..splitting import Span
 from ..types import Encoder
 from ..vectors import Layout, Vectors
 from .fusion import Fusion
-
-T = TypeVar("T")
 
 # In a directory that was saved from a collection on a server: where that is.
 SERVER_FILE = "server.json"
@@ -96,19 +94,8 @@ class Want:
     passages: bool = False
     by: str = "document"
 
-    def __post_init__(self) -> None:
-        if self.by not in ("document", "passage"):
-            raise InputError(f"by={self.by!r} is unknown; rank by 'document' or by 'passage'.")
-
 
 PLAIN = Want()
-
-
-def check_k(k: Any) -> int:
-    """The number of hits that was asked for."""
-    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-        raise InputError(f"k={k!r} must be a whole number of at least 1.")
-    return int(k)
 
 
 class Collection(ABC):
@@ -133,8 +120,8 @@ class Collection(ABC):
         """A change: all of it when the block ends, or, after an error in the block, none."""
 
     @abstractmethod
-    def reading(self, call: Callable[[], T]) -> T:
-        """What `call` returns, all of its reads from one state."""
+    def reading(self) -> contextlib.AbstractContextManager[None, bool | None]:
+        """A block whose reads are from one state; where that is replaced meanwhile it may end early: read again."""
 
     @abstractmethod
     def get_setting(self, key: str, default: Any = None) -> Any:
@@ -234,8 +221,10 @@ class Collection(ABC):
         """Refuse to search where there are no documents."""
 
     @abstractmethod
-    def search(self, queries: Any, k: int, part: int = 0, want: Want = PLAIN) -> list[list[dict[str, Any]]]:
-        """The hits of each query by one model."""
+    def search(
+        self, queries: Sequence[Any], k: int, parts: Sequence[int] = (0,), want: Want = PLAIN
+    ) -> list[list[dict[str, Any]]]:
+        """The hits of each query by some of the models; `queries` are its vectors by each of these."""
 
     @abstractmethod
     def save(self, path: Path) -> None:

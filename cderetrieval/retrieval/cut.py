@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ UNLIMITED = sys.maxsize
 FILLED = 0.75
 
 
-def splitter_for(collection: Collection, parts: Sequence[Part], *, ready: bool) -> Splitter | None:
+def splitter_for(collection: Collection, parts: Iterable[Part], *, ready: bool) -> Splitter | None:
     """The splitter; None where nothing is cut.
 
     Of documents with ready vectors those alone are cut that came cut, or that a function of the user's cuts.

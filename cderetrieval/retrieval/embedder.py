@@ -187,17 +187,6 @@ def portions(counts: np.ndarray, most: int) -> list[np.ndarray]:
     return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(before // most)) + 1)
 
 
-def embed_queries(encoder: Encoder, texts: Sequence[str], show_progress: bool) -> Any:
-    """Vectors of queries; what they hold is checked by the index that is asked."""
-    vectors = encoder.encode_query(texts, show_progress=show_progress)
-    count = len(vectors) if isinstance(vectors, list) else (*np.shape(vectors), 0)[0]
-    if count != len(texts):
-        raise InputError(
-            f"{type(encoder).__name__} made {count} vectors of {len(texts)} queries; it must make as many."
-        )
-    return vectors
-
-
 def checked_documents(encoder: Encoder, vectors: Any, count: int, first: int = 0) -> Vectors:
     """Check the kind, shape and numbers of document vectors before they are stored; `first` is the first's row."""
     if encoder.kind == LEXICAL:

@@ -122,7 +122,7 @@ def _models(parts: Any) -> tuple[dict[str, Any], dict[str, Retriever]]:
 def _model(retriever: Retriever) -> Any:
     if retriever.fusion is not None:
         raise InputError(f"a part is a hybrid of {list(retriever.parts)}: pass its models one by one.")
-    embedder = retriever._parts.first.embedder
+    embedder = retriever._first.embedder
     return embedder.name or embedder.model
 
 

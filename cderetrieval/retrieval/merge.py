@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import StoreError
 from ..index.manifest import STORE_FILE
 from ..store import Store
-from ..store.database import of_part
+from ..store.snapshots import of_part
 from ..vectors import take
 from .collection import Settings
 from .local import INCOMPLETE, LocalCollection

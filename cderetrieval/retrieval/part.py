@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from ..context.sample import Sampler
 from ..errors import ContextError, MismatchError
 from ..models.document_context import DocumentContext
 from ..runtime import progress
-from ..store.database import of_part
+from ..store.snapshots import of_part
 from ..types import Encoder
 from ..vectors import Layout
 from .collection import Collection
@@ -38,8 +38,10 @@ class Part:
 
     def __init__(self, collection: Collection, number: int, embedder: Embedder) -> None:
         self.number, self.embedder = number, embedder
+        self.context_key = of_part("context", number)
+        # What was made last; another process may have changed the context since.
+        self.made = Made()
         self._collection = collection
-        self._made = Made()
 
     @property
     def context(self) -> Context | None:
@@ -47,34 +49,33 @@ class Part:
         return self._now().context
 
     def _now(self) -> Made:
-        digest, made = self._get("context"), self._made
+        digest, made = self._collection.get_setting(self.context_key), self.made
         if made.digest != digest:
             # Decided in another process, or refreshed there since it was last read here; or a change was undone.
             context = None if digest is None else Context.restore(*self._collection.get_context(digest))
-            self._made = made = Made(digest, context)
+            self.made = made = Made(digest, context)
         return made
-
-    @property
-    def known(self) -> Encoder | None:
-        """The encoder that was last asked for, without a look at the collection; None before that."""
-        return self._made.encoder
 
     @property
     def encoder(self) -> Encoder:
         """The model in the context."""
+        return cast(Encoder, self.ready().encoder)
+
+    def ready(self) -> Made:
+        """The context of now, with the encoder."""
         made = self._now()
         if made.encoder is not None:
-            return made.encoder
+            return made
         model, stored = self.embedder.model, self._get("fingerprint")
         if made.context is not None and not may_be(model, made.context.model):
             raise MismatchError(self._mismatch(made.context.model, model.fingerprint))
         encoder = self.embedder.encoder(made.context)
         if stored is not None and not has_made(encoder, self._collection, self.number, stored):
             if self._get("context") != made.digest:  # refreshed by another process meanwhile
-                return self.encoder
+                return self.ready()
             raise MismatchError(self._mismatch(stored, encoder.fingerprint, self._difference(encoder)))
-        self._made = replace(made, encoder=encoder)
-        return encoder
+        self.made = made = replace(made, encoder=encoder)
+        return made
 
     def _mismatch(self, stored: str, given: str, why: str = UNLIKE) -> str:
         return (

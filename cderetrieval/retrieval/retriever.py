@@ -25,14 +25,15 @@ from ..milvus.location import is_location
 from ..models.document_context import DocumentContext, DocumentContextLike
 from ..models.locate import DEFAULT_MODEL
 from ..passages import AUTO, Cut, Passages, PassagesLike
+from ..queries import check_k
 from ..runtime import Compute
-from .collection import Collection, Settings, check_k
+from .collection import Collection, Settings
 from .embedder import Embedder, Model
 from .fusion import Fusion
 from .local import INCOMPLETE, LocalCollection
 from .models import Models, begin, moved_models, options_of
 from .open import Options, asked_models, check_options, create, holds_index, reopen, save
-from .parts import Parts
+from .part import Part
 from .rerank import Reranker, RerankLike
 from .searcher import Searcher
 from .tuning import Tuned, grades_by_row, judged_queries, search_weights
@@ -135,7 +136,9 @@ class Retriever(Updater):
         self._open(collection, embedders, reranker)
 
     def _open(self, collection: Collection, embedders: Sequence[Embedder], reranker: Reranker | None) -> None:
-        super().__init__(collection, Parts.of(collection, embedders), reranker)
+        names = collection.settings.models or [""]
+        parts = [Part(collection, number, embedder) for number, embedder in enumerate(embedders)]
+        super().__init__(collection, dict(zip(names, parts, strict=True)), reranker)
         this = weakref.proxy(self)  # a circle would hold the writer's lock until the next garbage collection
         collection.word_model = lambda part: list(this._parts.values())[part].encoder
 
@@ -244,9 +247,7 @@ class Retriever(Updater):
     @property
     def parts(self) -> dict[str, Searcher]:
         """Each of several models by itself, by name: it searches the same documents, and changes nothing."""
-        return {
-            name: Searcher(self._collection, Parts(self._collection, {name: self._parts[name]})) for name in self._parts
-        }
+        return {name: Searcher(self._collection, {name: part}) for name, part in self._parts.items()}
 
     @property
     def fusion(self) -> Fusion | None:
@@ -300,7 +301,7 @@ class Retriever(Updater):
             rankings = collection.rankings(vectors, fusion, k)
             return rankings, grades_by_row(judged, list(asked), *collection.numbered_ids())
 
-        rankings, grades = self._parts.ask(list(asked.values()), graded, show_progress)
+        rankings, grades = self._ask(list(asked.values()), graded, show_progress)
         tuned = search_weights(list(self._parts), rankings, grades, fusion, k)
         self.fusion = replace(fusion, weights=tuple(tuned.weights.values()))
         return tuned

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+import numpy as np
 
 from ..context.context import Context
-from ..documents import query_texts
 from ..errors import ContextError, CopyError, InputError
-from ..types import Encoder, Hits
+from ..queries import Hits, check_k, query_texts
+from ..types import Encoder
 from ..vectors import Vectors
-from .collection import Collection, Want, check_k
+from .collection import Collection, Want
 from .embedder import Model
 from .local import LocalCollection
-from .parts import Parts
+from .part import Part
 from .rerank import Reranker, check_texts_for, passage_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
+
 
 class Searcher:
     """A collection, and the models that search it: all of them, or, of a hybrid, one; and what reranks their hits."""
 
-    def __init__(self, collection: Collection, parts: Parts, reranker: Reranker | None = None) -> None:
-        self._collection, self._parts, self.reranker = collection, parts, reranker
+    def __init__(self, collection: Collection, parts: Mapping[str, Part], reranker: Reranker | None = None) -> None:
+        self._collection, self.reranker = collection, reranker
+        # The models by name; one alone has the name "".
+        self._parts = dict(parts)
+        self._numbers = [part.number for part in parts.values()]
+
+    @property
+    def _first(self) -> Part:
+        return next(iter(self._parts.values()))
 
     @property
     def _fuses(self) -> bool:
@@ -38,7 +49,7 @@ class Searcher:
     def __repr__(self) -> str:
         fusion = self._collection.fusion
         if fusion is None or not self._fuses:
-            part = self._parts.first
+            part = self._first
             what = f"model={part.embedder.title!r}, index={self._collection.settings.factory(part.number)!r}"
         else:
             what = f"models={list(self._parts)}, fusion={fusion.method!r}"
@@ -76,12 +87,12 @@ class Searcher:
     @property
     def model(self) -> Model:
         """The model, loaded when first asked for; of several the first."""
-        return self._parts.first.embedder.model
+        return self._first.embedder.model
 
     @property
     def encoder(self) -> Encoder:
         """The model in this index's context: what embeds every document and query; of several the first."""
-        return self._parts.first.encoder
+        return self._first.encoder
 
     @property
     def context(self) -> Context | None:
@@ -91,7 +102,8 @@ class Searcher:
     @property
     def contexts(self) -> dict[str, Context]:
         """The contexts of several models, by name."""
-        return self._parts.contexts
+        found = {name: part.context for name, part in self._parts.items()}
+        return {name: context for name, context in found.items() if context is not None}
 
     def __call__(
         self,
@@ -144,28 +156,58 @@ class Searcher:
         query_ids, texts = query_texts(queries)
         if texts is None and len(self._parts) > 1:
             raise InputError("several models have no vectors in common: pass queries as texts, or search one of parts.")
+        if by not in ("document", "passage"):
+            raise InputError(f"by={by!r} is unknown; rank by 'document' or by 'passage'.")
         want = Want(filter, documents, passages, by)
         if self.reranker is not None:
             return Hits(self._reranked(self.reranker, check_texts_for(texts), k, want, show_progress), query_ids)
-        search = partial(self._search, k=k, want=want)
-        hits = self._parts.ask(texts, search, show_progress) if texts is not None else None
-        return Hits(self._collection.reading(lambda: search([queries])) if hits is None else hits, query_ids)
+        search = partial(self._collection.search, k=k, parts=self._numbers, want=want)
+        return Hits(self._ask([queries] if texts is None else texts, search, show_progress, texts is None), query_ids)
+
+    def _ask(
+        self, queries: Sequence[Any], search: Callable[[list[Any]], T], show_progress: bool, ready: bool = False
+    ) -> T:
+        """What `search` finds, in one state of the collection, for the vectors of queries by each model.
+
+        Where they are `ready`, `queries` are these vectors.
+        """
+        collection, parts = self._collection, [] if ready else list(self._parts.values())
+        while True:
+            vectors: list[Any] = list(queries) if ready else []
+            contexts: dict[str, str | None] = {}
+            for part in parts:
+                made = part.made
+                if made.encoder is None:
+                    collection.check_filled()  # before a model is loaded
+                    made = part.ready()
+                assert made.encoder is not None
+                found = made.encoder.encode_query(queries, show_progress=show_progress)
+                count = len(found) if isinstance(found, list) else (*np.shape(found), 0)[0]
+                if count != len(queries):
+                    raise InputError(
+                        f"{type(made.encoder).__name__} made {count} vectors of {len(queries)} queries; it must make "
+                        "as many."
+                    )
+                vectors.append(found)
+                contexts[part.context_key] = made.digest
+            with collection.reading():
+                # Another thread or process may have refreshed a context since the queries were embedded.
+                if list(map(collection.get_setting, contexts)) == list(contexts.values()):
+                    return search(vectors)
+            for part in parts:
+                part.ready()
 
     def _reranked(
         self, reranker: Reranker, texts: Sequence[str], k: int, want: Want, show_progress: bool
     ) -> list[list[dict[str, Any]]]:
         """Hits in the order of a cross-encoder, which reads more candidates than are asked for."""
-        search = partial(self._search, k=max(k, reranker.depth), want=replace(want, passages=True))
-        hits = self._parts.ask(texts, search, show_progress)
+        most = max(k, reranker.depth)
+        search = partial(self._collection.search, k=most, parts=self._numbers, want=replace(want, passages=True))
+        hits = self._ask(texts, search, show_progress)
         ordered = reranker.order(texts, [[passage_text(hit) for hit in ranking] for ranking in hits], hits)
         for hit in (hit for ranking in ordered for hit in ranking if not want.passages):
             del hit["passage"]
         return [ranking[:k] for ranking in ordered]
-
-    def _search(self, vectors: list[Any], *, k: int, want: Want) -> list[list[dict[str, Any]]]:
-        if self._fuses and isinstance(self._collection, LocalCollection):
-            return self._collection.fused(vectors, k, want)
-        return self._collection.search(vectors[0], k, self._parts.first.number, want)
 
     def explain(self, query: str, id: Hashable, *, filter: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Say why a document answers a query: its similarity in shares that add up to it.
@@ -212,7 +254,7 @@ class Searcher:
         if not isinstance(query, str):
             raise InputError(f"query is {type(query).__name__}; explain takes one query, a string.")
         _, texts = query_texts(query)
-        found: pd.DataFrame = self._parts.ask(
+        found: pd.DataFrame = self._ask(
             texts or [], lambda vectors: explained(collection, self._parts, query, vectors, id, filter), False
         )
         return found
@@ -292,7 +334,7 @@ class Searcher:
             For several models, such a dictionary for each that takes a context, by name.
         """
         if not self._fuses:
-            return self._parts.first.report(seed)
+            return self._first.report(seed)
         if not self.contexts:
             raise ContextError("this hybrid has no context: none of its models takes one, or nothing was added yet.")
         return {name: self._parts[name].report(seed) for name in self.contexts}

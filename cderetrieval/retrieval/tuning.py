@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..documents import named_queries, query_texts
 from ..errors import InputError
 from ..index.scores import settled
 from ..judgements import Qrels, as_qrels
+from ..queries import named_queries, query_texts
 from ..values import id_name
 from .fusion import Fusion, Ranking, candidates, ranked
 

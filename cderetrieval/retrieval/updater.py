@@ -12,12 +12,14 @@ from typing import Any, Self, Unpack
 
 from ..context.spec import OWN, ContextLike, ContextSpec
 from ..corpora.files import FileOptions, Paths, read_files
-from ..documents import document_rows
+from ..documents import Row, document_rows
 from ..errors import ContextError, InputError
 from ..filters import parse_filter
 from ..vectors import Vectors
 from .changes import Changes, Tally, unless_skipped
+from .cut import splitter_for
 from .local import INCOMPLETE, LocalCollection
+from .models import check_names
 from .searcher import Searcher
 
 logger = logging.getLogger(__name__)
@@ -173,8 +175,11 @@ class Updater(Searcher):
         if len(self) == 0:
             raise InputError("the index is empty: add documents first.")
         with self._changing():
-            parts = self._parts.refresh(context, show_progress)
-        self._parts = parts
+            refreshed = {
+                name: part.refresh(part.embedder.told(context), show_progress) if part.embedder.takes_context else part
+                for name, part in self._parts.items()
+            }
+        self._parts = refreshed
         return self
 
     def exclusive(self) -> AbstractContextManager[None]:
@@ -198,7 +203,7 @@ class Updater(Searcher):
         return self._collection.exclusive()
 
     def _put(self, documents: Any, vectors: Any, skip_empty: bool, show_progress: bool, tally: Tally) -> Changes:
-        ready, collection = self._parts.ready(vectors), self._collection
+        ready, collection = self._ready(vectors), self._collection
         with self._changing():
             if isinstance(collection, LocalCollection):
                 collection.check_settings()
@@ -207,7 +212,7 @@ class Updater(Searcher):
             rows = checked(documents, settings.key, settings.on, next_id)
             changed = tally.changed(collection.taken(rows), collection, all_of_them=bool(ready))
             for first in changed:  # none: no model is loaded
-                self._parts.put(chain([first], changed), next_id, ready, show_progress)
+                self._store(chain([first], changed), next_id, ready, show_progress)
             for part in () if tally.added or tally.replaced > tally.kept else self._parts.values():
                 part.check()
             if tally.seen is not None:
@@ -216,6 +221,46 @@ class Updater(Searcher):
                 collection.remove(gone)
                 tally.removed = len(gone)
         return self._report(tally)
+
+    def _ready(self, vectors: Any) -> dict[str, Any]:
+        """Ready vectors by the names of their models."""
+        if vectors is None:
+            return {}
+        if list(self._parts) == [""]:
+            return {"": vectors}
+        if not isinstance(vectors, Mapping):
+            raise InputError("there are several models: pass vectors= as a dictionary of their names to vectors.")
+        check_names(vectors, self._parts, "vectors=")
+        return dict(vectors)
+
+    def _store(self, rows: Iterable[Row], next_id: int, ready: Mapping[str, Any], show_progress: bool) -> None:
+        """Store documents, decide contexts, and embed, inside a transaction; `ready` vectors are not made."""
+        samplers = {name: part.sampler() for name, part in self._parts.items()}
+        if any(samplers[name] is not None for name in ready):
+            raise ContextError(
+                "ready vectors were made in some context, and this retriever has none yet: pass it to "
+                "Retriever(context=...)."
+            )
+        splitter = splitter_for(self._collection, self._parts.values(), ready=bool(ready))
+        numbers = [next_id]
+        rows = _numbered(rows, numbers)
+        for sampler in samplers.values():
+            rows = rows if sampler is None else sampler.watch(rows)
+        first, count = self._collection.put_documents(rows, splitter)
+        self._collection.set_setting("next_id", numbers[-1])
+        if self._collection.passages.how is not None:
+            self._collection.set_setting("passages", self._collection.passages.how)
+        passages = count
+        if splitter is not None and splitter.documents:
+            passages += splitter.spans - splitter.documents
+            found = splitter.spans - splitter.heads
+            logger.info("%d of %d documents were split into %d passages.", splitter.documents, count, found)
+        for name, part in self._parts.items():
+            part.decide(samplers[name], show_progress)
+            if name in ready:
+                part.put(ready[name], first, passages)
+            else:
+                part.embed(count, show_progress, after_seq=first - 1)
 
     def _report(self, tally: Tally) -> Changes:
         self.last_change = tally.changes
@@ -231,6 +276,18 @@ class Updater(Searcher):
             self._collection.set_setting("retriever", settings.to_dict())
 
     def _complete(self) -> None:
+        """Embed what a model has no vectors of."""
         with self._changing():
-            self._parts.complete()
+            for part in self._parts.values():
+                if not part.is_complete:
+                    part.decide(part.sampled(), show_progress=False)
+                    part.embed(self._collection.count(), show_progress=False)
             self._collection.set_setting(INCOMPLETE, None)
+
+
+def _numbered(rows: Iterable[Row], numbers: list[int]) -> Iterator[Row]:
+    """Pass rows through; the next string gets a number above all whole-number ids, or it would replace one."""
+    for row in rows:
+        if isinstance(row[0], int) and row[0] >= numbers[-1]:
+            numbers[-1] = row[0] + 1
+        yield row

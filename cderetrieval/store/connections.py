@@ -33,7 +33,8 @@ class Connections:
         else:
             self.readers = [open_database(path)]
             found = os.stat(path)
-            self._identity = found.st_dev, found.st_ino
+            # Of the file that is open; another one may get its name.
+            self.identity = found.st_dev, found.st_ino
 
     def _open_temporary(self) -> None:
         try:
@@ -74,22 +75,6 @@ class Connections:
     def all(self) -> list[sqlite3.Connection]:
         """All that are open."""
         return [*self.readers, *([] if self._writer is None else [self._writer])]
-
-    def check_place(self) -> None:
-        """Compare the file that is open with the one that has its name."""
-        if self.path is None:
-            return
-        try:
-            found = os.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(
-                f"{self.path} was deleted or moved while it was open here: nothing can be read from it or written to "
-                "it any more. Put it back or build it again, and open it again."
-            ) from error
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be used ({error}). Check its permissions.") from error
-        if (found.st_dev, found.st_ino) != self._identity:
-            raise StoreError(f"{self.path} was replaced by another index while it was open here. Open it again.")
 
     def copy_into(self, other: Connections) -> None:
         """Copy all that is committed into another store."""

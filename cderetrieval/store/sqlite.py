@@ -25,7 +25,6 @@ from .access import beside
 from .blobs import decode as decode_vectors
 from .blobs import encode as encode_vectors
 from .codec import Damage, checksum, decode, encode_json
-from .database import of_part
 from .documents import Documents, _numbers
 from .lock import WriterLock
 from .passages import marks, slices
@@ -38,6 +37,7 @@ from .schema import (
     vector_schema,
     vector_table,
 )
+from .snapshots import of_part
 
 # 8,192 vectors of 384 dimensions are 12 MB.
 VECTORS = 8_192

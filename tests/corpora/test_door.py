@@ -11,11 +11,12 @@ import pytest
 from cderetrieval import Hybrid, Retriever
 from cderetrieval.corpora.dataset import Dataset, make_dataset
 from cderetrieval.corpora.known_item import known_item
-from cderetrieval.documents import document_rows, named_queries, query_texts
+from cderetrieval.documents import document_rows
 from cderetrieval.errors import InputError
 from cderetrieval.evaluation import context_gain, evaluate, evaluate_run
 from cderetrieval.filters import parse_filter
 from cderetrieval.judgements import as_qrels, parse_grade
+from cderetrieval.queries import named_queries, query_texts
 from cderetrieval.testing import HashEncoder, tiny_model
 from cderetrieval.values import plain, scalar
 

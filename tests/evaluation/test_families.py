@@ -13,7 +13,7 @@ from cderetrieval import evaluate
 from cderetrieval.cli import main
 from cderetrieval.errors import ConfigError, InputError, ModelError, StoreError
 from cderetrieval.evaluation.beir_model import BeirModel, BeirSearch
-from cderetrieval.evaluation.rerank import FirstStage, rerank
+from cderetrieval.evaluation.rerank import CandidateStage, rerank
 from cderetrieval.evaluation.runner import evaluate_retrieval
 from cderetrieval.evaluation.variants import variants_for
 from cderetrieval.models.bm25 import BM25
@@ -66,10 +66,10 @@ def test_candidates_are_reranked(model, toy):
 
 
 def test_words_choose_candidates(toy):
-    found = FirstStage("bm25", BM25(), 7).candidates(toy)
+    found = CandidateStage("bm25", BM25(), 7).candidates(toy)
     assert max(map(len, found.values())) == 7
     with pytest.raises(InputError, match="must be a model without context"):
-        FirstStage("both", FAMILIES["contextual hybrid"](), 7).candidates(toy)
+        CandidateStage("both", FAMILIES["contextual hybrid"](), 7).candidates(toy)
 
 
 def test_beirs_own_evaluation_agrees(model, toy):

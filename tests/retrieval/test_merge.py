@@ -68,7 +68,7 @@ def test_parts_become_one_index(tmp_path, stamps):
     assert not (tmp_path / "hybrid.json").exists()
 
 
-@pytest.mark.parametrize("step", ["merge.remove_parts", "parts.Parts.complete"])
+@pytest.mark.parametrize("step", ["merge.remove_parts", "updater.Updater._complete"])
 def test_a_merge_that_is_cut_off_is_completed_by_the_next(tmp_path, monkeypatch, step):
     write_hybrid(tmp_path, FIRST, SECOND)
 
