@@ -210,8 +210,9 @@ class LocalCollection(Store, Collection):
         self, queries: Any, k: int, part: int = 0, filter: Mapping[str, Any] | None = None, by: str = "document"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and numbers of documents or passages, both (n, at most k), best first; -1 where there are fewer."""
+        wanted = None if filter is None else parse_filter(filter)
         index, ids = self.synced(part).index, self._ids
-        search = index.search if filter is None else partial(self._among, index, part, parse_filter(filter))
+        search = index.search if wanted is None else partial(self._among, index, part, wanted)
         try:
             if not ids.are_cut or self.is_whole(part):
                 return search(queries, k)
