@@ -148,7 +148,7 @@ class Splitter:
         if field is not None:
             spans = _places(listed(payload[field], field), start)
         elif self.passages.function is not None:
-            spans = _asked(self.passages.function, text, start)
+            spans = _spans_by(self.passages.function, text, start)
         else:
             share, _, reader = max((one.share(text), -number, one) for number, one in enumerate(self._readers))
             if share <= 1:
@@ -178,7 +178,7 @@ def _places(passages: list[tuple[str, str]], start: int) -> list[Span]:
     return spans
 
 
-def _asked(function: Cut, text: str, start: int) -> list[Span]:
+def _spans_by(function: Cut, text: str, start: int) -> list[Span]:
     """What a user's function says of a text, checked."""
     body = text[start:]
     try:

@@ -26,7 +26,7 @@ from .cell import MAIN, Cell
 from .folder import NoFolder, ResultsFolder, safe
 from .rerank import PAPER_DEPTH, CandidateStage
 from .results import Results, write_tables
-from .runner import Job, check_tasks, evaluate_subject, subjects_for
+from .runner import Evaluator, check_tasks, evaluate_subject, subjects_for
 from .tasks import subjects_of, untitled
 from .variants import variants_for
 
@@ -137,10 +137,10 @@ def evaluate(
         check_tasks(one, subjects)
         for variant in variants_for(one, _contexts(context), context_size, seeds, how, taken, reranker):
             folder = NoFolder() if results is None else results.model(name, one.fingerprint, variant, dtype)
-            job = Job(name, full_name, one, variant, dtype, folder, stage, show_progress)
+            evaluator = Evaluator(name, full_name, one, variant, dtype, folder, stage, show_progress)
             for subject in subjects_for(variant, subjects):
                 with tempfile.TemporaryDirectory(prefix="cderetrieval-") as directory:
-                    for cell in evaluate_subject(job, subject, Path(directory)):
+                    for cell in evaluate_subject(evaluator, subject, Path(directory)):
                         logger.info("%s on %s: %s %.5f", cell.system, cell.column, MAIN, cell.metrics[MAIN])
                         cells.append(cell)
                 if results is not None:

@@ -94,7 +94,7 @@ def _with_spans(scores: PerQuery, dataset: Dataset, spans: Spans, run: Any) -> P
 
 
 @dataclass
-class Job:
+class Evaluator:
     """One model in one context, evaluated on one subject after the other."""
 
     name: str  # in tables and folders
@@ -123,34 +123,34 @@ class Job:
         return cell
 
 
-def evaluate_subject(job: Job, subject: Subject, directory: Path) -> list[Cell]:
+def evaluate_subject(evaluator: Evaluator, subject: Subject, directory: Path) -> list[Cell]:
     """Evaluate a dataset or a task, or find it finished; `directory` is for its data meanwhile."""
     if isinstance(subject, GroupedDataset):
-        return [_dataset_cell(job, subject, directory)]
-    return _task_cells(job, subject, directory)
+        return [_dataset_cell(evaluator, subject, directory)]
+    return _task_cells(evaluator, subject, directory)
 
 
-def _dataset_cell(job: Job, subject: GroupedDataset, directory: Path) -> Cell:
+def _dataset_cell(evaluator: Evaluator, subject: GroupedDataset, directory: Path) -> Cell:
     dataset = subject.dataset
-    name = job.file_name(dataset.name, "default", dataset.split)
-    if (done := job.folder.finished(name, dataset.revision, job.candidates)) is not None:
+    name = evaluator.file_name(dataset.name, "default", dataset.split)
+    if (done := evaluator.folder.finished(name, dataset.revision, evaluator.candidates)) is not None:
         return done
     started = time.perf_counter()
     evaluation = evaluate_retrieval(
-        job.model,
+        evaluator.model,
         dataset,
-        context=job.variant,
-        dtype=job.dtype,
+        context=evaluator.variant,
+        dtype=evaluator.dtype,
         spans=subject.spans,
-        candidates=None if job.stage is None else job.stage.candidates(dataset, job.dtype),
+        candidates=None if evaluator.stage is None else evaluator.stage.candidates(dataset, evaluator.dtype),
         # A corpus that streams from a file must not end up in memory.
         directory=None if isinstance(dataset.corpus, tuple) else directory / "index",
-        show_progress=job.show_progress,
+        show_progress=evaluator.show_progress,
     )
     seconds = round(time.perf_counter() - started, 2)
-    job.folder.write_queries(name, evaluation.scores, evaluation.run)
+    evaluator.folder.write_queries(name, evaluation.scores, evaluation.run)
     means = evaluation.scores.mean()
-    return job.keep(
+    return evaluator.keep(
         dataset=dataset.name,
         subset="default",
         split=dataset.split,
@@ -185,30 +185,30 @@ def subjects_for(variant: ContextVariant, subjects: Iterable[Subject]) -> Iterat
             logger.warning("%s is left out with passages: it has no documents to cut.", subject.name)
 
 
-def _task_cells(job: Job, subject: TaskSubject, directory: Path) -> list[Cell]:
+def _task_cells(evaluator: Evaluator, subject: TaskSubject, directory: Path) -> list[Cell]:
     """A cell for each subset and split."""
     task = subject.task
-    done = None if subject.folder is not None else _finished(job, task)
+    done = None if subject.folder is not None else _finished(evaluator, task)
     if done is None:
         was_loaded = task.data_loaded
         task = subject.load(directory)
         # The revision of a folder is known only after it was read.
-        done = _finished(job, task)
+        done = _finished(evaluator, task)
         if done is None:
-            done = _TaskRun(job, subject, task, directory).cells()
+            done = _TaskRun(evaluator, subject, task, directory).cells()
         if not was_loaded:
             task.unload_data()
     return done
 
 
-def _finished(job: Job, task: Any) -> list[Cell] | None:
+def _finished(evaluator: Evaluator, task: Any) -> list[Cell] | None:
     """All cells of a task from an earlier run; None where one is missing."""
     revision = str(task.metadata.dataset["revision"])
     found = []
     for split in task.eval_splits:
         for subset in task.hf_subsets:
-            name = job.file_name(task.metadata.name, subset, split)
-            cell = job.folder.finished(name, revision, job.candidates)
+            name = evaluator.file_name(task.metadata.name, subset, split)
+            cell = evaluator.folder.finished(name, revision, evaluator.candidates)
             if cell is None:
                 return None
             found.append(cell)
@@ -218,29 +218,29 @@ def _finished(job: Job, task: Any) -> list[Cell] | None:
 class _TaskRun:
     """A loaded task, evaluated by mteb."""
 
-    def __init__(self, job: Job, subject: TaskSubject, task: Any, directory: Path) -> None:
-        self._job, self._task, self._group = job, task, subject.group
+    def __init__(self, evaluator: Evaluator, subject: TaskSubject, task: Any, directory: Path) -> None:
+        self._evaluator, self._task, self._group = evaluator, task, subject.group
         self._scores: dict[tuple[str, str], PerQuery] = {}
         self._model = MTEBModel(
-            job.model,
-            job.variant,
-            name=job.full_name,
-            dtype=job.dtype,
+            evaluator.model,
+            evaluator.variant,
+            name=evaluator.full_name,
+            dtype=evaluator.dtype,
             directory=directory,
-            candidates=job.candidates,
+            candidates=evaluator.candidates,
             watch=self._watch,
-            on_context=lambda subset, split, audit: job.folder.write_audit(self._file(subset, split), audit),
+            on_context=lambda subset, split, audit: evaluator.folder.write_audit(self._file(subset, split), audit),
         )
 
     def cells(self) -> list[Cell]:
         """Let mteb evaluate the task, and keep a cell for each subset and split."""
         import mteb
 
-        job, task = self._job, self._task
-        if job.stage is not None:
+        evaluator, task = self._evaluator, self._task
+        if evaluator.stage is not None:
             self._truncate()
         self._model.prepare(task)
-        cache = None if job.folder.mteb is None else mteb.ResultCache(job.folder.mteb)
+        cache = None if evaluator.folder.mteb is None else mteb.ResultCache(evaluator.folder.mteb)
         started = time.perf_counter()
         results = mteb.evaluate(
             self._model,
@@ -255,14 +255,14 @@ class _TaskRun:
         return [self._cell(row, split, seconds) for split, rows in result.scores.items() for row in rows]
 
     def _cell(self, row: dict[str, Any], split: str, seconds: float) -> Cell:
-        job, task, subset = self._job, self._task, row["hf_subset"]
+        evaluator, task, subset = self._evaluator, self._task, row["hf_subset"]
         name, file = task.metadata.name, self._file(subset, split)
         # A run that was killed has left its findings in the folder.
         scores = self._scores.get((subset, split))
         if scores is None and is_retrieval(task):
-            scores = job.folder.read_queries(file)
+            scores = evaluator.folder.read_queries(file)
         audit = self._model.audits.get((name, subset, split))
-        return job.keep(
+        return evaluator.keep(
             dataset=name,
             subset=subset,
             split=split,
@@ -270,7 +270,7 @@ class _TaskRun:
             type=task.metadata.type,
             group=self._group,
             metrics=_metrics(row, scores, f"{name} ({subset}, {split})"),
-            audit=job.folder.read_audit(file) if audit is None else audit,
+            audit=evaluator.folder.read_audit(file) if audit is None else audit,
             seconds=seconds,
             scores=scores,
         )
@@ -280,7 +280,7 @@ class _TaskRun:
         scorer = Scorer(qrels, self._task.ignore_identical_ids)
         yield from scorer.watch(blocks)
         self._scores[subset, split] = scores = scorer.scores()
-        self._job.folder.write_queries(self._file(subset, split), scores, scorer.run)
+        self._evaluator.folder.write_queries(self._file(subset, split), scores, scorer.run)
 
     def _is_lost(self, cache: Any) -> bool:
         """Whether what mteb has kept is of no use: half a file, or scores whose queries are missing."""
@@ -295,11 +295,13 @@ class _TaskRun:
             return True
         if not is_retrieval(self._task):
             return False
-        return any(self._job.folder.read_queries(self._file(row["hf_subset"], split)) is None for row, split in rows)
+        return any(
+            self._evaluator.folder.read_queries(self._file(row["hf_subset"], split)) is None for row, split in rows
+        )
 
     def _truncate(self) -> None:
         """Give each query its candidates."""
-        stage, task = self._job.stage, self._task
+        stage, task = self._evaluator.stage, self._task
         assert stage is not None
         if not is_retrieval(task):
             raise InputError(
@@ -309,11 +311,11 @@ class _TaskRun:
             for subset in task.hf_subsets:
                 data = task.dataset[subset][split]
                 if not data.get("top_ranked"):
-                    found = stage.candidates(split_dataset(task, subset, split), self._job.dtype)
+                    found = stage.candidates(split_dataset(task, subset, split), self._evaluator.dtype)
                     data["top_ranked"] = {query: list(ids) for query, ids in found.items()}
 
     def _file(self, subset: str, split: str) -> str:
-        return self._job.file_name(self._task.metadata.name, subset, split)
+        return self._evaluator.file_name(self._task.metadata.name, subset, split)
 
 
 def _metrics(row: dict[str, Any], scores: PerQuery | None, where: str) -> dict[str, float]:

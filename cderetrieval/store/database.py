@@ -55,7 +55,7 @@ class Database(Snapshots):
             else:
                 self._join(use, outer)
         except BaseException:
-            self._settle(use)
+            self._leave(use)
             raise
 
     def _begin_transaction(self, use: Use) -> None:
@@ -92,7 +92,7 @@ class Database(Snapshots):
             else:
                 self._commit(use)
         finally:
-            self._settle(use)
+            self._leave(use)
 
     def _commit(self, use: Use) -> None:
         if self._current() is not use:

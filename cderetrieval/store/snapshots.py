@@ -69,10 +69,10 @@ class Snapshots:
         self._closed = False
         self._inherited: Connections | None = None
         self._connections: Connections | None = Connections(self.path)
-        self._begin_anew()
+        self._reset()
         _OPEN.add(self)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._turns = Turns(self._mend)
         self._blocks = _Blocks()
         self._kept = 0  # blocks of `exclusive`
@@ -102,11 +102,11 @@ class Snapshots:
 
     def snapshot(self) -> contextlib.AbstractContextManager[None]:
         """All reads in the block see one generation, whatever is committed meanwhile; in a transaction, its own."""
-        return Scope(self._start, self._settle, Use())
+        return Scope(self._start, self._leave, Use())
 
     def committed(self) -> contextlib.AbstractContextManager[None]:
         """All reads in the block see the last commit, inside a transaction too, and one thread at a time is in it."""
-        return Scope(functools.partial(self._start, alone=True), self._settle, Use())
+        return Scope(functools.partial(self._start, alone=True), self._leave, Use())
 
     def _start(self, use: Use, alone: bool = False) -> None:
         current, connections = self._current(), self._opened()
@@ -125,7 +125,7 @@ class Snapshots:
             use.connection.rollback()
             use.connection.execute("BEGIN")
         except BaseException as error:
-            self._settle(use)
+            self._leave(use)
             if isinstance(error, sqlite3.Error):
                 raise translation(error, self.path) from error
             raise
@@ -137,7 +137,7 @@ class Snapshots:
                 return True
         return connections.add_reader() and self._take_reader(use, connections)
 
-    def _settle(self, use: Use, *_: object) -> None:
+    def _leave(self, use: Use, *_: object) -> None:
         """Roll back what a block has left open, and give its turns back."""
         uses = self._blocks.uses
         if use.turns:
@@ -162,7 +162,7 @@ class Snapshots:
             dead = uses[-1]
             dead.root.failed = True
             for name in dead.turns:
-                self._turns.bury(name, dead)
+                self._turns.reclaim(name, dead)
             uses.remove(dead)
         return uses[-1] if uses else None
 
@@ -200,7 +200,7 @@ class Snapshots:
         parents, self._connections = self._connections, None
         holders = self._turns.holders
         busy = {c for c in parents.all() if holders.get(c) is not None} if parents is not None else set()
-        self._begin_anew()
+        self._reset()
         if parents is not None and not self._closed:
             parents.leave_to_parent(busy)
             self._inherited = parents if self.path is None else None

@@ -217,14 +217,14 @@ class Store(Documents):
                 with contextlib.closing(sqlite3.connect(temporary)) as copy:
                     self._connection().backup(copy)
                     copy.execute("PRAGMA journal_mode = WAL")
-                _settle(target)
+                _empty_log(target)
         except OSError as error:
             raise StoreError(f"{target} cannot be written ({error}). Check free space and permissions.") from error
         finally:
             lock.release()
 
 
-def _settle(target: Path) -> None:
+def _empty_log(target: Path) -> None:
     """Empty the write-ahead log of the store that is about to be replaced: SQLite would play it into the new one."""
     log = beside(target, "-wal")
     if not os.path.lexists(log):

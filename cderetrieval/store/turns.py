@@ -56,7 +56,7 @@ class Turns:
         holder.turns.append(name)
         found = self.holders.setdefault(name, holder)
         if found is not holder and not found.alive:
-            self.bury(name, found)
+            self.reclaim(name, found)
             found = self.holders.setdefault(name, holder)
         if found is not holder:
             holder.turns.pop()
@@ -77,7 +77,7 @@ class Turns:
         """A block that has the turn."""
         return Scope(functools.partial(self.take, name), self.drop, Holder())
 
-    def bury(self, name: Hashable, holder: Any) -> None:
+    def reclaim(self, name: Hashable, holder: Any) -> None:
         """Take the turn from a dead holder, if it still has it, once what its block left has been put right."""
         with self._mending:
             if self.holders.get(name) is holder:
