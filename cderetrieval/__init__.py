@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .lazy import exports
+from .lazy import GIVEN, exports
 
 __version__ = "0.1.1"
 
@@ -63,3 +63,4 @@ if TYPE_CHECKING:
     from .types import Encoder as Encoder
 else:
     __getattr__, __dir__ = exports(__name__, _PUBLIC)
+    GIVEN["mteb"] = lambda model: __getattr__("MTEBModel")(model)  # so that mteb takes a model as it is

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+# What lower layers need of higher ones, by name; the front of the package, which alone may know all layers, puts it in.
+GIVEN: dict[str, Callable[..., Any]] = {}
+
 
 def exports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make `__getattr__` and `__dir__` of a package from a map of names to the modules that hold them, or are them."""

@@ -27,7 +27,8 @@ from ..vectors import TermEmbeddings
 from .directory import is_regular, read_object
 from .locate import CONVERTED_POOLING, PICKLED_POOLING, POOLING_FOLDER
 from .mlm import SpladeModel, is_splade, logits_of_texts, no_head, pool, token_states, top_terms
-from .splade import Splade, check_k_tokens
+from .splade import Splade
+from .terms import check_k_tokens
 from .weights import load_tensors
 
 FORMAT = 1
@@ -261,7 +262,7 @@ class SparseEmbed(Splade):
             raise ConfigError(f"embedding_size={embedding_size!r} must be a whole number of at least 1.")
         self.compute = Compute(device, dtype)
         built = SparseEmbedModel.make(model_name_or_path, model, tokenizer, device, embedding_size=embedding_size)
-        self._open(built, pooling, max_length, dtype, prompts)
+        self._open(built, pooling, max_length, prompts)
         if embedding_size not in (None, built.embedding_size):
             raise ConfigError(
                 f"embedding_size={embedding_size!r}, but this model has {built.embedding_size}: leave it out."

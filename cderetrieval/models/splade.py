@@ -9,7 +9,6 @@ sentence-transformers `SparseEncoder` (:mod:`.mlm`); any `SparseEncoder` reads w
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -29,22 +28,10 @@ from .encoder import EncodingSettings, computing
 from .fingerprint import FingerprintedEncoder, MadeOf, made_of_bert
 from .loading import length_limit, prompts_of, quiet
 from .locate import POOLING_FOLDER, find
+from .terms import check_k_tokens, check_terms, heaviest
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-logger = logging.getLogger(__name__)
-
-# This many documents without any term are no accident; fewer can be a few lines of punctuation.
-COLLAPSED = 32
-
-
-def check_k_tokens(k: int | None, dimension: int, name: str = "k_tokens") -> None:
-    """Refuse a number of terms that no text can have."""
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= dimension):
-        raise ConfigError(
-            f"{name}={k!r} must be a whole number from 1 to {dimension}, the size of the vocabulary; None: all terms."
-        )
 
 
 class Splade(FingerprintedEncoder):
@@ -129,19 +116,11 @@ class Splade(FingerprintedEncoder):
             else:
                 self.model.max_active_dims = k_tokens
 
-    def _load(
-        self,
-        name: str | Path | None,
-        model: Any = None,
-        tokenizer: Any = None,
-        pooling: str | None = None,
-        max_length: int | None = None,
-        prompts: Mapping[str, str] | None = None,
-    ) -> Any:
+    def _load(self, name: str | Path | None, model: Any = None, tokenizer: Any = None, *settings: Any) -> Any:
         from .mlm import SpladeModel
 
         network = SpladeModel.make(name, model, tokenizer, self.compute.device)
-        self._open(network, pooling, max_length, self.compute.dtype, prompts)
+        self._open(network, *settings)
         return network
 
     @property
@@ -154,7 +133,11 @@ class Splade(FingerprintedEncoder):
         return self._model
 
     def _open(
-        self, model: Any, pooling: str | None, max_length: int | None, dtype: str, prompts: Mapping[str, str] | None
+        self,
+        model: Any,
+        pooling: str | None = None,
+        max_length: int | None = None,
+        prompts: Mapping[str, str] | None = None,
     ) -> None:
         """Take over a model, once its parts fit each other."""
         if pooling not in (None, "max", "sum"):
@@ -185,7 +168,7 @@ class Splade(FingerprintedEncoder):
             if self.query_weights is not None:
                 self.query_weights.tokenizer.model_max_length = max_length  # noqa: V101
         model.prompts.update(prompts or {})
-        settings = EncodingSettings(length_limit(model), prompts_of(model), dtype, normalize=False)
+        settings = EncodingSettings(length_limit(model), prompts_of(model), self.compute.dtype, normalize=False)
         super().__init__(tokenizer, settings, model.device, size)
 
     @property
@@ -288,7 +271,7 @@ class Splade(FingerprintedEncoder):
                     parts.append(self._light_rows(ids, mask, limit) if self._plain else self._full(ids, mask, limit))
                 positions += batch
             vectors = self._joined(parts, np.argsort(np.array(positions, dtype=np.int64)))
-        _check_terms(getattr(vectors, "weights", vectors), expected=not is_query)
+        check_terms(getattr(vectors, "weights", vectors), expected=not is_query)
         return vectors
 
     def _look_up(self, texts: list[str], limit: int | None) -> csr_array:
@@ -306,11 +289,7 @@ class Splade(FingerprintedEncoder):
     def _light_rows(self, ids: np.ndarray, mask: np.ndarray, limit: int | None) -> csr_array:
         """One batch as sparse rows, by ONNX Runtime."""
         bert: Any = self._plain
-        weights = np.log1p(np.maximum(self._computer(ids, mask) + bert.tensors[HEAD_BIAS], 0))
-        if limit is not None and limit < weights.shape[1]:
-            light = np.argpartition(weights, -limit, axis=1)[:, :-limit]
-            np.put_along_axis(weights, light, 0, axis=1)
-        return csr_array(weights)
+        return heaviest(np.log1p(np.maximum(self._computer(ids, mask) + bert.tensors[HEAD_BIAS], 0)), limit)
 
     def _full(self, ids: np.ndarray, mask: np.ndarray, limit: int | None) -> Any:
         """One batch, by torch."""
@@ -415,23 +394,3 @@ class Splade(FingerprintedEncoder):
         shutil.rmtree(path / POOLING_FOLDER, ignore_errors=True)
         with quiet():
             self.model.save_pretrained(str(path))
-
-
-def _check_terms(weights: csr_array, *, expected: bool) -> None:
-    """Check that weights are finite and, where terms are `expected`, that texts have some."""
-    finite = np.isfinite(weights.data)
-    if not finite.all():
-        row = int(np.searchsorted(weights.indptr, np.argmin(finite), side="right")) - 1
-        raise ModelError(
-            f"the model gave a weight that is not finite for text {row}. Its weights are damaged, or its activations "
-            "overflow: try dtype='float32'."
-        )
-    if not expected or not weights.shape[0] or weights.nnz:
-        return
-    found = f"the model activates no term for any of {weights.shape[0]} texts"
-    if weights.shape[0] >= COLLAPSED:
-        raise ModelError(
-            f"{found}: it has collapsed, or its head was never trained. Train it again with smaller FLOPS weights or a "
-            "slower ramp, or use another model."
-        )
-    logger.warning("%s; where these are ordinary texts, it has collapsed, or its head was never trained.", found)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..lazy import GIVEN
 
 
 class Usable:
@@ -67,10 +68,7 @@ class Usable:
         return self._for_mteb().similarity_pairwise(embeddings1, embeddings2)
 
     def _for_mteb(self) -> Any:
-        from .. import MTEBModel  # by the front of the package: evaluation stands above models
-
-        model: Any = self
-        return MTEBModel(model)
+        return GIVEN["mteb"](self)
 
 
 def encoded(encoder: Any, texts: str | Sequence[str], prompt_name: str, show_progress: bool = False) -> np.ndarray:

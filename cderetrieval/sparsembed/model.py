@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..models.mlm import top_terms
 from ..models.sparse_embed import SparseEmbed, Terms, pairwise_scores
 from ..models.splade import Splade as SpladeEncoder
-from ..models.splade import check_k_tokens
+from ..models.terms import check_k_tokens
 from ..runtime import check_texts
 
 MAX_LENGTH = 256
