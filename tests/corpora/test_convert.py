@@ -1,7 +1,9 @@
 """Converters keep headings, and do nothing that a file asks for."""
 
+import contextlib
 import json
 import socket
+import time
 
 import pytest
 
@@ -122,11 +124,24 @@ def test_references_of_html_and_notebooks_are_not_followed(tmp_path):
 
 
 def test_deeply_nested_html_is_read_as_text():
-    text, _ = to_markdown(b"<div>" * 5_000 + b"owls" + b"</div>" * 5_000, "html")
-    assert text.strip() == "owls"
+    text, _ = to_markdown(b"<div>" * 5_000 + b"owls &amp; bees" + b"</div>" * 5_000, "html")
+    assert text.strip() == "owls & bees"
 
 
-@pytest.mark.parametrize(("kind", "module"), [("html", "bs4"), ("docx", "defusedxml"), ("pdf", "pypdfium2")])
+@pytest.mark.parametrize("part", [b"<a ", b'<a b="', b"<!--", b"<p>", b"<b>x", b"<", b"<a>#</a>x", b"x</i>", b"<p>x"])
+def test_hostile_html_takes_no_longer_than_its_length(part):
+    begin = time.process_time()
+    with contextlib.suppress(Exception):  # some hold no text
+        to_markdown(part * (100_000 // len(part)), "html")
+    assert time.process_time() - begin < 5  # html.parser takes minutes for some
+
+
+def test_a_page_of_many_megabytes_is_refused():
+    with pytest.raises(InputError, match="more than 25,000,000 bytes"):
+        to_markdown(b"<p>owls</p>" * 2_500_000, "html")
+
+
+@pytest.mark.parametrize(("kind", "module"), [("html", "lxml"), ("docx", "defusedxml"), ("pdf", "pypdfium2")])
 def test_a_missing_package_is_named(monkeypatch, kind, module):
     monkeypatch.setitem(__import__("sys").modules, module, None)
     data = {"html": PAGE, "docx": docx([("", "owls")]), "pdf": pdf([["owls"]])}[kind]
