@@ -23,8 +23,8 @@ from .guard import Guard, RefusedError, error_body
 from .service import Reply, Service, service_of
 from .source import Source
 
-# Most hits of a query; those of a request in which words are marked, which takes milliseconds each.
-HITS, MARKED = 1_000, 100
+# Most hits of a query; of a request; of one with whole documents; of one with marks, which take milliseconds each.
+HITS, IN_ALL, WHOLE, MARKED = 1_000, 20_000, 1_000, 100
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -116,8 +116,10 @@ async def search(body: SearchBody, request: Request) -> Reply:
     """Search for a query or several."""
     queries = [body.query] if isinstance(body.query, str) else body.query
     check_queries(queries)
-    if body.marks and body.k * len(queries) > MARKED:
-        raise InputError(f"marks=true takes at most {MARKED} hits in all; ask fewer queries, or a smaller k.")
+    most, told = (WHOLE, " with documents") if body.documents else (IN_ALL, "")
+    most, told = (MARKED, " with marks") if body.marks else (most, told)
+    if body.k * len(queries) > most:
+        raise InputError(f"at most {most:,} hits{told} are given at a time; ask fewer queries, or a smaller k.")
     kind = Search(body.k, filter_text(body.filter), body.by, body.passages, body.documents, body.marks)
     hits = await service_of(request).ask(request, kind, queries)
     return Reply({"query": body.query, "hits": hits[0] if isinstance(body.query, str) else hits})

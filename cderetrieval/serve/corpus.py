@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -122,17 +123,19 @@ def facets(retriever: Retriever) -> dict[str, Any]:
 
 def _facet(name: str, values: list[Any]) -> dict[str, Any] | None:
     """A field's values with their counts, or its range; nothing where it tells documents apart one by one."""
-    given = [value for value in values if isinstance(value, str | int | float) and value != ""]
+    each = chain.from_iterable(value if isinstance(value, list) else [value] for value in values)
+    given = [value for value in each if isinstance(value, str | int | float) and value != ""]
     counts = Counter((type(value).__name__, value) for value in given)
     if not given or len(counts) < 2:
         return None
     numbers = [value for value in given if not isinstance(value, str | bool)]
-    if len(numbers) == len(given) and len(counts) > VALUES:
+    lists = any(isinstance(value, list) for value in values)  # may be asked what they contain, not what they exceed
+    if len(numbers) == len(given) and len(counts) > VALUES and not lists:
         return {"field": name, "least": min(numbers), "greatest": max(numbers)}
     if len(counts) > max(VALUES, len(given) // 4):
         return None
     shown = [{"value": value, "count": count} for (_, value), count in counts.most_common(VALUES)]
-    return {"field": name, "values": shown, "others": len(counts) - len(shown)}
+    return {"field": name, "lists": lists, "values": shown, "others": len(counts) - len(shown)}
 
 
 def described(retriever: Retriever) -> dict[str, Any]:

@@ -23,7 +23,14 @@ DOCUMENTS = [
         "title": "<script>document.title='hacked'</script>",
         "text": "<img src=x onerror=alert(1)> honey <b>b</b>",
     },
-    {"id": "mast", "title": "Mast", "text": "a storm broke it", "year": 2022, "language": "fr"},
+    {
+        "id": "mast",
+        "title": "Mast",
+        "text": "a storm broke it",
+        "year": 2022,
+        "language": "fr",
+        "tags": ["sea", "wind"],
+    },
 ]
 
 

@@ -1,5 +1,6 @@
 """The page in a real browser: it is typed into, clicked and read."""
 
+import json
 import time
 
 import pytest
@@ -116,12 +117,15 @@ def test_filters_are_those_of_the_metadata(fresh):
     assert fresh.run("[...document.querySelectorAll('#filters label')].map((label) => label.firstChild.data)") == [
         "year",
         "language",
+        "tags",
     ]
-    fresh.run(
-        "(() => { const s = document.querySelector('[data-field=language]'); s.value = '\"fr\"';"
-        " s.dispatchEvent(new Event('change', { bubbles: true })) })()"
-    )
-    fresh.until(f"{HITS} === 1")
+    for field, value, count in (("language", "fr", 1), ("language", "", 4), ("tags", "wind", 1)):
+        fresh.run(
+            f"(() => {{ const s = document.querySelector('[data-field={field}]');"
+            f" s.value = '{value and json.dumps(value)}';"
+            " s.dispatchEvent(new Event('change', { bubbles: true })) })()"
+        )
+        fresh.until(f"{HITS} === {count}")
     assert fresh.text("#hits h3") == "Mast"
 
 

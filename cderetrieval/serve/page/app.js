@@ -53,7 +53,7 @@ function offerFilters() {
   for (const facet of info.facets.fields.slice(0, 6)) {
     const label = make("label", {}, `${facet.field}`);
     if (facet.values) {
-      const select = make("select", { "data-field": facet.field, onchange: changed });
+      const select = make("select", { "data-field": facet.field, "data-sign": facet.lists ? "$contains" : "", onchange: changed });
       select.append(make("option", { value: "" }, "any"));
       facet.values.forEach(({ value, count }) => {
         select.append(make("option", { value: JSON.stringify(value) }, `${shown(value)} (${count})`));
@@ -84,8 +84,8 @@ function filter() {
   for (const input of $("filters").querySelectorAll("select, input")) {
     if (!input.value) continue;
     const { field, sign } = input.dataset;
-    if (sign) wanted[field] = { ...wanted[field], [sign]: Number(input.value) };
-    else wanted[field] = JSON.parse(input.value);
+    const value = input.type === "number" ? Number(input.value) : JSON.parse(input.value);
+    wanted[field] = sign ? { ...wanted[field], [sign]: value } : value;
   }
   return Object.keys(wanted).length ? wanted : null;
 }
