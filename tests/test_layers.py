@@ -1,6 +1,7 @@
 """The shape of the package: imports run one way, files stay short, and importing it loads nothing heavy."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,12 @@ def layer(module):
     return "cli" if first == "__main__" else first
 
 
+@functools.cache
+def nodes_of(path):
+    """All nodes of a file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def sources(node, here):
     """Absolute names of the modules that a statement imports from; `here` is the package that it stands in."""
     if isinstance(node, ast.Import):
@@ -80,12 +87,12 @@ def sources(node, here):
     return [source] if node.module else [f"{source}.{alias.name}" for alias in node.names]
 
 
+@functools.cache
 def imported(path):
     """Modules of this package that a file imports anywhere, also inside functions, as dotted names below it."""
     here = ["cderetrieval", *path.relative_to(PACKAGE).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [name.split(".") for name in sources(node, here)]
-        yield from (".".join(name[1:]) for name in names if name[0] == "cderetrieval")
+    names = [name.split(".") for node in nodes_of(path) for name in sources(node, here)]
+    return [".".join(name[1:]) for name in names if name[0] == "cderetrieval"]
 
 
 def offences():
@@ -164,11 +171,10 @@ def is_private(name):
 
 
 def test_no_package_uses_what_another_keeps_to_itself():
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
     defined = {}
-    for path, tree in trees.items():
+    for path in FILES:
         names = defined.setdefault(package_of(path), set())
-        for node in ast.walk(tree):
+        for node in nodes_of(path):
             if (
                 isinstance(node, ast.Attribute)
                 and isinstance(node.value, ast.Name)
@@ -178,10 +184,10 @@ def test_no_package_uses_what_another_keeps_to_itself():
             elif isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names.add(node.name)
     offences = []
-    for path, tree in trees.items():
+    for path in FILES:
         own = defined[package_of(path)]
         others = set().union(*defined.values()) - own
-        for node in ast.walk(tree):
+        for node in nodes_of(path):
             if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr in others:
                 offences.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
             elif isinstance(node, ast.ImportFrom) and (node.level or 0) > 1:

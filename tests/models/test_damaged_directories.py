@@ -55,6 +55,7 @@ def vectors(directory):
         yield values if isinstance(values, np.ndarray) else values.toarray()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_any_damage_is_named_or_harmless(family, bases, tmp_path, memory):
     refused = 0

@@ -63,6 +63,7 @@ def test_the_context_of_the_default_model_counts(default):
     assert int((query @ own.encode_document(texts).T).argmax()) == 2
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_a_contextual_minilm_starts_as_minilm_in_every_context(trainable):
     dense = load("all-MiniLM-L6-v2", device="cpu")
