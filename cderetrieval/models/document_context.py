@@ -26,6 +26,7 @@ from ..passages import words
 from ..splitting import Span, without_surrogates
 from ..vectors import DENSE, SPARSE, as_vectors, join, take
 from .trained_context import TrainedContext, of_documents, trained_context, unit
+from .word_pieces import TURN
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,8 @@ def limit_of(model: Any) -> int | None:
         settings: Any = getattr(one, "settings", None) or getattr(one, "config", None)
         if isinstance(most := getattr(settings, "max_length", None), int):
             prompt = dict(settings.prompts).get("document", "")
-            added = len(tokenizer(prompt)["input_ids"])
+            with getattr(tokenizer, "turn", TURN):
+                added = len(tokenizer(prompt)["input_ids"])
             return max(1, most - added)
     return None
 
@@ -307,9 +309,9 @@ def token_starts(text: str, tokenizer: Any) -> list[int]:
     """Where the tokens of a text begin; its words, where the tokenizer does not say."""
     if not getattr(tokenizer, "is_fast", False):
         return words(text)
-    found = tokenizer(
-        without_surrogates(text), add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-    )
+    options = {"add_special_tokens": False, "return_offsets_mapping": True, "truncation": False, "verbose": False}
+    with getattr(tokenizer, "turn", TURN):
+        found = tokenizer(without_surrogates(text), **options)
     return [start for start, _ in found["offset_mapping"]]
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import CDEError, ConfigError, InputError, ModelError
 from ..files import PASSED_ON, REASON
 from ..runtime import autocast, check_texts, length_batches, progress, token_budget_for
+from .word_pieces import TURN
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +169,7 @@ class TextEncoder(ABC):
             return
         if self.tokenizer is None:
             raise ModelError("this model has no tokenizer, so it takes tensors and no texts: save it again with one.")
-        with computing("its tokenizer"):
+        with computing("its tokenizer"), getattr(self.tokenizer, "turn", TURN):
             encoded = self.tokenizer(
                 texts,
                 truncation=True,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..runtime import check_texts
+from .word_pieces import TURN
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -43,14 +44,15 @@ def term_counts(texts: Sequence[str], tokenizer: Any, max_length: int) -> sparse
     shape = (len(texts), len(tokenizer))
     if not texts:
         return sparse.csr_array(shape, dtype=np.float32)
-    rows = tokenizer(
-        check_texts(texts),
-        truncation=True,
-        max_length=max_length,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )["input_ids"]
+    with getattr(tokenizer, "turn", TURN):
+        rows = tokenizer(
+            check_texts(texts),
+            truncation=True,
+            max_length=max_length,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
     ends = np.cumsum([0, *map(len, rows)])
     columns = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(ends[-1]))
     counts = sparse.csr_array((np.ones(len(columns), dtype=np.float32), columns, ends), shape=shape)
@@ -61,7 +63,8 @@ def term_counts(texts: Sequence[str], tokenizer: Any, max_length: int) -> sparse
 def words_of_tokens(text: str, tokenizer: Any, max_length: int) -> dict[int, str]:
     """The word of a text that each of its tokens is in, the first of several."""
     options = {"truncation": True, "max_length": max_length, "add_special_tokens": False}
-    (encoding,) = tokenizer(*check_texts([text]), **options, return_offsets_mapping=True).encodings
+    with getattr(tokenizer, "turn", TURN):
+        (encoding,) = tokenizer(*check_texts([text]), **options, return_offsets_mapping=True).encodings
     words = dict[int, str]()
     for token, word in zip(encoding.ids, encoding.word_ids, strict=True):
         start, end = encoding.word_to_chars(word)

@@ -6,6 +6,8 @@ from the settings beside the file, and only where both say the same is the file 
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import attrgetter
@@ -38,6 +40,10 @@ _NO_LIMIT = int(1e30)
 _NOT_GIVEN = ("padding", "return_attention_mask", "return_token_type_ids")
 
 
+# Held in each call of a tokenizer of transformers: threads share the length at which it cuts.
+TURN = threading.RLock()
+
+
 class Encoded(dict[str, list[Any]]):
     """Token ids of texts, and the encodings of the library."""
 
@@ -48,6 +54,7 @@ class WordPieces:
     """A tokenizer that is called as those of transformers; for all else `full` loads theirs."""
 
     is_fast = True
+    turn = contextlib.nullcontext()
     model_input_names = ("input_ids", "token_type_ids", "attention_mask")
 
     pad_token_id: int

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..excerpts import Words, marked, words_of
 from ..models.document_context import tokenizer_of
+from ..models.word_pieces import TURN
 from ..passages import words
 from ..retrieval.retriever import Retriever
 from ..retrieval.searcher import Searcher
@@ -48,7 +49,7 @@ class Embed:
 
 @dataclass(frozen=True)
 class Count:
-    """Count the tokens of texts; by the computing thread, as tokenizers keep the settings of their last call."""
+    """Count the tokens of texts."""
 
     model: str
 
@@ -163,7 +164,8 @@ def count(encoder: Any, texts: Sequence[str]) -> int:
     tokenizer = tokenizer_of(encoder)
     if tokenizer is None:
         return sum(len(words(text)) for text in texts)
-    return sum(map(len, tokenizer(check_texts(texts), truncation=False, verbose=False)["input_ids"]))
+    with getattr(tokenizer, "turn", TURN):
+        return sum(map(len, tokenizer(check_texts(texts), truncation=False, verbose=False)["input_ids"]))
 
 
 def _encoder(retriever: Retriever, model: str) -> Any:

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from cderetrieval.errors import ConfigError, InputError, ModelError
+from cderetrieval.models.document_context import token_starts
 from cderetrieval.models.encoder import EncodingSettings
-from cderetrieval.testing import tiny_model
+from cderetrieval.models.word_pieces import TURN
+from cderetrieval.testing import tiny_model, tiny_tokenizer
 
 UNICODE = [
     "half a pair: \ud83d",
@@ -99,3 +101,23 @@ def test_threads_may_share_an_encoder(encoder):
         thread.join()
     for actual, wanted in zip(answers, expected, strict=True):
         np.testing.assert_allclose(actual, wanted, atol=1e-6)
+
+
+def test_threads_share_a_tokenizer_of_transformers():
+    tokenizer, text, cut = tiny_tokenizer(), "owls hunt at night " * 100, []
+    whole = len(token_starts(text, tokenizer))
+    stop = threading.Event()
+
+    def cutting():
+        while not stop.is_set():
+            with TURN:
+                cut.append(len(tokenizer(text, truncation=True, max_length=16)["input_ids"]))
+
+    other = threading.Thread(target=cutting)
+    other.start()
+    try:
+        assert {len(token_starts(text, tokenizer)) for _ in range(300)} == {whole}
+    finally:
+        stop.set()
+        other.join()
+    assert set(cut) == {16}
