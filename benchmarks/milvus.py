@@ -55,7 +55,7 @@ def server(folder: Path) -> Iterator[str | None]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = HERE.parent / "tests" / "server" / "milvus_server.py"
+    script = HERE.parent / "tests" / "milvus" / "milvus_server.py"
     process = subprocess.Popen(
         [python, script, folder, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -72,13 +72,14 @@ def server(folder: Path) -> Iterator[str | None]:
 
 
 def rows_of(found: list[dict[str, Any]], vectors: np.ndarray) -> list[dict[str, Any]]:
-    """Rows as a program with the raw client would make them: the document as JSON, its metadata, its vector."""
+    """Rows as a program with the raw client would make them: a document as JSON, metadata, one passage, its vector."""
     return [
         {
             "id": f"s:raw-{row['id']}",
             "seq": number,
             "payload": json.dumps([row]),
             "metadata": {"t:id": row["id"], "t:text": row["text"]},
+            "passages": -1,
             VECTOR: vector,
         }
         for number, (row, vector) in enumerate(zip(found, vectors, strict=True))

@@ -112,7 +112,8 @@ def _shown(
 def _best_of_each(current: Current, queries: Any, k: int, wanted: Expression) -> list[list[Hit]]:
     """The best passage of each of the k best documents of each query; more are asked for until there are as many."""
     answers: list[list[Hit]] = [[] for _ in range(queries.shape[0])]
-    rows, most = list(range(len(answers))), min(FIRST * k + 2, MAX_LIMIT)
+    collection = current.collection
+    rows, most = list(range(len(answers))), min(FIRST * k + 2 if collection.repeats else k, MAX_LIMIT)
     while rows:
         short = []
         for row, hits in zip(rows, _nearest(current, take(queries, rows), most, wanted, []), strict=True):
@@ -120,6 +121,7 @@ def _best_of_each(current: Current, queries: Any, k: int, wanted: Expression) ->
             for hit in hits:
                 best.setdefault(owner_of(hit.key)[0], hit)
             answers[row] = list(best.values())[:k]
+            collection.repeats |= len(best) < len(hits)
             if len(best) < k and len(hits) == most < MAX_LIMIT:
                 short.append(row)
         rows, most = short, min(MORE * most, MAX_LIMIT)

@@ -38,8 +38,8 @@ MOST_BYTES = 16 * 2**20
 # Requests at a time: one is made ready while a server works on another. Milvus Lite works in this process, where
 # threads would only take turns (6 per cent more time).
 UNDER_WAY = 2
-# Vectors that are read back together.
-CHUNK = 4_096
+# Vectors that are read back together: whole requests.
+CHUNK = 4 * MOST_ROWS
 
 _last_seq = 0
 
@@ -55,6 +55,8 @@ class Change:
         self.removed: list[str] = []
         self.rebuilt: Rebuild | None = None
         self.documents = Store()
+        # How many passages each of them has, by key.
+        self.counts: dict[str, int] = {}
 
     def close(self) -> None:
         """Forget what was gathered, and what was built and not published."""
@@ -67,11 +69,16 @@ class Change:
     ) -> tuple[int, int]:
         """Keep documents; their first number, and how many there are."""
         spans: deque[list[Span]] = deque()
-        return self.documents.put_documents(_encoded(rows, on, cut, spans), lambda *_: spans.popleft())
+        counts: dict[str, int] = {}
 
-    def counts(self) -> dict[str, int]:
-        """How many passages each document has, by key."""
-        return {str(key): abs(row.get("passages", 1)) for key, _, row in self.documents.rows()}
+        def kept() -> Iterator[tuple[str, str, Row]]:
+            for key, text, row in _encoded(rows, on, cut, spans):
+                counts[key] = abs(row.get("passages", 1))
+                yield key, text, row
+
+        found = self.documents.put_documents(kept(), lambda *_: spans.popleft())
+        self.counts |= counts
+        return found
 
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
         """The spans of those of the documents to embed that were cut, by number."""

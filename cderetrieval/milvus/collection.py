@@ -206,9 +206,16 @@ class MilvusCollection(Collection):
 
     def lookup(self, ids: Sequence[Hashable]) -> list[tuple[str, dict[str, Any]] | None]:
         """Text and payload of each of the documents; None for one that is not there."""
-        keys = keys_of(ids)
-        rows = self._retried(lambda: {} if self.current is None else self.current.collection.fetch(keys, ["payload"]))
+        rows = self._fetched(keys := keys_of(ids), ["payload"])
         return [stored(rows[key]["payload"], self._on) if key in rows else None for key in keys]
+
+    def holds(self, ids: Sequence[Hashable]) -> list[bool]:
+        """Whether each of the documents is there; only keys are read."""
+        rows = self._fetched(keys := keys_of(ids), [])
+        return [key in rows for key in keys]
+
+    def _fetched(self, keys: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
+        return self._retried(lambda: {} if self.current is None else self.current.collection.fetch(keys, fields))
 
     def rows(self) -> Iterator[Row]:
         """Id, text and payload of each document, in no special order."""
@@ -377,7 +384,7 @@ class MilvusCollection(Collection):
         self._wrote = True
         try:
             if change.documents.count():
-                current.collection.shorten(change.counts())
+                current.collection.shorten(change.counts)
                 send(change.documents, current.collection)
             current.collection.delete(change.removed)
         except CollectionGoneError as error:

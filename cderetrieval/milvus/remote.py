@@ -48,6 +48,8 @@ class RemoteCollection:
         self.layout = layout
         # Whether documents may have several rows, one for each passage, and which row stands for a document.
         self.cut, self.documents = cut, compare("passages", "!=", 0) if cut else EVERYTHING
+        # Whether a document is known to have several rows: searches then ask for more at once, changes for the rest.
+        self.repeats = False
         self._written = -np.inf
         self._removed = False
 
@@ -64,7 +66,10 @@ class RemoteCollection:
 
     def shorten(self, counts: Mapping[str, int]) -> None:
         """Remove the passages of documents from a number on, in one piece for each document that has more."""
-        keys = list(counts) if self.cut else []
+        if counts and self.cut and not self.repeats:
+            self.repeats = bool(self._query(compare("passages", "==", 0), ["id"], strong=True, limit=1))
+        keys = list(counts) if self.repeats else []
+        self.repeats |= any(count > 1 for count in counts.values())
         for start in range(0, len(keys), KEYS):
             found = self.fetch(keys[start : start + KEYS], ["passages"], strong=True)
             held = ((key, range(max(1, counts[key]), abs(int(row["passages"])))) for key, row in found.items())
@@ -153,11 +158,10 @@ class RemoteCollection:
         """Keys of the nearest rows of each query."""
         return [list(hits.ids) for hits in self.search(queries, limit, width=width)]
 
-    def _query(self, expression: Expression, fields: Sequence[str], *, strong: bool) -> list[Row]:
-        level = "Strong" if strong else self._consistency()
-        return list(
-            self._reading("query", self.name, filter=expression, output_fields=list(fields), consistency_level=level)
-        )
+    def _query(self, expression: Expression, fields: Sequence[str], *, strong: bool, **more: int) -> list[Row]:
+        options: dict[str, Any] = {"filter": expression, "output_fields": list(fields), **more}
+        options["consistency_level"] = "Strong" if strong else self._consistency()
+        return list(self._reading("query", self.name, **options))
 
     def _consistency(self) -> str:
         if self._removed:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # Files whose rows have ids of their own.
 ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 # Documents that are compared with those stored at a time.
-CHUNK = 500
+CHUNK = 1_000
 
 
 class Changes(NamedTuple):
@@ -63,8 +63,9 @@ class Tally:
         while chunk := list(islice(source, CHUNK)):
             known: list[Any] = [None] * len(chunk)
             if not empty:
+                ids = [row[0] for row in chunk]
                 with contextlib.suppress(InputError):  # an id that cannot be kept: the collection names its row
-                    known = collection.lookup([row[0] for row in chunk])
+                    known = [held or None for held in collection.holds(ids)] if local is None else local.lookup(ids)
             changed = []  # the source is not being read here, so that fields may be put
             for row, stored in zip(chunk, known, strict=True):
                 if self.seen is not None:

@@ -201,9 +201,13 @@ class Collection(ABC):
         """Keep others from writing between changes."""
         raise InputError("exclusive() is for an index on this machine: a server has no lock to keep.")
 
+    def holds(self, ids: Sequence[Hashable]) -> list[bool]:
+        """Whether each of the documents is there."""
+        return [found is not None for found in self.lookup(ids)]
+
     def missing(self, ids: Sequence[Hashable]) -> list[Hashable]:
         """Those of the ids that are not there."""
-        return [document_id for document_id, found in zip(ids, self.lookup(ids), strict=True) if found is None]
+        return [document_id for document_id, held in zip(ids, self.holds(ids), strict=True) if not held]
 
     def __contains__(self, document_id: Hashable) -> bool:
         return not self.missing([document_id])

@@ -8,6 +8,7 @@ import pytest
 from cderetrieval import Retriever
 from cderetrieval.distributed import embed_corpus, index_vectors
 from cderetrieval.errors import MismatchError, StoreError
+from cderetrieval.milvus.remote import RemoteCollection
 from cderetrieval.milvus.rows import owner_of
 from cderetrieval.models.load import load as load_model
 from cderetrieval.passages import Passages
@@ -144,3 +145,28 @@ def test_folders_of_passages(place, tmp_path):
 def test_a_key_that_nobody_wrote():
     with pytest.raises(StoreError, match="did not write"):
         owner_of("px:s:d7")
+
+
+def test_no_more_is_asked_for_than_is_needed(place, monkeypatch):
+    """Documents of one passage cost one row each; once a document is known to have several, more rows are read."""
+    asked = []
+    search, fetch = RemoteCollection.search, RemoteCollection.fetch
+    monkeypatch.setattr(RemoteCollection, "search", lambda *a, **o: asked.append(a[2]) or search(*a, **o))
+    monkeypatch.setattr(RemoteCollection, "fetch", lambda *a, **o: asked.append(a[2]) or fetch(*a, **o))
+    short = [{"id": number, "text": text_of(number, 1)} for number in range(20)]
+    with Retriever(HashEncoder(), index=place, passages=20) as retriever:
+        retriever.add(short, show_progress=False)
+        retriever.add(short[:5], show_progress=False)
+        assert asked == [[]], "whether they are there; nothing has passages that must go"
+        assert (retriever.last_change.added, retriever.last_change.replaced) == (0, 5)
+        del asked[:]
+        assert len(retriever("owl", k=5)[0]) == 5
+        assert asked == [5]
+    with Retriever.load(place, model=HashEncoder()) as writer, Retriever.load(place, model=HashEncoder()) as reader:
+        reader("owl", k=5)
+        writer.add([{"id": 3, "text": text_of(3, 30)}], show_progress=False)
+        assert {hit["id"] for hit in reader("owl saw cat", k=20)[0]} == set(range(20))
+        del asked[:]
+        writer.add([{"id": 3, "text": text_of(3, 1)}], show_progress=False)
+        assert asked == [[], ["passages"]]
+        assert {hit["id"] for hit in writer("owl saw cat", k=20)[0]} == set(range(20))
