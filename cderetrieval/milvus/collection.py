@@ -93,8 +93,6 @@ class MilvusCollection(Collection):
             self._wrote = False
             self._connection.close()
 
-    # What is there
-
     def refind(self) -> None:
         """Find out which collection stands behind the alias now."""
         for _ in range(ATTEMPTS):
@@ -240,8 +238,6 @@ class MilvusCollection(Collection):
             yield np.arange(number, number + len(some)), np.array([row[VECTOR] for row in some], dtype=np.float32)
             number += len(some)
 
-    # Searches
-
     def check_encoder(self, encoder: Encoder, part: int = 0) -> None:
         """Refuse an encoder whose vectors Milvus cannot hold, before documents are embedded for it."""
         choose_index(self.location.index, encoder.kind, lite=self.location.lite)
@@ -277,8 +273,6 @@ class MilvusCollection(Collection):
         """Write down in a directory where the collection is."""
         self.check_filled()
         write_json(make_directory(path) / SERVER_FILE, {"index": self.settings.index}, mode=PRIVATE)
-
-    # Changes
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
