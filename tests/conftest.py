@@ -44,6 +44,11 @@ SLOW |= {
 SLOW |= {"test_retriever_disk", "test_tune", "test_typing"}
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Import nothing of what would be left out: mteb and its tasks alone take two seconds."""
+    return True if config.option.markexpr == "not slow" and collection_path.stem in SLOW else None
+
+
 def pytest_collection_modifyitems(items):
     """Keep the tests of a file in one worker, since they share fixtures; and all that start Ray in the same one."""
     for item in items:
