@@ -14,15 +14,27 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
 from ..errors import CDEError, InputError
 from ..terminal import Formatter, complain
-from . import context, embed, evaluate, index, mcp, search, serve, train, update
 from .parsing import Parser
 
 SIGPIPE = 13
+# The commands of each file.
+_FILES = {
+    "index": ("index",),
+    "search": ("search",),
+    "update": ("add", "sync", "remove", "refresh"),
+    "serve": ("serve",),
+    "context": ("context",),
+    "embed": ("embed",),
+    "evaluate": ("eval",),
+    "train": ("train",),
+    "mcp": ("mcp",),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     try:
-        arguments = build_parser().parse_args(argv)
+        argv = sys.argv[1:] if argv is None else argv
+        arguments = build_parser(*argv[:1]).parse_args(argv)
         # Log to standard error, unless the program that calls has said where logs go.
         handler = logging.StreamHandler()
         handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
@@ -83,11 +96,11 @@ def _leave_pipe() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of all commands."""
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """Build the parser of a command, or of all where it is none: each imports what its options need."""
     parser = Parser(prog="cderetrieval", description="Search documents with embeddings that know the corpus.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for each in (index, search, update, serve, context, embed, evaluate, train, mcp):
-        each.add(commands)
+    for file in [file for file, names in _FILES.items() if command in names] or _FILES:
+        import_module(f".{file}", __name__).add(commands)
     return parser
