@@ -101,7 +101,7 @@ def evaluate_run(
         Query id to document id to grade; query id to the ids of relevant documents; a data frame; tuples of BEIR or
         TREC; or the path of a TREC or BEIR file.
     run
-        Scored documents of each query: a nested dictionary, a data frame, tuples, :class:`~cderetrieval.types.Hits`, or
+        Scored documents of each query: a nested dictionary, a data frame, tuples, :class:`~cderetrieval.Hits`, or
         the path of a TREC run file.
     k_values
         Cut-offs.
