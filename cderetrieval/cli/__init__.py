@@ -14,11 +14,11 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
 from ..errors import CDEError, InputError
+from ..lazy import exports
 from ..terminal import Formatter, complain
 from .parsing import Parser
 
@@ -35,6 +35,7 @@ _FILES = {
     "train": ("train",),
     "mcp": ("mcp",),
 }
+_file, _ = exports(__name__, {file: file for file in _FILES})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,5 +103,5 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for file in [file for file, names in _FILES.items() if command in names] or _FILES:
-        import_module(f".{file}", __name__).add(commands)
+        _file(file).add(commands)
     return parser
