@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import bar, finish, in_fresh_process, interleaved, peak_memory_mb, ratio, start_memory
-from document_sets import CHOSEN_ON, REPORTED, SLICES, DocumentSet, codebases, of_folder, of_pairs
+from document_sets import CHOSEN_ON, REPORTED, SLICES, DocumentSet, codebases, of_folder, of_pairs, of_questions
 from folders import Models, difference, query_scores, read_folder
 
 from cderetrieval import DocumentContext, Retriever, context_gain, load
@@ -125,7 +125,7 @@ def in_full(models: Models, data: Path, name: str) -> tuple[list[dict[str, Any]]
 
 
 def self_contained(models: Models, some: DocumentSet) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Articles by their own paragraphs, whose questions need no context: what the context takes from them."""
+    """Documents by their own paragraphs, whose questions need no context: what the context takes from them."""
     rows, kept = rows_of(models, [some], "paragraphs")
     bars = []
     for row in rows:
@@ -311,7 +311,8 @@ def main() -> None:
     means, bars = gains(kept, [*CHOSEN_ON, *SLICES])
     full, more = in_full(models, data, CHOSEN_ON[1]) if not quick else ([], [])
     others, known = rows_of(models, reported)
-    alone, some = self_contained(models, reported[0])
+    apart = [self_contained(models, one) for one in (of_questions(data, most["chosen"]), reported[0])]
+    alone, some = ([one for parts in both for one in parts] for both in zip(*apart, strict=True))
     passed = anchors(models, *codebases(data))
     eight = [one for one in [*chosen, *reported] if not one.name.endswith("-test")]
     advice, right = recommendations(models, eight, kept | known)

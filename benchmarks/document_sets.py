@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,8 @@ CHOSEN_ON = ("medquad-ghr", "masked-wiki-sections", "chunking-evaluation", "feed
 SLICES = ("medquad", "20newsgroups-subject-body")
 REPORTED = ("squad-articles", "masked-articles", "cuad-contracts", "feedbackqa-pages-test", "anthropic-codebases")
 QUERIES = 500
+# Training data of questions that stand for themselves; sentences of a document, and of a paragraph.
+QUESTIONS, SENTENCES, PARAGRAPH = "nqg-squad", 40, 4
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,36 @@ def of_pairs(data: Path, name: str, most: int, is_long: Any) -> DocumentSet:
     queries = {number: asked[text] for number, text in texts.items()}
     spans = {number: [(number, 0, len(text))] for number, text in texts.items()}
     return DocumentSet(name, SpanDataset(documents, queries, spans))
+
+
+def of_questions(data: Path, most: int) -> DocumentSet:
+    """Pieces of encyclopedia articles, in paragraphs of sentences of which each has a question: training data."""
+    sentences: dict[str, list[str]] = {}
+    with gzip.open(data / "train" / f"{QUESTIONS}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for pair in map(json.loads, lines):
+            sentences.setdefault(pair["document"], []).append(pair["query"])
+    documents, spans, queries = [], {}, {}
+    for number, some in enumerate(islice(batched(sentences.items(), SENTENCES), most)):
+        text, paragraphs = "", []
+        for part in batched(some, PARAGRAPH):
+            first = len(text)
+            for sentence, asked in part:
+                name, start = f"{number}.{len(spans)}", len(text)
+                text += f"{sentence} "
+                queries[name], spans[name] = asked[0], [(str(number), start, len(text) - 1)]
+            paragraphs.append((first, len(text) - 1))
+            text = f"{text[:-1]}\n\n"
+        documents.append({"id": str(number), "title": "", "text": text[:-2], "paragraphs": paragraphs})
+    kept = sorted(queries, key=_draw)[:QUERIES]
+    chosen = SpanDataset(tuple(documents), {name: queries[name] for name in kept}, {name: spans[name] for name in kept})
+    return DocumentSet(QUESTIONS, chosen)
+
+
+def batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    """Items, some at a time; that of itertools is newer than Python 3.11."""
+    rest = iter(items)
+    while some := tuple(islice(rest, size)):
+        yield some
 
 
 def codebases(data: Path) -> tuple[DocumentSet, dict[str, set[tuple[str, int]]]]:

@@ -56,15 +56,16 @@ def reported() -> str:
 
 
 def alone() -> str:
-    """Articles by their own paragraphs, whose questions need no context."""
+    """Documents by their own paragraphs, whose questions need no context."""
     rows = [row for row in read_result("document_context")["rows"] if row.get("folder", "").endswith(", paragraphs")]
-    lines = ["| model | titles | plain | in context | prefix | gain in context | 95 % interval |"]
-    lines.append("|---|---|---:|---:|---:|---:|---|")
+    lines = ["| set | documents | model | titles | plain | in context | prefix | gain in context | 95 % interval |"]
+    lines.append("|---|---:|---|---|---:|---:|---:|---:|---|")
     for row in rows:
         cells = " | ".join(_score(row.get(f"passage, {name}")) for name in FORMS)
         interval = f"{row['mean']:+.1f} | {row['low']:+.1f} to {row['high']:+.1f}"
-        lines.append(f"| {row['model']} | {row['titles']} | {cells} | {interval} |")
-    return "\n".join(lines) + f"\n\n{rows[0]['documents']} articles, {rows[0]['queries']} questions."
+        name = row["folder"].partition(",")[0]
+        lines.append(f"| {name} | {row['documents']} | {row['model']} | {row['titles']} | {cells} | {interval} |")
+    return "\n".join(lines) + f"\n\n{rows[0]['queries']} questions of each."
 
 
 def chunks() -> str:

@@ -62,10 +62,10 @@ class DocumentContext:
     Examples
     --------
     >>> DocumentContext(prefix=32)
-    DocumentContext(lead=0.4, mean=0.2, lead_size=32, prefix=32)
+    DocumentContext(lead=0.2, mean=0.2, lead_size=32, prefix=32)
     """
 
-    lead: float = 0.4
+    lead: float = 0.2
     mean: float = 0.2
     lead_size: int = 32
     prefix: int = 0
