@@ -29,6 +29,9 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "scipy", "numba", "cderetrieval")
 
+# When this process began to measure.
+STARTED = time.perf_counter()
+
 Times = dict[str, list[float]]
 
 
@@ -224,6 +227,7 @@ def finish(
     if quick:
         return
     result = {**environment(), "benchmark": name, "settings": dict(settings), "rows": rows, "bars": bars}
+    result["seconds"] = round(time.perf_counter() - STARTED)
     write_json(RESULTS / f"{name}.json", result)
 
 

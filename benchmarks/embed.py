@@ -4,7 +4,8 @@
               `embed_corpus` from its start to its end, "steady" the documents a second once each worker has written a
               block, which leaves out the start of workers: what a job of hours sees.
     end       the corpus to a folder of vectors, the folder to an index on disk, the first answer; against
-              `Retriever.add` of the same documents into an index on disk, and its first answer. One process both.
+              `Retriever.add` of the same documents into an index on disk, and its first answer. One process both, one
+              vector a document.
     pipeline  the same with a model that costs nothing (hashes): what reading, checking, Parquet and SQLite cost.
 
 Ray gives its workers a niceness of 15; here they have that of the one process.
@@ -128,7 +129,7 @@ def end_to_end(name: str, corpus: Path, work: Path, model: Any, repeats: int, bl
         shutil.rmtree(work / "i")
 
     def at_once() -> None:
-        with Retriever(model, path=work / "r") as retriever:
+        with Retriever(model, path=work / "r", passages=None) as retriever:
             retriever.add(read_documents(corpus), show_progress=False)
             retriever(QUERY)
         shutil.rmtree(work / "r")

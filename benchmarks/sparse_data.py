@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 VOCABULARY = 30_522
 USED = 28_000
@@ -22,6 +22,8 @@ QUERY = 0.2175
 SPREAD = 0.25
 TOPICS, TOPICS_OF_A_TEXT, TOPICAL, COMMON = 100, 3, 0.4, 500
 MEDIAN, SIGMA, LARGEST = 0.35, 0.845, 3.5
+# Texts that are drawn at a time.
+BLOCK = 100_000
 
 
 def documents(count: int, seed: int) -> csr_array:
@@ -59,7 +61,13 @@ def statistics(docs: csr_array, asked: csr_array) -> dict[str, Any]:
 
 
 def _draw(count: int, length: float, seed: int) -> csr_array:
+    """Block by block: drawing takes twelve times the memory of what is drawn."""
     rng = np.random.default_rng(seed)
+    blocks = [_block(min(BLOCK, count - start), length, rng) for start in range(0, count, BLOCK)]
+    return blocks[0] if len(blocks) == 1 else vstack(blocks, format="csr")
+
+
+def _block(count: int, length: float, rng: np.random.Generator) -> csr_array:
     rates = MASS / (np.arange(USED) + SHIFT) ** EXPONENT
     draws = rng.poisson(rates.sum() * length * rng.lognormal(-0.03, SPREAD, count))
     rows = np.repeat(np.arange(count), draws)

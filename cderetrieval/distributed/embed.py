@@ -159,7 +159,9 @@ def embed_corpus(
             if folder is None:
                 read = cluster.run if cluster is not None and len(blocks) >= MANY_BLOCKS else run_here
                 folder = _begin(out, request, files, blocks, fields, embedder, read, show_progress)
-            arguments = {"model": embedder.name or embedder.model, "device": device, "dtype": dtype}
+            # Here the model that is loaded; workers load it by its name.
+            found = embedder.model if cluster is None else embedder.name or embedder.model
+            arguments = {"model": found, "device": device, "dtype": dtype}
             work = run_here if cluster is None else partial(cluster.run, on_gpu=True)
             _embed(work, folder, arguments, show_progress)
         return folder
