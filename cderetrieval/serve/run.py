@@ -72,7 +72,8 @@ def serve(
             return Retriever.load(path, model=model, device=device)
 
         retriever = reopen()
-        _ = retriever.encoder  # loaded before the first client waits for it
+        if len(retriever):  # model and index are loaded before the first client waits for them
+            retriever("a", k=1)
         name = Path(path).absolute().name
         app = create_app(retriever, writable=writable, token=token, loopback=loopback, name=name, reopen=reopen)
         config = uvicorn.Config(
