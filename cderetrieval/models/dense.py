@@ -10,6 +10,7 @@ torch, which then need not wait for its imports. Its modules are loaded when som
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,8 @@ class _Held:
         self._compute, self._onnx = compute, onnx
         self._updates: list[Path] = []
         self.computer: Computer | None = None
+        # Vectors of documents by a digest of their text, and the settings that they were made with.
+        self.sampled: tuple[EncodingSettings | None, dict[bytes, np.ndarray]] = (None, {})
 
     def load(self) -> SentenceTransformer:
         """Load the modules, which may be changed from now on."""
@@ -56,7 +59,7 @@ class _Held:
                 model = _read_modules(self.plain.directory, "cpu").eval()
                 for update in self._updates:
                     add_update(model[0].auto_model, update)
-                self.model = model
+                self.model, self.sampled = model, (None, {})
                 if self._compute.precision != "int8":
                     self.plain = None
         return self.model
@@ -81,7 +84,7 @@ class _Held:
             update = read_update(path, {name: array.shape for name, array in tensors.items()})
             self.plain = self.plain.changed({name: tensors[name] + change for name, change in update.items()})
             self._updates.append(path)
-            self.computer = None
+            self.computer, self.sampled = None, (None, {})
 
 
 def _read_modules(directory: Path, device: str) -> SentenceTransformer:
@@ -99,6 +102,10 @@ def _exported_digests(model: SentenceTransformer) -> list[str]:
         if not files:
             raise ModelError(f"backend={model.get_backend()!r} wrote no weights, so they cannot be told from others.")
         return [f"{file.name} {sha256_file(file)}" for file in files]
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class DenseEncoder(FingerprintedEncoder):
@@ -204,6 +211,8 @@ class DenseEncoder(FingerprintedEncoder):
         if isinstance(texts, str):
             vector: np.ndarray = self.encode([texts], prompt_name=prompt_name, show_progress=show_progress)[0]
             return vector
+        if prompt_name == "document" and self._held.sampled[0] == self.settings:
+            return self._encode_others(texts, show_progress)
         if self._held.plain is not None or (self._takes_token_ids and self._pools_prompt):
             return super().encode(texts, prompt_name=prompt_name, show_progress=show_progress)
         # Static, routed and multimodal models, and poolings that leave out the prompt, batch in their own way.
@@ -220,6 +229,26 @@ class DenseEncoder(FingerprintedEncoder):
         if len(matrix):
             check_finite(matrix)
         return matrix
+
+    def encode_sample(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
+        """Vectors of documents which are kept, as a sample's are soon asked for again: in a small corpus all of them.
+
+        Only where they cannot change: nobody trains, and a vector does not depend on the texts beside it, to the bit.
+        """
+        self._held.sampled = (None, {})
+        vectors = self.encode_document(texts, show_progress=show_progress)
+        if self._held.plain is not None and isinstance(self._held.computer, OnnxBert):
+            self._held.sampled = self.settings, dict(zip(map(_key, texts), vectors, strict=True))
+        return vectors
+
+    def _encode_others(self, texts: Sequence[str], show_progress: bool) -> np.ndarray:
+        """Vectors of documents, computed where they are not kept."""
+        known = self._held.sampled[1]
+        keys = list(map(_key, check_texts(texts)))
+        others = [text for text, key in zip(texts, keys, strict=True) if key not in known]
+        made = iter(super().encode(others, show_progress=show_progress))
+        rows = [known[key] if key in known else next(made) for key in keys]
+        return np.stack(rows) if rows else np.empty((0, self.dimension), dtype=np.float32)
 
     def _vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         bert = self._held.plain

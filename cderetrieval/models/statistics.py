@@ -241,7 +241,7 @@ class StatisticsModel(Usable, _NamedAfter):
     def embed_context(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of each sampled document and of a pseudo-query made from it, shape (J, 2, H), float32."""
         queries = [pseudo_query(text, self.config.query_words) for text in texts]
-        documents = self.encoder.encode_document(texts, show_progress=show_progress)
+        documents = self.encoder.encode_sample(texts, show_progress=show_progress)
         return np.stack([documents, self.encoder.encode_query(queries)], axis=1)
 
     def count_terms(self, texts: Sequence[str]) -> np.ndarray | None:

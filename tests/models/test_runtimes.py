@@ -20,6 +20,7 @@ from cderetrieval import Retriever, load
 from cderetrieval.errors import ConfigError, MismatchError, MissingDependencyError, ModelError
 from cderetrieval.models import bert_onnx
 from cderetrieval.models.bert import read_bert
+from cderetrieval.models.bert_onnx import OnnxBert
 from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.models.locate import installed_minilm
 from cderetrieval.models.mlm import SpladeModel
@@ -254,6 +255,30 @@ def test_what_onnx_does_not_compute_is_said_once(tiny, tmp_path, caplog):
         load(tmp_path / "m", precision="int8")
     with pytest.raises(ModelError, match="precision='int8' is for BERT"):
         load(f"sparse-embed:{tiny_splade_directory()}", precision="int8")
+
+
+def test_a_small_corpus_is_embedded_once(tiny, tmp_path, monkeypatch):
+    rows, computed = [f"document {i} on owls" for i in range(30)], []
+    compute = OnnxBert.__call__
+    monkeypatch.setattr(
+        OnnxBert, "__call__", lambda self, ids, mask: computed.append(len(ids)) or compute(self, ids, mask)
+    )
+    retriever = Retriever(f"centre:{tiny}", runtime="onnx").add(rows)
+    assert sum(computed) <= 2 * len(rows) + 2, "the documents, and a pseudo-query of each"
+    del computed[:]
+    model = load(f"centre:{tiny}", runtime="onnx")
+    context = retriever.context
+    again = context.encoder(model)  # which has sampled nothing
+    before = again.encode_document([*rows, "new", rows[3]])
+    model.embed_context(rows)
+    del computed[:]
+    np.testing.assert_array_equal(again.encode_document([*rows, "new", rows[3]]), before)
+    assert sum(computed) == 1
+    assert again.encode_document([]).shape == (0, 32)
+    assert isinstance(model.encoder.model, SentenceTransformer)  # which may be trained
+    del computed[:]
+    again.encode_document(rows)
+    assert model.encoder._held.sampled == (None, {})
 
 
 def test_settings_are_checked(tiny):
