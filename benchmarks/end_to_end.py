@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Times, bar, finish, ratio
+from common import HERE, Times, bar, finish, machine, ratio
 
 PEER, OURS, CONTEXT = "sentence-transformers + FAISS", "cderetrieval, MiniLM", "cderetrieval, cde-minilm"
-TXTAI = "txtai"
+INT8, TXTAI = "cderetrieval, MiniLM, int8", "txtai"
 PACKAGES = ("numpy", "pandas", "python")
 # Documents of each package.
 DOCUMENTS, QUERIES, REPEATS = 100, 200, 2
@@ -49,19 +49,19 @@ def corpus(directory: Path, count: int, n_queries: int) -> tuple[Path, Path]:
     return documents, queries
 
 
-def answer(model: str, documents: str, queries: str) -> list[list[str]]:
+def answer(model: str, precision: str, documents: str, queries: str) -> list[list[str]]:
     """What a user of this package writes."""
     from cderetrieval import Retriever
     from cderetrieval.corpora.readers import read_documents
 
-    retriever = Retriever(model, on="text").add(read_documents(documents), show_progress=False)
+    retriever = Retriever(model, on="text", precision=precision).add(read_documents(documents), show_progress=False)
     hits = retriever(json.loads(Path(queries).read_text(encoding="utf-8")), k=K)
     return [[hit["id"] for hit in ranking] for ranking in hits]
 
 
-def child(model: str, documents: str, queries: str) -> None:
+def child(model: str, precision: str, documents: str, queries: str) -> None:
     """Answer, and say how much memory it took."""
-    found = answer(model, documents, queries)
+    found = answer(model, precision, documents, queries)
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "answers": found}))
 
 
@@ -73,8 +73,9 @@ def commands(txtai: str | None, documents: Path, queries: Path) -> dict[str, lis
     own, peers = [sys.executable, str(HERE / "end_to_end.py"), "--child"], str(HERE / "end_to_end_peers.py")
     found = {
         PEER: [sys.executable, peers, "faiss", minilm, *data],
-        OURS: [*own, minilm, *data],
-        CONTEXT: [*own, "cde-minilm", *data],
+        OURS: [*own, minilm, "float32", *data],
+        INT8: [*own, minilm, "int8", *data],
+        CONTEXT: [*own, "cde-minilm", "float32", *data],
     }
     if txtai is not None:
         found[TXTAI] = [txtai, peers, "txtai", minilm, *data]
@@ -107,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few documents, no JSON: does it run?")
     parser.add_argument("--txtai", metavar="PYTHON", help="interpreter of an environment with txtai")
-    parser.add_argument("--child", nargs=3, metavar="X", help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=4, metavar="X", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(*given.child)
@@ -146,6 +147,7 @@ def main() -> None:
             bar(f"processor time, {OURS}, over {TXTAI}", ratio(times, OURS, TXTAI)["median"], 1.0, at_most=True)
         )
     settings = {"documents": n_documents, "queries": n_queries, "k": K, "packages": PACKAGES, "threads": 1}
+    settings["processor"] = machine()["cpu"]
     finish("end_to_end", settings=settings, rows=rows, bars=bars, quick=given.quick)
 
 
