@@ -2,7 +2,8 @@
 
 The server is the command `cderetrieval serve`, on one thread of torch, over docstrings of installed packages. Clients
 are coroutines of one process, each asks again as soon as it has its answer. In turn with each round, the same queries
-are asked of a `Retriever` in this process, in batches as large as those that the server made on average.
+are asked of a `Retriever` in this process, in batches as large as those that the server made on average. Processor time
+is that of the server and of the calls; the clients have their own, and take it from the server where cores are few.
 
     python benchmarks/serve.py [--quick]
 """
@@ -79,6 +80,12 @@ def resident_mb(process: int) -> float:
     return int(line.split()[1]) / 1024
 
 
+def processor_seconds(process: int) -> float:
+    """What a process has used, of all cores together."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def direct(retriever: Retriever, queries: list[str], size: int) -> float:
     """Seconds of the same queries, asked of a retriever in batches."""
     start = time.perf_counter()
@@ -91,15 +98,17 @@ def measure(port: int, process: int, directory: Path, queries: list[str], rounds
     """Rounds of both in turn; then as many requests as it takes to see memory grow."""
     sent = [request("/search", {"query": query, "k": K}) for query in queries]
     ask(port, (sent * (WARM // len(sent) + 1))[:WARM])
-    ratios, served, latencies, sizes = [], [], [], []
+    ratios, served, latencies, sizes, used = [], [], [], [], []
     with Retriever.load(directory) as retriever:
         direct(retriever, queries[: 2 * CLIENTS], CLIENTS)
         for _ in range(rounds):
-            before = batches(port)
+            before, start = batches(port), processor_seconds(process)
             seconds, found = ask(port, sent)
+            end, begin = processor_seconds(process), time.process_time()
             after = batches(port)
             size = (after[0] - before[0]) / (after[1] - before[1])
             ratios.append(direct(retriever, queries, max(1, round(size))) / seconds)
+            used.append([1_000 * one / len(sent) for one in (end - start, time.process_time() - begin)])
             served.append(len(sent) / seconds)
             sizes.append(size)
             latencies += found
@@ -111,6 +120,8 @@ def measure(port: int, process: int, directory: Path, queries: list[str], rounds
         "clients": CLIENTS,
         "queries a second": round(statistics.median(served), 1),
         "mean batch": round(statistics.mean(sizes), 1),
+        "processor ms a query": round(statistics.median(one for one, _ in used), 2),
+        "the retriever's": round(statistics.median(one for _, one in used), 2),
         "p50 ms": round(1000 * percentiles[49], 1),
         "p95 ms": round(1000 * percentiles[94], 1),
         "over the retriever's": {
