@@ -45,14 +45,14 @@ def dataset():
 
 
 def test_names_say_what_differs(dense):
-    documents = ["none", "auto", DocumentContext(), {"prefix": 16, "lead": 0.2}, OfAnother()]
+    documents = ["none", "auto", DocumentContext(), {"prefix": 16, "lead": 0.3}, OfAnother()]
     variants = variants_for(dense, ["own"], passages=[None, "auto", 20], documents=documents)
     assert [variant.name for variant in variants] == [
         "none",
         *(
             f"none+passages{size}{document}"
             for size in ("", "-20")
-            for document in ("", "+document", "+document-lead0.2-prefix16", "+another")
+            for document in ("", "+document", "+document-lead0.3-prefix16", "+another")
         ),
     ]
     assert variants[0].identity().keys() == variants[1].identity().keys()
