@@ -13,7 +13,7 @@ from typing import Any
 
 from ..context.spec import CENTRE, NULL, READY, ContextLike, ContextSpec
 from ..errors import ConfigError
-from ..models.document_context import AUTO, NONE, DocumentContext, DocumentContextLike, OfAnother
+from ..models.document_context import ANOTHER, AUTO, NONE, DocumentContext, DocumentContextLike, OfAnother
 from ..passages import Passages, PassagesLike
 from ..retrieval.names import AnyModel, HybridModel, takes_context
 from ..retrieval.rerank import Reranker
@@ -137,6 +137,7 @@ def _cut(
     name += "+another" if isinstance(document, OfAnother) else "+document"
     if isinstance(document, DocumentContext):
         values, default = document.to_dict(), DocumentContext().to_dict()
-        changed = [field for field in values if field != "fingerprint" and values[field] != default.get(field)]
+        said = ("fingerprint", ANOTHER)  # by what is trained, and above
+        changed = [field for field in values if field not in said and values[field] != default.get(field)]
         name += "".join(f"-{field}{values[field]}" for field in changed)
     return replace(variant, name=name, passages=passages.how, document=document)
