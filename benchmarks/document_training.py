@@ -34,12 +34,13 @@ from folders import Models, difference
 from cderetrieval import DocumentContext, load
 from cderetrieval.files import read_tensors
 from cderetrieval.models.document_context import NONE, OfAnother, Units, encode_passages
-from cderetrieval.models.trained_context import TrainedContext
+from cderetrieval.models.trained_context import TrainedContext, meaning_of
 from cderetrieval.passages import Passages
 from cderetrieval.retrieval.cut import splitter_of
 
 BASE = "cde-minilm"
 SHARE = 0.5
+SHARES = (0.25, 0.5, 0.75)
 DOCUMENTS = 80
 # Documents of each training set, by a hash of their ids; long documents of many kinds, and pages of an encyclopedia.
 TAKEN = {"wikipedia": 500, "dc-law": 50, "medquad": 170, "powershell": 60, "peps": 40, "rust-rfcs": 40, "code": 40}
@@ -181,24 +182,40 @@ def cost(
     return row, bar(row["cost"], found["median"], 1.3, at_most=True)
 
 
+def taken_in(module: TrainedContext, sets: Sequence[Embedded]) -> dict[str, float]:
+    """Mean weights of lead, mean and attention over the passages of all sets."""
+    found = []
+    for one in sets:
+        vectors, leads = (meaning_of(rows, module.config.width) for rows in (one.own, one.leads))
+        for number, lead in enumerate(leads):
+            found.append(module.weights(vectors[(one.units.owners == number) & ~one.units.heads], lead))
+    weights = np.vstack(found).mean(axis=0)
+    return dict(zip(("weight of lead", "weight of mean", "weight of attention"), map(float, weights), strict=True))
+
+
 def of_steps(sets: Sequence[Embedded], run: Path) -> list[dict[str, Any]]:
     """What each checkpoint gains over the sum: own and another document's context, and on self-contained sets."""
     rows = []
+    forms = forms_of([], SHARE)
+    known = measured(sets, {name: forms[name] for name in ("plain", "sum")}, {})
+    names = list(dict.fromkeys(key[2] for key in known))
     for folder in sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])):
         module = TrainedContext.from_pretrained(folder)
-        for share in (0.25, 0.5, 0.75, 1.0):
+        for share in SHARES:
             forms = forms_of([module], share)
-            kept = measured(sets, {name: forms[name] for name in ("plain", "sum", "trained", "another document")}, {})
-            names = list(dict.fromkeys(key[2] for key in kept))
+            wanted = ("trained", "another document") if share == SHARE else ("trained",)
+            kept = known | measured(sets, {name: forms[name] for name in wanted}, {})
             row: dict[str, Any] = {"step": int(folder.name.rpartition("-")[2]), "share": share}
             for titled in (False, True):
-                for form in ("plain", "another document", "trained"):
-                    title = "given" if titled else "hidden"
+                title = "given" if titled else "hidden"
+                for form in ("plain", *wanted):
                     row[f"{form}, {title}"] = gain(kept, "sum", form, "unnamed", titled, names)["mean"]
                 alone = gain(kept, "sum", "trained", "passage", titled, SELF_CONTAINED)
                 row[f"self-contained, {title}"], row[f"worst, {title}"] = alone["mean"], alone["worst"]
+                row[f"documents, {title}"] = gain(kept, "sum", "trained", "document", titled, names)["mean"]
+            row |= taken_in(module, [one for one in sets if not one.titled])
             rows.append(row)
-            print(row, flush=True)
+            print({name: round(value, 2) for name, value in row.items()}, flush=True)
     return rows
 
 

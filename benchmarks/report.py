@@ -22,6 +22,7 @@ from common import HERE, RESULTS, markdown, read_result
 from figures import Line, bars_figure, gains_figure, growth_figure
 from passage_tables import TABLES as PASSAGES
 from planning import TABLES as PLANNING
+from trained_tables import TABLES as TRAINED
 
 from cderetrieval.files import atomic_write
 
@@ -319,6 +320,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sparse_training": sparse_training,
     "systems": systems,
     **PASSAGES,
+    **TRAINED,
     **{f"planning_{name}": partial(rows_of, rows) for name, rows in PLANNING.items()},
 }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -133,11 +133,20 @@ class TrainedContext:
 
         `context` has the passages of the document that is read, where it is another than their own.
         """
-        others = passages if context is None else context
+        blocks = self._blocks(passages, lead, passages if context is None else context)
+        return np.vstack([vectors for vectors, _ in blocks])
+
+    def weights(self, passages: np.ndarray, lead: np.ndarray) -> np.ndarray:
+        """How much (n, 3) of lead, mean and attention the passages of a document take in."""
+        return np.vstack([weights for _, weights in self._blocks(passages, lead, passages)])
+
+    def _blocks(
+        self, passages: np.ndarray, lead: np.ndarray, others: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Vectors and weights of some passages at a time."""
         tensors, mean = self.tensors, unit(others.mean(axis=0))
         key, value = self._keys(lead, others)
         rows = max(1, min(_ROWS, _SCORES // len(key[0])))
-        found = np.empty_like(passages)
         for start in range(0, len(passages), rows):
             some = passages[start : start + rows]
             read = self._read(some, key, value)
@@ -146,8 +155,7 @@ class TrainedContext:
             out = gelu(inside) @ tensors["second.weight"].T + tensors["second.bias"]
             weights, rest = out[:, -3:], out[:, :-3]
             mixed = some + weights[:, :1] * both[0] + weights[:, 1:2] * both[1] + weights[:, 2:] * read + rest
-            found[start : start + rows] = unit(mixed)
-        return found
+            yield unit(mixed), weights
 
     def _keys(self, lead: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values (heads, c, width / heads) of lead and passages."""

@@ -114,6 +114,7 @@ def test_the_order_of_passages_does_not_matter_and_their_document_does(base):
     module, passages, lead = made(base), units(2, 9), units(2)
     own = module(passages[0], lead[0])
     assert np.allclose(np.linalg.norm(own, axis=1), 1, atol=1e-5)
+    assert module.weights(passages[0], lead[0]).shape == (9, 3)
     order = np.random.default_rng(2).permutation(9)
     assert np.allclose(own, module(passages[0], lead[0], passages[0][order]), atol=1e-5)
     assert np.abs(own - module(passages[0], lead[1], passages[1])).max() > 0.05

@@ -1,0 +1,41 @@
+"""Tables of what trained document contexts gain, for `report.py`."""
+
+from __future__ import annotations
+
+from common import read_result
+
+RESULT = "document_training"
+LEVELS = {"unnamed": "unnamed queries", "passage": "all queries", "document": "documents"}
+
+
+def gains() -> str:
+    """Differences of nDCG@10, means over the sets, with intervals and the worst set."""
+    rows = [row for row in read_result(RESULT)["rows"] if "gain" in row]
+    lines = ["| what | over | model | titles | mean | 95 % interval | worst set |", "|---|---|---|---|---:|---|---:|"]
+    for row in rows:
+        before, _, after = row["gain"].partition(" to ")
+        what = f"{after}: {LEVELS[row['level']]}" + (", self-contained sets" if row["sets"] == "self-contained" else "")
+        interval = f"{row['low']:+.1f} to {row['high']:+.1f}"
+        cells = [what, before, row["model"], row["titles"], f"{row['mean']:+.1f}", interval, f"{row['worst']:+.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\nPoints of nDCG@10 x 100; means over the sets, paired bootstrap over queries."
+
+
+def by_set() -> str:
+    """nDCG@10 of passages of each set, of all and of unnamed queries, in each form."""
+    rows = [row for row in read_result(RESULT)["rows"] if "set" in row]
+    forms = [name.removesuffix(", passage") for name in rows[0] if name.endswith(", passage")]
+    lines = [f"| set | model | titles | {' | '.join(forms)} |", "|---|---|---|" + "---:|" * len(forms)]
+    for row in rows:
+        cells = " | ".join(_pair(row.get(f"{form}, passage"), row.get(f"{form}, unnamed")) for form in forms)
+        lines.append(f"| {row['set']} | {row['model']} | {row['titles']} | {cells} |")
+    return "\n".join(lines) + "\n\nnDCG@10 x 100 of all queries / of those that name a document whose passage does not."
+
+
+def _pair(every: float | None, unnamed: float | None) -> str:
+    if every is None:
+        return ""
+    return f"{every:.1f}" if unnamed is None else f"{every:.1f} / {unnamed:.1f}"
+
+
+TABLES = {"document-training": gains, "document-training-sets": by_set}
