@@ -78,6 +78,7 @@ def forms_of(modules: Sequence[TrainedContext], share: float) -> Forms:
     return {
         "plain": lambda one: [one.own],
         "sum": lambda one: [one.in_context(DocumentContext())],
+        "strong sum": lambda one: [one.in_context(DocumentContext(lead=0.4, mean=0.2))],
         "prefix and mean": lambda one: [one.in_context(DocumentContext(lead=0, mean=0.2), prefix=True)],
         "trained": lambda one: [one.in_context(mixed, module) for module in modules],
         "trained alone": lambda one: [one.in_context(dataclasses.replace(mixed, share=1.0), m) for m in modules],
@@ -125,7 +126,7 @@ def compared(kept: Kept, base: str, names: Sequence[str]) -> tuple[list[dict], l
     pairs = [
         ("unnamed", before, names, least) for before, least in (("plain", 5.0), ("another document", 5.0), ("sum", 2.0))
     ]
-    pairs += [("unnamed", before, names, None) for before in ("prefix and mean", "late chunking")]
+    pairs += [("unnamed", before, names, None) for before in ("strong sum", "prefix and mean", "late chunking")]
     pairs += [
         ("passage", "sum", SELF_CONTAINED, -0.3),
         ("passage", "sum", needs, None),
@@ -162,9 +163,7 @@ def table(kept: Kept, base: str) -> list[dict[str, Any]]:
     return rows
 
 
-def cost(
-    data: Path, module: TrainedContext, path: str, count: int, repeats: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def cost(data: Path, path: str, count: int, repeats: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Passages in a trained context, against the same passages alone; titles hidden."""
     encoder = load("all-MiniLM-L6-v2", device="cpu")
     split = splitter_of(Passages.parse("auto"), ["text"], [(encoder, DocumentContext())])
