@@ -180,3 +180,13 @@ def test_another_model_and_sparse_vectors_are_refused(base, tmp_path):
     sparse = load(f"splade:{tiny_splade_directory()}", device="cpu")
     with pytest.raises(ConfigError, match="no dense vectors"):
         vectors_of(sparse, DocumentContext(trained=tmp_path))
+
+
+def test_the_one_that_comes_with_the_package_is_for_the_default_model():
+    context = DocumentContext(trained="cde-doc-minilm")
+    assert repr(context).startswith("DocumentContext(lead=0.2, mean=0.2, lead_size=32, prefix=0, trained='cde-doc-mini")
+    module = context.module(load("cde-minilm", device="cpu").in_context(None))
+    assert module.config.base == "cde-minilm"
+    assert DocumentContext.parse(context.to_dict()) == context
+    with pytest.raises(ModelError, match="neither one of cde-doc-minilm nor"):
+        DocumentContext(trained="cde-doc-maxi")
