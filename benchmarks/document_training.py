@@ -124,9 +124,10 @@ def compared(kept: Kept, base: str, names: Sequence[str]) -> tuple[list[dict], l
     rows, bars = [], []
     needs = [name for name in names if name not in SELF_CONTAINED]
     pairs = [
-        ("unnamed", before, names, least) for before, least in (("plain", 5.0), ("another document", 5.0), ("sum", 2.0))
+        ("unnamed", before, names, least)
+        for before, least in (("plain", 5.0), ("another document", 5.0), ("sum", 2.0), ("strong sum", 2.0))
     ]
-    pairs += [("unnamed", before, names, None) for before in ("strong sum", "prefix and mean", "late chunking")]
+    pairs += [("unnamed", before, names, None) for before in ("prefix and mean", "late chunking")]
     pairs += [
         ("passage", "sum", SELF_CONTAINED, -0.3),
         ("passage", "sum", needs, None),
