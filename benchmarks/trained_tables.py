@@ -11,6 +11,7 @@ LEVELS = {"unnamed": "unnamed queries", "passage": "all queries", "document": "d
 def gains() -> str:
     """Differences of nDCG@10, means over the sets, with intervals and the worst set."""
     rows = [row for row in read_result(RESULT)["rows"] if "gain" in row]
+    rows = [row for row in rows if row["gain"].endswith((" to trained", "prefix and mean to trained and prefix"))]
     lines = ["| what | over | model | titles | mean | 95 % interval | worst set |", "|---|---|---|---|---:|---|---:|"]
     for row in rows:
         before, _, after = row["gain"].partition(" to ")
