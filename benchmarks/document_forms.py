@@ -100,12 +100,13 @@ def embedded(model: Any, some: DocumentSet, titled: bool) -> Embedded:
     encoder = model
     if is_contextual(model):
         encoder = Context.from_texts(model, [text for text, _, _ in texts]).encoder(model)
-    leads = encoder.encode_document([beginning(text, 32, encoder) for text in units.leads])
+    own = encoder.encode_document(units.texts)
+    leads = [beginning(text, 32, encoder) for text in units.leads]
     return Embedded(
         *(some, titled, texts, units, places),
-        own=encoder.encode_document(units.texts),
+        own=own,
         prefixed=encoder.encode_document(prefixed(units, PREFIX, encoder)) if titled else None,
-        leads=leads,
+        leads=encoder.encode_document(leads) if leads else own[:0],
         queries=encoder.encode_query(list(some.queries.values())),
     )
 

@@ -138,7 +138,7 @@ def main() -> None:
     torch.manual_seed(0)
     encoder = DenseEncoder(find(MODEL), device="cpu")
     model, tokenizer = encoder.model[0].auto_model, encoder.model.tokenizer
-    sets = development_sets(options.data, Models(options.cache)(MODEL), 4 if options.quick else 80)
+    sets = development_sets(options.data, Models(options.cache)(MODEL), 8 if options.quick else 80)
     vectors = {f"late chunking/{one.some.name}/{one.titled:d}": of_set(model, tokenizer, one) for one in sets}
     if options.train:
         with tempfile.TemporaryDirectory() as folder:

@@ -82,6 +82,8 @@ class DocumentContext:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LONGEST:
                 raise ConfigError(f"{name}={value!r} must be a number of word pieces, {least} to {LONGEST}.")
+        if self.trained is not None and not isinstance(self.trained, str | os.PathLike):
+            raise ConfigError(f"trained={self.trained!r} must be the name, file or directory of a trained context.")
         if self.trained is not None and not self.fingerprint:
             object.__setattr__(self, "trained", os.fspath(self.trained))
             object.__setattr__(self, "fingerprint", trained_context(self.trained).fingerprint)

@@ -97,6 +97,8 @@ def test_files_of_other_kinds_are_refused(tmp_path):
             DocumentContext(trained=str(tmp_path / name))
     with pytest.raises(ModelError, match=r"trained='nothing' is neither"):
         DocumentContext(trained="nothing")
+    with pytest.raises(ConfigError, match="trained=3 must be the name"):
+        DocumentContext(trained=3)
     with pytest.raises(ConfigError, match=r"share=1\.5"):
         DocumentContext(share=1.5)
     assert load_file(tmp_path / "other.safetensors")

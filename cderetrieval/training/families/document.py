@@ -56,7 +56,7 @@ class ContextModule(nn.Module):
         with torch.no_grad():
             self.second.bias[h:] = torch.tensor(START)
         # What sentence-transformers' trainer asks of a model.
-        self.model_card_data = SimpleNamespace(model_id=None)
+        self.model_card_data = SimpleNamespace(model_id=None)  # noqa: V101
 
     @property
     def device(self) -> torch.device:
