@@ -354,7 +354,7 @@ def test_a_wrong_recipe_is_named(folder, changes, message):
 
 
 def test_unknown_recipes_bases_and_data_are_named(folder, tmp_path):
-    with pytest.raises(ConfigError, match="neither one of cde-minilm, minilm, multi-qa"):
+    with pytest.raises(ConfigError, match="neither one of cde-doc-minilm, cde-minilm, minilm, multi-qa"):
         load_recipe("paper")
     (tmp_path / "own.json").write_text('{"learning_rate": 1}')
     with pytest.raises(ConfigError, match="base must be set"):
