@@ -40,6 +40,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "in context": {},
     "another": {"document_context": OfAnother()},
     "prefix": {"document_context": DocumentContext(lead=0, mean=0.2, prefix=32)},
+    "trained": {"document_context": {"trained": "cde-doc-minilm"}},
 }
 # Documents of a development set, of a slice, and of a set that is only reported.
 MOST = {"chosen": 80, "slice": 100, "reported": 20}
@@ -71,6 +72,12 @@ def measured(model: Any, some: DocumentSet, titled: bool, form: str, parts: str 
     return {**scores, "passage": np.array(list(values.values())), "unnamed": np.array(few)}
 
 
+def forms_of(model: str, titled: bool, parts: str) -> list[str]:
+    """The forms that a model, titles and a split allow."""
+    without = {"prefix": not titled, "cut": bool(parts), "trained": model != MODELS[1]}
+    return [form for form in FORMS if not without.get(form)]
+
+
 def rows_of(models: Models, sets: Sequence[DocumentSet], parts: str = "") -> tuple[list[dict[str, Any]], dict]:
     """A row for each set, model and setting of titles, and the scores of all queries."""
     rows, kept = [], {}
@@ -79,7 +86,7 @@ def rows_of(models: Models, sets: Sequence[DocumentSet], parts: str = "") -> tup
             for titled in (False, True) if any(one["title"] for one in some.spans.documents) else (False,):
                 row: dict[str, Any] = {"folder": some.name, "documents": len(some.spans.documents)}
                 row |= {"queries": len(some.queries), "model": model, "titles": "given" if titled else "hidden"}
-                for form in [form for form in FORMS if (form != "prefix" or titled) and not (parts and form == "cut")]:
+                for form in forms_of(model, titled, parts):
                     for level, scores in measured(models(model), some, titled, form, parts).items():
                         kept[model, titled, form, level, some.name] = scores
                         row[f"{level}, {form}"] = 100 * float(scores.mean()) if len(scores) else None

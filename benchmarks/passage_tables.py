@@ -8,7 +8,7 @@ from typing import Any
 from common import read_result
 from document_sets import CHOSEN_ON, REPORTED, SLICES
 
-FORMS = ("passages", "in context", "prefix")
+FORMS = ("passages", "in context", "prefix", "trained")
 LEVELS = {
     ("document", "cut to passages"): "documents: passages over cutting",
     ("document", "cut to in context"): "documents: passages in context over cutting",
@@ -36,13 +36,14 @@ def by_set(folders: Sequence[str] = (*CHOSEN_ON, *SLICES)) -> str:
     """nDCG@10 of each set at document and passage level."""
     rows = [row for row in read_result("document_context")["rows"] if row.get("folder") in folders]
     lines = [
-        "| set | model | titles | documents: cut | passages | in context | passages: plain | in context | prefix |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|",
+        "| set | model | titles | documents: cut | passages | in context "
+        "| passages: plain | in context | prefix | trained |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         names = ["document, cut", "document, passages", "document, in context"]
         # Of a slice the answer is the whole document.
-        names += ["-"] * 3 if row["folder"] in SLICES else [f"passage, {name}" for name in FORMS]
+        names += ["-"] * len(FORMS) if row["folder"] in SLICES else [f"passage, {name}" for name in FORMS]
         cells = " | ".join(_score(row.get(name)) for name in names)
         lines.append(f"| {row['folder']} | {row['model']} | {row['titles']} | {cells} |")
     return "\n".join(lines) + "\n\nnDCG@10 x 100."
@@ -58,8 +59,10 @@ def reported() -> str:
 def alone() -> str:
     """Documents by their own paragraphs, whose questions need no context."""
     rows = [row for row in read_result("document_context")["rows"] if row.get("folder", "").endswith(", paragraphs")]
-    lines = ["| set | documents | model | titles | plain | in context | prefix | gain in context | 95 % interval |"]
-    lines.append("|---|---:|---|---|---:|---:|---:|---:|---|")
+    lines = [
+        "| set | documents | model | titles | plain | in context | prefix | trained | gain in context | 95 % interval |"
+    ]
+    lines.append("|---|---:|---|---|---:|---:|---:|---:|---:|---|")
     for row in rows:
         cells = " | ".join(_score(row.get(f"passage, {name}")) for name in FORMS)
         interval = f"{row['mean']:+.1f} | {row['low']:+.1f} to {row['high']:+.1f}"
