@@ -3,7 +3,8 @@
     python benchmarks/document_training.py DATA --prepare FOLDER            training documents from DATA
     python run_train.py cde-doc-minilm --data FOLDER --out RUN --seed 0
     python benchmarks/document_training.py DATA --steps RUN                 what each checkpoint gains
-    python benchmarks/document_training.py DATA --runs RUN/model RUN2/model [--late FILE] [--cache DIR] [--quick]
+    python benchmarks/document_training.py DATA --runs RUN/model RUN2/model [--cache DIR] [--quick]
+    python benchmarks/document_training.py DATA --late FILE [--cache DIR]   late chunking, by `late_chunking.py`
     python benchmarks/document_training.py DATA --ship RUN/model FILE       the file that the package brings
 
 DATA holds ``docs/eval/NAME``, ``docs/train`` and ``train``. Step and share were chosen on the development sets alone;
@@ -30,6 +31,7 @@ from common import bar, finish, interleaved, ratio
 from document_forms import LEVELS, SELF_CONTAINED, Embedded, development_sets
 from document_sets import of_folder
 from folders import Models, difference
+from late_chunking import MODEL
 
 from cderetrieval import DocumentContext, load
 from cderetrieval.files import read_tensors
@@ -133,9 +135,9 @@ def compared(kept: Kept, base: str, names: Sequence[str]) -> tuple[list[dict], l
         ("passage", "sum", needs, None),
         ("document", "sum", names, -0.3),
     ]
-    forms = [form for form in dict.fromkeys(key[0] for key in kept) if form.startswith("trained")]
+    forms = [form for form in dict.fromkeys(key[0] for key in kept) if form.startswith(("trained", "late"))]
     for after in forms:
-        for level, before, some, points in pairs:
+        for level, before, some, points in [pair for pair in pairs if pair[1] != after]:
             for titled in (False, True):
                 if not any(key[:2] == (before, level) and key[3] == titled for key in kept):
                     continue
@@ -237,10 +239,10 @@ def main() -> None:
         prepare(options.data, options.prepare)
     if options.ship:
         TrainedContext.from_pretrained(options.ship[0]).save_pretrained(options.ship[1], half=True)
-    if not options.runs and not options.steps:
+    if not options.runs and not options.steps and not options.late:
         return
     modules = [TrainedContext.from_pretrained(path) for path in options.runs]
-    base = modules[0].config.base if modules else BASE
+    base = modules[0].config.base if modules else MODEL if options.late else BASE
     models = Models(options.cache)
     sets = development_sets(options.data, models(base), 8 if options.quick else DOCUMENTS)
     models.keep()
@@ -251,18 +253,18 @@ def main() -> None:
         return
     forms = forms_of(modules, options.share)
     late: dict[str, np.ndarray] = read_tensors(options.late)[0] if options.late else {}
+    if late:
+        forms = {form: forms[form] for form in ("plain", "sum", "strong sum", "prefix and mean")}
     for form in dict.fromkeys(name.split("/")[0] for name in late):
         forms[form] = lambda one, form=form: [late[f"{form}/{one.some.name}/{one.titled:d}"]]  # type: ignore[misc]
     kept = measured(sets, forms, late)
     rows, bars = compared(kept, base, list(dict.fromkeys(key[2] for key in kept)))
+    rows = [*table(kept, base), *rows]
+    if late:
+        finish("late_chunking", settings=settings, rows=rows, bars=[], quick=options.quick)
+        return
     row, one = cost(options.data, str(options.runs[0]), 5 if options.quick else 40, 3)
-    finish(
-        "document_training",
-        settings=settings,
-        rows=[*table(kept, base), *rows, row],
-        bars=[*bars, one],
-        quick=options.quick,
-    )
+    finish("document_training", settings=settings, rows=[*rows, row], bars=[*bars, one], quick=options.quick)
 
 
 if __name__ == "__main__":

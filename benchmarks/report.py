@@ -61,6 +61,8 @@ FOLDERS = {
     "cisi": "CISI",
     "med": "MED",
 }
+# Results whose script has another name.
+SCRIPTS = {"passages_of_abstracts": "document_context"}
 
 
 def claims() -> str:
@@ -68,9 +70,10 @@ def claims() -> str:
     rows = []
     for path in sorted(RESULTS.glob("*.json")):
         result = read_result(path.stem)
+        script = f"{SCRIPTS.get(path.stem, path.stem)}.py"
         run = f"{result['date'][:10]}, {result['commit']}, {result['machine']['cores']} cores"
         for entry in grouped(result["bars"]):
-            rows.append({"script": f"[`{path.stem}.py`]({path.stem}.py)", **entry, "date, commit, machine": run})
+            rows.append({"script": f"[`{script}`]({script})", **entry, "date, commit, machine": run})
     return markdown(rows)
 
 

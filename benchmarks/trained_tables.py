@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from common import read_result
 
-RESULT = "document_training"
+TRAINED, LATE = "document_training", "late_chunking"
 LEVELS = {"unnamed": "unnamed queries", "passage": "all queries", "document": "documents"}
 
 
 def gains() -> str:
     """Differences of nDCG@10, means over the sets, with intervals and the worst set."""
-    rows = [row for row in read_result(RESULT)["rows"] if "gain" in row]
+    rows = [row for row in read_result(TRAINED)["rows"] if "gain" in row]
     rows = [row for row in rows if row["gain"].endswith((" to trained", "prefix and mean to trained and prefix"))]
+    return difference_rows(rows)
+
+
+def gains_of_late() -> str:
+    """Those of late chunking, plain and trained."""
+    return difference_rows([row for row in read_result(LATE)["rows"] if "gain" in row])
+
+
+def difference_rows(rows: list[dict[str, Any]]) -> str:
+    """A line for each difference."""
     lines = ["| what | over | model | titles | mean | 95 % interval | worst set |", "|---|---|---|---|---:|---|---:|"]
     for row in rows:
         before, _, after = row["gain"].partition(" to ")
@@ -22,9 +35,9 @@ def gains() -> str:
     return "\n".join(lines) + "\n\nPoints of nDCG@10 x 100; means over the sets, paired bootstrap over queries."
 
 
-def by_set() -> str:
+def by_set(result: str = TRAINED) -> str:
     """nDCG@10 of passages of each set, of all and of unnamed queries, in each form."""
-    rows = [row for row in read_result(RESULT)["rows"] if "set" in row]
+    rows = [row for row in read_result(result)["rows"] if "set" in row]
     forms = [name.removesuffix(", passage") for name in rows[0] if name.endswith(", passage")]
     lines = [f"| set | model | titles | {' | '.join(forms)} |", "|---|---|---|" + "---:|" * len(forms)]
     for row in rows:
@@ -39,4 +52,9 @@ def _pair(every: float | None, unnamed: float | None) -> str:
     return f"{every:.1f}" if unnamed is None else f"{every:.1f} / {unnamed:.1f}"
 
 
-TABLES = {"document-training": gains, "document-training-sets": by_set}
+TABLES = {
+    "document-training": gains,
+    "document-training-sets": by_set,
+    "late-chunking": gains_of_late,
+    "late-chunking-sets": partial(by_set, LATE),
+}
