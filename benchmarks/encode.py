@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Times, arguments, bar, finish, in_fresh_process, machine, ratio
+from common import Times, arguments, bar, finish, in_fresh_process, machine, peak_memory_mb, ratio
 
 from cderetrieval.corpora import pydocs
 from cderetrieval.models.dense import DenseEncoder
@@ -105,10 +105,8 @@ def measure(names: Sequence[str], texts: list[str], threads: int, repeats: int) 
 
 def child(name: str, count: str) -> None:
     """Encode in a process of its own, and say how much memory it took."""
-    import resource
-
     encode_of(name)(documents(int(count)))
-    print(json.dumps({"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
+    print(json.dumps({"peak_mb": round(peak_memory_mb())}))
 
 
 def main() -> None:
