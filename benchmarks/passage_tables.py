@@ -32,18 +32,23 @@ def gains() -> str:
     return "\n".join(lines) + "\n\nPoints of nDCG@10 x 100; means over the sets, paired bootstrap over queries."
 
 
+def forms_in(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The forms that were measured."""
+    return [name for name in FORMS if any(f"passage, {name}" in row for row in rows)]
+
+
 def by_set(folders: Sequence[str] = (*CHOSEN_ON, *SLICES)) -> str:
     """nDCG@10 of each set at document and passage level."""
     rows = [row for row in read_result("document_context")["rows"] if row.get("folder") in folders]
+    forms = forms_in(rows)
     lines = [
-        "| set | model | titles | documents: cut | passages | in context "
-        "| passages: plain | in context | prefix | trained |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| set | model | titles | documents: cut | passages | in context | passages: {' | '.join(forms)} |",
+        "|---|---|---|---:|---:|---:" + "|---:" * len(forms) + "|",
     ]
     for row in rows:
         names = ["document, cut", "document, passages", "document, in context"]
         # Of a slice the answer is the whole document.
-        names += ["-"] * len(FORMS) if row["folder"] in SLICES else [f"passage, {name}" for name in FORMS]
+        names += ["-"] * len(forms) if row["folder"] in SLICES else [f"passage, {name}" for name in forms]
         cells = " | ".join(_score(row.get(name)) for name in names)
         lines.append(f"| {row['folder']} | {row['model']} | {row['titles']} | {cells} |")
     return "\n".join(lines) + "\n\nnDCG@10 x 100."
@@ -59,12 +64,11 @@ def reported() -> str:
 def alone() -> str:
     """Documents by their own paragraphs, whose questions need no context."""
     rows = [row for row in read_result("document_context")["rows"] if row.get("folder", "").endswith(", paragraphs")]
-    lines = [
-        "| set | documents | model | titles | plain | in context | prefix | trained | gain in context | 95 % interval |"
-    ]
-    lines.append("|---|---:|---|---|---:|---:|---:|---:|---:|---|")
+    forms = forms_in(rows)
+    lines = [f"| set | documents | model | titles | {' | '.join(forms)} | gain in context | 95 % interval |"]
+    lines.append("|---|---:|---|---" + "|---:" * len(forms) + "|---:|---|")
     for row in rows:
-        cells = " | ".join(_score(row.get(f"passage, {name}")) for name in FORMS)
+        cells = " | ".join(_score(row.get(f"passage, {name}")) for name in forms)
         interval = f"{row['mean']:+.1f} | {row['low']:+.1f} to {row['high']:+.1f}"
         name = row["folder"].partition(",")[0]
         lines.append(f"| {name} | {row['documents']} | {row['model']} | {row['titles']} | {cells} | {interval} |")
