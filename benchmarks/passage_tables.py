@@ -37,12 +37,17 @@ def forms_in(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in FORMS if any(f"passage, {name}" in row for row in rows)]
 
 
+def heads(forms: Sequence[str]) -> str:
+    """Heads of their columns."""
+    return " | ".join("plain" if name == "passages" else name for name in forms)
+
+
 def by_set(folders: Sequence[str] = (*CHOSEN_ON, *SLICES)) -> str:
     """nDCG@10 of each set at document and passage level."""
     rows = [row for row in read_result("document_context")["rows"] if row.get("folder") in folders]
     forms = forms_in(rows)
     lines = [
-        f"| set | model | titles | documents: cut | passages | in context | passages: {' | '.join(forms)} |",
+        f"| set | model | titles | documents: cut | passages | in context | passages: {heads(forms)} |",
         "|---|---|---|---:|---:|---:" + "|---:" * len(forms) + "|",
     ]
     for row in rows:
@@ -65,7 +70,7 @@ def alone() -> str:
     """Documents by their own paragraphs, whose questions need no context."""
     rows = [row for row in read_result("document_context")["rows"] if row.get("folder", "").endswith(", paragraphs")]
     forms = forms_in(rows)
-    lines = [f"| set | documents | model | titles | {' | '.join(forms)} | gain in context | 95 % interval |"]
+    lines = [f"| set | documents | model | titles | {heads(forms)} | gain in context | 95 % interval |"]
     lines.append("|---|---:|---|---" + "|---:" * len(forms) + "|---:|---|")
     for row in rows:
         cells = " | ".join(_score(row.get(f"passage, {name}")) for name in forms)
