@@ -14,6 +14,7 @@ import numpy as np
 from document_sets import CHOSEN_ON, DocumentSet, of_folder
 
 from cderetrieval import Context, DocumentContext
+from cderetrieval.evaluation.metrics import Scorer
 from cderetrieval.evaluation.spans import passage_metrics
 from cderetrieval.models.document_context import Units, beginning, in_context, prefixed
 from cderetrieval.models.trained_context import TrainedContext
@@ -71,16 +72,12 @@ class Embedded:
     def _documents(self, similar: np.ndarray) -> np.ndarray:
         names = np.array([name for name, _, _ in self.places])
         ids, owner = np.unique(names, return_inverse=True)
-        best = np.full((len(similar), len(ids)), -np.inf)
-        for number in range(len(ids)):
-            best[:, number] = similar[:, owner == number].max(axis=1)
-        found = []
-        for row, query in zip(best, self.some.queries, strict=True):
-            right = {name for name, _, _ in self.some.spans.spans[query]}
-            hits = np.array([ids[number] in right for number in np.argsort(-row, kind="stable")[:10]])
-            discounts = 1 / np.log2(np.arange(10) + 2)
-            found.append(float(hits @ discounts[: len(hits)] / discounts[: min(10, len(right))].sum()))
-        return np.array(found)
+        best = np.stack([similar[:, owner == number].max(axis=1) for number in range(len(ids))], axis=1)
+        found = self.some.spans.spans
+        scorer = Scorer({query: {name: 1 for name, _, _ in found[query]} for query in self.some.queries})
+        for query, row in zip(self.some.queries, best.tolist(), strict=True):
+            scorer.add({query: dict(zip(ids.tolist(), row, strict=True))})
+        return np.asarray(scorer.scores()["ndcg@10"])
 
 
 def embedded(model: Any, some: DocumentSet, titled: bool) -> Embedded:

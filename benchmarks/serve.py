@@ -141,8 +141,10 @@ def main() -> None:
     documents, n_queries, rounds, requests = (30, 64, 2, 1_000) if given.quick else (400, 1_000, 5, 100_000)
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
+    threadpool_limits(1)  # numpy has made its threads already
     tasks = [pydocs.load(package, documents) for package in PACKAGES]
     queries = [query for task in tasks for query in task.queries.values()]
     queries = (queries * (n_queries // len(queries) + 1))[:n_queries]

@@ -152,6 +152,12 @@ def join(parts: Sequence[Any]) -> Any:
     return TermEmbeddings.concatenate(parts) if isinstance(parts[0], TermEmbeddings) else vstack(parts, format="csr")
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Dense vectors of length 1; zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1))
+
+
 def spans(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Positions of spans that follow each other: `counts` of them from each of `starts` on.
 

@@ -24,8 +24,8 @@ import numpy as np
 from ..errors import ConfigError, MismatchError
 from ..passages import words
 from ..splitting import Span, without_surrogates
-from ..vectors import DENSE, SPARSE, as_vectors, join, take
-from .trained_context import TrainedContext, of_documents, trained_context, unit
+from ..vectors import DENSE, SPARSE, as_vectors, join, take, unit
+from .trained_context import TrainedContext, of_documents, trained_context
 from .word_pieces import TURN
 
 
@@ -228,17 +228,17 @@ def in_context(
     """Vectors of passages with what they take in of their documents; heads stay as they are."""
     inside = np.flatnonzero(~units.heads)
     owners, vectors = units.owners[inside], own[inside]
+    count = len(units.leads)
+    donors = others(count) if isinstance(context, OfAnother) else np.arange(count)
     together = vectors
     if context.lead:
-        together = together + context.lead * as_long(vectors, leads[owners])
+        together = together + context.lead * as_long(vectors, leads[donors[owners]])
     if context.mean:
         cut = np.flatnonzero(units.owners >= 0)
         averages = means(own[cut], units.owners[cut])
-        donors = others(len(units.leads))[owners] if isinstance(context, OfAnother) else owners
-        together = together + context.mean * as_long(vectors, averages[donors])
+        together = together + context.mean * as_long(vectors, averages[donors[owners]])
     together = as_long(vectors, together)
     if module is not None:
-        donors = others(len(units.leads)) if isinstance(context, OfAnother) else np.arange(len(units.leads))
         learned = of_documents(module, vectors, owners, leads, donors)
         meaning = together[:, : learned.shape[1]]
         mixed = (1 - context.share) * unit(meaning) + context.share * learned
@@ -247,11 +247,11 @@ def in_context(
 
 
 def exchanged(units: Units) -> Units:
-    """Units with the titles and leads of other documents."""
+    """Units with the titles of other documents."""
     donors, inside = others(len(units.leads)), np.flatnonzero(~units.heads)
     first = inside[np.unique(units.owners[inside], return_index=True)[1]]
     titles = ["" if owner < 0 else units.titles[first[donors[owner]]] for owner in units.owners]
-    return replace(units, titles=titles, leads=[units.leads[donor] for donor in donors])
+    return replace(units, titles=titles)
 
 
 def others(count: int) -> np.ndarray:

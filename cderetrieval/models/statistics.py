@@ -29,6 +29,7 @@ import numpy as np
 
 from ..errors import ConfigError, InputError
 from ..files import as_path, atomic_write, read_json, write_json
+from ..vectors import unit
 from .card import statistics_card
 from .dense import DenseEncoder
 from .encoder import EncodingSettings
@@ -131,11 +132,6 @@ def pseudo_query(text: str, words: int) -> str:
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     start = int.from_bytes(digest, "little") % max(1, len(found) - words + 1)
     return " ".join(found[start : start + words]) or text
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
 
 
 class _NamedAfter:
@@ -371,7 +367,7 @@ class StatisticsEncoder(_NamedAfter):
                     nearness = np.exp(nearness - nearness.max(axis=1, keepdims=True))
                     nearness /= nearness.sum(axis=1, keepdims=True)
                     adapted -= config.contrast * (nearness @ self._documents)
-                part[:] = _unit(adapted)
+                part[:] = unit(adapted)
         if not config.term_dimensions:
             return vectors
         if self._idf is None:  # where no term is known to be rare, terms are left out
@@ -380,7 +376,7 @@ class StatisticsEncoder(_NamedAfter):
         terms = config.term_weight * sketch(counts, self._idf, config.term_dimensions - 1)
         joined = np.hstack([vectors, terms, np.zeros((len(vectors), 1), dtype=np.float32)])
         if prompt_name != "document":
-            return _unit(joined)
+            return unit(joined)
         # Length 1 again, by the rest: one factor for all documents keeps the order of their inner products with a
         # query, and not every index and metric takes vectors of different lengths.
         joined /= np.float32(np.hypot(1, config.term_weight * LONGEST))

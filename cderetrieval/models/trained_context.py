@@ -24,14 +24,14 @@ import numpy as np
 
 from ..errors import ConfigError, MismatchError, ModelError, WeightsError
 from ..files import as_path, read_tensors, write_tensors
-from ..vectors import DENSE
+from ..vectors import DENSE, unit
 from .directory import AGAIN
 
 # The file of a trained document context, in the directory that training writes; and those that the package brings.
 FILE = "document_context.safetensors"
 INSTALLED = Path(__file__).parent
 # Texts whose vectors tell a base model from others, whatever computes it and with which precision; and how alike the
-# vectors of one model are at least. Those of MiniLM and of what was trained from it differ more.
+# vectors of one model are at least. A model that was hardly trained since (cde-minilm on MiniLM: 0.995) counts as it.
 PROBE = ("The owl hunts at night.", "What did the company earn in that year?", "import numpy as np")
 ALIKE = 0.98
 PROBED, FORMAT = "probe", 1
@@ -80,6 +80,8 @@ class TrainedContext:
         self.config = config
         self.tensors = {name: np.asarray(tensors[name], dtype=np.float32) for name in config.shapes()}
         self.probe = np.asarray(probe, dtype=np.float32)
+        # Fingerprints of encoders that were found to be of the base.
+        self._known: set[str] = set()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -118,7 +120,10 @@ class TrainedContext:
         return cls(config, tensors, probe)
 
     def check_base(self, encoder: Any) -> None:
-        """Refuse an encoder of another model than the one whose vectors this was trained on."""
+        """Refuse an encoder of another model than the one whose vectors this was trained on; each is asked once."""
+        fingerprint = plain_encoder(encoder).fingerprint
+        if fingerprint in self._known:
+            return
         found = probe_of(encoder)
         cosines = (found * self.probe).sum(axis=1) if found.shape == self.probe.shape else np.zeros(1)
         if not (cosines > ALIKE).all():
@@ -127,6 +132,7 @@ class TrainedContext:
                 f"(cosine {float(cosines.min()):.2f} of the same text). Use that model, train one on yours (recipe "
                 "cde-doc-minilm, --base), or leave out trained=."
             )
+        self._known.add(fingerprint)
 
     def __call__(self, passages: np.ndarray, lead: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
         """Vectors (n, width) of passages of one document under its lead (width,), all of length 1.
@@ -195,12 +201,6 @@ def of_documents(
 def sharpness(config: TrainedContextConfig) -> float:
     """Scale of the attention's scores: vectors have length 1, not one of each dimension."""
     return 10 / math.sqrt(config.width // config.heads)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1; zeros stay."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def gelu(x: np.ndarray) -> np.ndarray:

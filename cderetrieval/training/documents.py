@@ -28,12 +28,13 @@ from ..errors import InputError
 from ..files import json_digest, sha256_file
 from ..models.document_context import means
 from ..models.load import load
-from ..models.trained_context import meaning_of, plain_encoder, unit
+from ..models.trained_context import meaning_of, plain_encoder
 from ..passages import words
 from ..runtime import pick_device, progress, supports_bfloat16
 from ..splitting import split
 from ..types import is_contextual
 from ..values import shown
+from ..vectors import unit
 from .cache import Info, cached_directory, map_array
 from .data import TextColumn, append
 from .sections import bare_title, is_document, sections_of, without_name

@@ -9,9 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 from cderetrieval import DocumentContext, Retriever, load
 from cderetrieval.errors import ConfigError, MismatchError, ModelError, WeightsError
-from cderetrieval.models.document_context import OfAnother
-from cderetrieval.models.trained_context import FILE, PROBE, TrainedContext, TrainedContextConfig, probe_of, unit
+from cderetrieval.models.document_context import OfAnother, Units, in_context
+from cderetrieval.models.trained_context import FILE, PROBE, TrainedContext, TrainedContextConfig, probe_of
 from cderetrieval.testing import tiny_dense_directory, tiny_splade_directory
+from cderetrieval.vectors import unit
 
 WIDTH = 32
 LONG = [
@@ -192,3 +193,21 @@ def test_the_one_that_comes_with_the_package_is_for_the_default_model():
     assert DocumentContext.parse(context.to_dict()) == context
     with pytest.raises(ModelError, match="neither one of cde-doc-minilm nor"):
         DocumentContext(trained="cde-doc-maxi")
+
+
+def test_another_document_is_read_as_a_whole():
+    """The control takes lead and mean of one and the same other document."""
+    rows = np.eye(6, dtype=np.float32)
+    units = Units(["a", "b", "c", "d"], [""] * 4, np.array([0, 0, 1, 1]), np.zeros(4, dtype=bool), ["x", "y"])
+    made = in_context(rows[:4].copy(), units, OfAnother(lead=0.5, mean=0.5), rows[4:])
+    other = (rows[2] + rows[3]) / np.sqrt(2)
+    np.testing.assert_allclose(made[0], unit(rows[0] + 0.5 * rows[5] + 0.5 * other), atol=1e-6)
+
+
+def test_a_base_is_checked_once(base, folder, monkeypatch):
+    module, asked = TrainedContext.from_pretrained(folder), []
+    encode = base.encode_document
+    monkeypatch.setattr(base, "encode_document", lambda texts, **more: asked.append(texts) or encode(texts, **more))
+    for _ in range(2):
+        module.check_base(base)
+    assert asked == [list(PROBE)]

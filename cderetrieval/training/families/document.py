@@ -182,7 +182,7 @@ class DocumentContextLoss(nn.Module):
     def _false_negatives(
         self, queries: Mapping[str, Tensor], passages: Tensor, present: Tensor, lead: Tensor
     ) -> Tensor:
-        """Passages (q, p) that the base, in the context that is not trained, scores as high as a query's own."""
+        """Passages (q, p) that the base, with a sum for context, scores as high as a query's own."""
         mean = normalize((passages * present[..., None]).sum(dim=1, keepdim=True), dim=-1)
         plain = normalize(passages + START[0] * lead[:, None] + START[1] * mean, dim=-1)[present]
         scores = queries["sentence_embedding"] @ plain.T
