@@ -185,7 +185,8 @@ def length_batches(lengths: Sequence[int], token_budget: int, apart: Collection[
     [[1, 3], [2, 0]]
     """
     alone = set(apart)
-    order = sorted(range(len(lengths)), key=lambda i: (i in alone, lengths[i]), reverse=True)  # of equal ones in order
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)  # of equal ones in order
+    order.sort(key=alone.__contains__, reverse=True)
     start = 0
     while start < len(order):
         size = min(MAX_BATCH, max(1, token_budget // max(1, lengths[order[start]])))

@@ -164,7 +164,7 @@ class TextEncoder(ABC):
     def batches(self, texts: Sequence[str], prompt_name: str, show_progress: bool) -> Iterator[Batch]:
         """Texts under a prompt as padded token ids, in batches of similar length; the log says how many were cut."""
         prompt, most = self.prompt(prompt_name), self.settings.max_length
-        texts = [prompt + text for text in check_texts(texts)]
+        texts = list(map(prompt.__add__, check_texts(texts)))
         if not texts:
             return
         if self.tokenizer is None:
@@ -180,11 +180,11 @@ class TextEncoder(ABC):
             )
         rows = encoded["input_ids"]
         lengths = list(map(len, rows))
-        cut = [
-            row
-            for row, length in enumerate(lengths)
-            if length >= most and (encoded.encodings is None or encoded.encodings[row].overflowing)
-        ]
+        cut: list[int] = []
+        if max(lengths) >= most:
+            encodings = encoded.encodings
+            full = (row for row, length in enumerate(lengths) if length >= most)
+            cut = [row for row in full if encodings is None or encodings[row].overflowing]
         if cut:
             logger.info("%d of %d texts were cut at %d tokens.", len(cut), len(rows), most)
         budget = self.settings.token_budget or token_budget_for(self._device)
