@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..corpora.kinds import kind_of
+from ..corpora.kinds import JSON, ROWS, kind_of
 from ..corpora.readers import ending_of
 from ..documents import DEFAULT_FIELDS, Row
 from ..errors import InputError
@@ -21,8 +21,6 @@ from .local import LocalCollection
 
 logger = logging.getLogger(__name__)
 
-# Files whose rows have ids of their own.
-ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 # Documents that are compared with those stored at a time.
 CHUNK = 1_000
 
@@ -109,7 +107,7 @@ def _reads_equal(stored: tuple[str, dict[str, Any]], row: Row, collection: Colle
 def unless_skipped(gone: list[Hashable], skipped: Iterable[str], collection: Collection) -> list[Hashable]:
     """Documents that have gone from a source, without those that may be in files and folders that were skipped."""
     rest = [document_id for document_id in gone if not _is_below(document_id, skipped)]
-    tables = [path for path in skipped if path.lower().endswith(ROWS) or not _has_ending(path)]
+    tables = [path for path in skipped if _has_rows(path) or not _has_ending(path)]
     if not tables or not rest:
         return rest
     known: list[Hashable] = []  # to come from another file: rows of a table may have any id
@@ -136,7 +134,12 @@ def _is_of_file(document_id: Hashable, found: Any) -> bool:
     """Whether a document is a file, or a row with the number that it has in its file."""
     fields: Mapping[str, Any] = found[1]
     is_file = "kind" in fields and f"/{fields.get('path')}".endswith(f"/{document_id}")
-    return is_file or str(document_id).rpartition("#")[0].lower().endswith(ROWS)
+    return is_file or _has_rows(str(document_id).rpartition("#")[0])
+
+
+def _has_rows(path: str) -> bool:
+    """Whether the documents of a file are rows, which may have ids of their own."""
+    return path.lower().endswith(".gz") or kind_of(Path(path)) in (ROWS, JSON)
 
 
 def _has_ending(path: str) -> bool:
