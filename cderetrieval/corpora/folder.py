@@ -1,8 +1,4 @@
-"""Which files are meant: files, folders, globs and standard input, as a list in a fixed order.
-
-A folder is walked without following a link. Left out are hidden files and folders, what programs keep for themselves
-(``node_modules``, ``__pycache__``, virtual environments, indexes of this package), and kinds that are not read.
-"""
+"""Which files are meant: files, folders, globs and standard input, as a list in a fixed order."""
 
 from __future__ import annotations
 

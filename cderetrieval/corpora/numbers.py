@@ -14,8 +14,6 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?([eE][+-]?\d{1,2})?")
 def with_numbers(rows: Callable[[], Rows], text: Collection[str]) -> Rows:
     """Rows in which columns of numbers are numbers, and null where they are empty; those of `text` stay text.
 
-    The rows are read twice, the first time until no column can be one of numbers.
-
     >>> list(with_numbers(lambda: iter([(2, {"id": "7", "year": "2019"}), (3, {"id": "8", "year": ""})]), {"id"}))
     [(2, {'id': '7', 'year': 2019}), (3, {'id': '8', 'year': None})]
     """

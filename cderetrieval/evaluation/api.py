@@ -1,8 +1,6 @@
 """Evaluate models on tasks, each in its contexts.
 
-    for model: for context and seed: for task:    finished already? -> load -> evaluate -> write -> unload
-
-Retrieval datasets of one's own are scored here (`runner`), mteb's tasks by mteb (`mteb_run`).
+for model: for context and seed: for task:    finished already? -> load -> evaluate -> write -> unload
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """Measure what contexts are worth on one's own documents: that of the corpus, and that of the document for passages.
 
-    corpus      null, random, own       none, for a model that takes no context
-    document    none, own, another      where documents are longer than the model reads
-
-Random and another are controls: they say whether a context has to be the right one. Each cell is a search of the same
-documents for the same queries, so differences are paired.
+corpus      null, random, own       none, for a model that takes no context
+document    none, own, another      where documents are longer than the model reads
 """
 
 from __future__ import annotations

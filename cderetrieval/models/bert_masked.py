@@ -1,7 +1,4 @@
-"""SPLADE on BERT, read from its directory as :mod:`.bert` reads a dense model: a masked language model and a pooling.
-
-The directory is one of a `SparseEncoder`, or of transformers' `BertForMaskedLM` alone, which is pooled by its maximum.
-"""
+"""SPLADE on BERT, read from its directory as :mod:`.bert` reads a dense model: the head and a pooling."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""BERT's forward pass in torch: the operations of transformers' `BertModel`, in the same order, so to the same bit.
-
-Importing that class takes three times as long as importing torch.
-"""
+"""BERT's forward pass in torch: the operations of transformers' `BertModel`, in the same order, so to the same bit."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
 """A contextual model as users hold it: both stages, the tokenizer, and the way to an encoder.
 
-    model = load("cde-minilm")
-    context = model.embed_context(sample_of_the_corpus)      # first stage, once
-    encoder = model.in_context(context)                       # second stage, for every query and document
-    encoder.encode_query(["what is a reservoir sample?"])
-
-The two stages keep the names that the authors of CDE gave them, so code written for the published models runs here.
+model = load("cde-minilm")
+context = model.embed_context(sample_of_the_corpus)      # first stage, once
+encoder = model.in_context(context)                       # second stage, for every query and document
+encoder.encode_query(["what is a reservoir sample?"])
 """
 
 from __future__ import annotations
@@ -223,10 +221,7 @@ class _FirstStageEncoder(TextEncoder):
 
 
 class ContextualEncoder(TextEncoder):
-    """The second stage in one context: an encoder like any other.
-
-    With ``attention="cached"`` the context's keys and values are computed here, once.
-    """
+    """The second stage in one context: an encoder like any other."""
 
     def __init__(
         self,

@@ -20,10 +20,7 @@ def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_pool_parts(hidden: Tensor, mask: Tensor, parts: int) -> Tensor:
-    """Mean of each of `parts` equal stretches of the sequence: (b, t, h) to (b, n, h).
-
-    A stretch with padding only gives the mean over the whole padded sequence, as the reference does.
-    """
+    """Mean of each of `parts` equal stretches of the sequence: (b, t, h) to (b, n, h)."""
     b, t, h = hidden.shape
     missing = -t % parts
     hidden = torch.nn.functional.pad(hidden, (0, 0, 0, missing))
@@ -36,8 +33,6 @@ def mean_pool_parts(hidden: Tensor, mask: Tensor, parts: int) -> Tensor:
 
 def mask_instruction(input_ids: Tensor, mask: Tensor, end_id: int) -> Tensor:
     """Clear the mask up to and including the first `end_id` after the first token; (b, t) to (b, t).
-
-    Texts without `end_id` keep their mask.
 
     >>> mask_instruction(torch.tensor([[5, 6, 3, 7, 3]]), torch.ones(1, 5, dtype=torch.long), end_id=3)
     tensor([[0, 0, 0, 1, 1]])

@@ -1,7 +1,4 @@
-"""What sentence-transformers' users and mteb call on a model, for contextual ones: `encode`, and mteb's protocols.
-
-Both are about a model that knows no corpus yet: `encode` embeds in the null context, and mteb gives each task's corpus.
-"""
+"""What sentence-transformers' users and mteb call on a model, for contextual ones: `encode`, and mteb's protocols."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Rerank hits: a cross-encoder reads a query and a passage together, which is slower than vectors, and better.
-
-Search finds `depth` candidates for each query; the cross-encoder scores the query beside the best passage of each, and
-they are sorted by that score. What was found below them keeps its order. Nogueira & Cho 2019 (arXiv 1901.04085).
-"""
+"""Rerank hits: a cross-encoder reads a query and a passage together, which is slower than vectors, and better."""
 
 from __future__ import annotations
 
@@ -118,10 +114,7 @@ def _scores(model: Any, pairs: list[tuple[str, str]]) -> list[float]:
 
 
 def load_cross_encoder(name: str | os.PathLike[str], device: str | None = None) -> Any:
-    """Load a cross-encoder from a directory or the hub: safetensors, no code; its scores are logits.
-
-    A sigmoid, which many of these models end with, would make large scores equal.
-    """
+    """Load a cross-encoder from a directory or the hub: safetensors, no code; its scores are logits."""
     from sentence_transformers import CrossEncoder
     from torch import nn
 
@@ -130,6 +123,7 @@ def load_cross_encoder(name: str | os.PathLike[str], device: str | None = None) 
 
     directory: Path = find(os.fspath(name))
     with opened(directory) as view:
+        # A sigmoid, which many of these models end with, would make large scores equal.
         model = CrossEncoder(str(view), device=str(pick_device(device)), activation_fn=nn.Identity(), **SAFE)
     if getattr(model, "num_labels", 1) != 1:
         raise ModelError(f"{directory} gives {model.num_labels} labels for a pair; a reranker gives one score.")

@@ -1,8 +1,4 @@
-"""The losses of sparsembed, with gradients everywhere: `Flops`, `FlopsScheduler`, `Ranking`.
-
-sparsembed clips its ranking loss to [0, 1], which removes the gradient above 1, and pulls FLOPS towards a threshold
-from both sides. Here the ranking loss is the papers' cross entropy, and FLOPS are only pushed down to the threshold.
-"""
+"""The losses of sparsembed, with gradients everywhere: `Flops`, `FlopsScheduler`, `Ranking`."""
 
 from __future__ import annotations
 
@@ -15,9 +11,6 @@ from ..errors import ConfigError
 
 class Flops(nn.Module):
     """FLOPS of queries plus FLOPS of documents, as far as each is above a threshold.
-
-    Each side is sum_j (mean_i w_ij)^2 (Paria et al. 2020, arXiv 2004.05665); queries and documents are not averaged
-    together, since an index multiplies one with the other.
 
     >>> queries, documents = torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 2.0]])
     >>> Flops()(queries, documents, documents, threshold=0.0)

@@ -1,7 +1,4 @@
-"""`Splade` and `SparsEmbed` as torch modules that take texts.
-
-Thin over :class:`cderetrieval.Splade` and :class:`cderetrieval.SparseEmbed`, which `encoder()` returns.
-"""
+"""`Splade` and `SparsEmbed` as torch modules that take texts."""
 
 from __future__ import annotations
 
@@ -69,10 +66,7 @@ class Splade(nn.Module):
         k_tokens: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        """Term weights of texts, ``{"sparse_activations": (n, vocabulary)}``, with gradients.
-
-        `k_tokens` keeps the heaviest terms of each text; other arguments are the tokenizer's.
-        """
+        """Term weights of texts, ``{"sparse_activations": (n, vocabulary)}``, with gradients."""
         check_k_tokens(k_tokens, self.dimension)
         features = self._features(texts, truncation=truncation, padding=padding, max_length=max_length, **kwargs)
         weights = self.model(features)["sentence_embedding"]
@@ -183,10 +177,7 @@ class SparsEmbed(Splade):
         k_tokens: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        """As :meth:`Splade.forward`, and ``"activations"``, term ids (n, k), with their ``"embeddings"`` (n, k, size).
-
-        Where a text has fewer than k terms, the activation of the rest is zero.
-        """
+        """As :meth:`Splade.forward`, and ``"activations"`` (n, k): term ids, with ``"embeddings"`` (n, k, size)."""
         check_k_tokens(k_tokens, self.dimension)
         features = self._features(texts, truncation=truncation, padding=padding, max_length=max_length, **kwargs)
         output = self.model(features, k_tokens=k_tokens or self.k_tokens)

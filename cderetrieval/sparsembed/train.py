@@ -1,7 +1,4 @@
-"""The training steps of sparsembed, `train_splade` and `train_sparsembed`: one call is one step of the optimizer.
-
-Whole runs, with checkpoints, evaluation and gradient caching, are recipes of :mod:`cderetrieval.training`.
-"""
+"""The training steps of sparsembed, `train_splade` and `train_sparsembed`: one call is one step of the optimizer."""
 
 from __future__ import annotations
 
@@ -32,8 +29,6 @@ def train_splade(
     **kwargs: Any,
 ) -> Losses:
     """Train a SPLADE model on one batch of triples; returns the losses without their weights.
-
-    A loss that is not finite, and anchors without active terms, raise `TrainingError` and change nothing.
 
     >>> from cderetrieval.sparsembed.model import Splade
     >>> from cderetrieval.testing import tiny_splade

@@ -1,9 +1,4 @@
-"""How the file of a store is opened: to be written to, or, where that cannot be, only to be read.
-
-SQLite keeps a log and shared memory beside the file. Where nothing can be written beside it (another user's directory,
-a read-only disk), a store that was closed is read as a file that does not change. So is one to which a link leads: who
-places a link in a directory that others open must not make them write to where it leads.
-"""
+"""How the file of a store is opened: to be written to, or, where that cannot be, only to be read."""
 
 from __future__ import annotations
 
