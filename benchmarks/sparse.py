@@ -7,6 +7,7 @@ recall  share of the ten best, by score, of brute force in float64
 add     1,000 more documents: into the index, and through the Retriever into an index on disk (texts, vectors and
         ids written, committed and flushed; then the next search, which takes them into the index)
 open    a saved index in a fresh process until it has answered a query: the index itself, and `Retriever.load`
+numba   processor time to load it, compiled before, and after how many postings it has paid (`kernel.MANY`)
 seismic an approximate inverted index in Rust, at its default build and several breadths of search: recall and CPU
         time of a query, its rounds between ours
 term embeddings  10,000 documents with 64 dimensions a term: CPU time of a query that re-scores 500 candidates, and
@@ -245,7 +246,22 @@ def child_retriever(folder: Path, query: csr_array) -> dict[str, float]:
         return {"load": 1e3 * (loaded - start), "load and answer": 1e3 * (time.perf_counter() - start)}
 
 
-CHILDREN = {"index": child_open, "Retriever": child_retriever}
+def child_numba(folder: Path, query: csr_array) -> dict[str, float]:
+    """Load numba and what it has compiled before: milliseconds of the processor."""
+    start = time.process_time()
+    assert kernel.compiled() is not None
+    return {"load": 1e3 * (time.process_time() - start)}
+
+
+def numba_pays(docs: csr_array, queries: csr_array, found: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """After how many postings numba has saved what loading it takes."""
+    loaded = reopen("numba", Path(), rounds)
+    counts = np.bincount(docs.indices, minlength=sparse_data.VOCABULARY)
+    saved = (found["numpy and scipy, ms"] - found["numba, ms"]) * queries.shape[0] / counts[queries.indices].sum()
+    return {**loaded, "saved, ns a posting": 1e6 * saved, "pays after": round(loaded["load"] / saved)}
+
+
+CHILDREN = {"index": child_open, "Retriever": child_retriever, "numba": child_numba}
 
 
 def reopen(kind: str, folder: Path, rounds: int) -> dict[str, Any]:
@@ -340,11 +356,12 @@ def main() -> None:
         (folder / "index").mkdir()
         write_json(folder / "index" / "digest.json", manifest.save(index, folder / "index", generation=1, **OWNER))
         added = [add(docs, more, rounds), add_through_retriever(folder / "retriever", docs, more, rounds)]
-        opened = [reopen(kind, folder / kind.lower(), rounds) for kind in CHILDREN]
+        opened = [reopen(kind, folder / kind.lower(), rounds) for kind in ("index", "Retriever")]
     embedded = term_embeddings(500 if quick else EMBEDDED, 20 if quick else 200)
     own = found["engine"]
+    paid = [numba_pays(docs, queries[: ASKED[own]], found, rounds)] if own == "numba" else []
     bars = [
-        bar(f"CPU ms of a query ({own})", found[f"{own}, ms"], 0.45, at_most=True),
+        *(bar(f"CPU ms of a query ({name})", found[f"{name}, ms"], 0.45, at_most=True) for name in engines()[:-2]),
         bar("recall@10 by score", found["recall"], 1.0),
         bar("times faster than scipy csr @ csr", found[f"scipy csr @ csr / {own}"]["median"], 5),
         bar("times faster than torch COO", found[f"torch COO / {own}"]["median"], 100),
@@ -352,7 +369,7 @@ def main() -> None:
         bar("wall ms to open the index and answer", opened[0]["load and answer"], 50, at_most=True),
     ]
     settings = {"documents": count, "queries": QUERIES, "k": K, "threads": 1, **sparse_data.statistics(docs, queries)}
-    finish("sparse", settings=settings, rows=[found, *peers, *added, *opened, embedded], bars=bars, quick=quick)
+    finish("sparse", settings=settings, rows=[found, *peers, *added, *opened, *paid, embedded], bars=bars, quick=quick)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from ..errors import ConfigError, InputError
 from ..files import read_tensors, write_tensors
 from ..vectors import SPARSE, SPARSE_EMBED, Layout, checked, join, take, weights_of
 from .base import NUMBERS, Written
+from .kernel import Accumulate, Sums
 from .scores import settled
 from .segment import Segment, merge
 from .stream import Chunks, select
@@ -70,6 +71,7 @@ class InvertedIndex:
         self.layout = Layout(SPARSE_EMBED if embedding_size else SPARSE, vocabulary, embedding_size)
         # Oldest first.
         self.segments: tuple[Segment, ...] = ()
+        self._sums = Sums()
 
     @property
     def count(self) -> int:
@@ -137,7 +139,7 @@ class InvertedIndex:
         answers = []
         for start, end in pairwise(weights.indptr.tolist()):
             terms, factors = weights.indices[start:end], weights.data[start:end]
-            answer = _first_stage(segments, out, terms, factors, depth)
+            answer = _first_stage(segments, out, terms, factors, self._sums, depth)
             if self.layout.kind != SPARSE:
                 embeddings = found.embeddings[start:end]
                 answer = _rescored(segments, answer[1], terms, embeddings, self.layout.dimension, k)
@@ -211,12 +213,13 @@ def _first_stage(
     hidden: Sequence[np.ndarray | None],
     terms: np.ndarray,
     factors: np.ndarray,
+    accumulate: Accumulate,
     k: int,
 ) -> Ranked:
     """The k best documents by their inner product with a query, given as terms and their weights."""
     found: list[Ranked] = []
     for segment, out in zip(segments, hidden, strict=True):
-        scores = segment.postings.scores(terms, factors)
+        scores = segment.postings.scores(terms, factors, accumulate)
         if out is not None:
             scores[out] = 0
         top, rows = top_k(scores, k)

@@ -1,46 +1,80 @@
-"""The same sums compiled by numba, where it is installed: one pass over the posting lists, nothing copied.
+"""The sum of posting lists, by scipy until numba would have paid.
 
-100,000 documents, one thread, CPU time: 0.35 ms for a query in place of the 0.80 ms that scipy takes, which copies the
-lists and widens them to float64 first. numba is 208 MB, so it is an extra and not a dependency. Signatures are spelt
-out: arrays in a mapped file are read-only, which numba would take for new types and compile for again.
-
-Without numba nothing public is faster. The sums alone: columns sliced and multiplied, as here, 0.66 ms; `numpy.add.at`
-list by list 0.75, one product of all lists joined 0.70, `numpy.bincount` 1.0, take and put 1.7; scipy's private
-`csc_matvec` list by list 0.44, numba 0.25. To skip lists whose largest weights cannot decide (MaxScore) saves half of
-the postings, but leaves 500 documents to be looked up in the other half, one search a list: nothing is gained. To skip
-the lists of the commonest terms alone, half of all postings, decides 4 queries in 10: 16 per cent less at best. Of the
-time without numba a third goes into copying lists, which no public function does without; the sum itself takes what it
-takes numba.
-
-Loading it takes 0.8 s, and 3 to 5 s more to compile the first time: too long for a small index, where scipy takes a
-tenth of a millisecond. So the size of the index alone decides, and the same query always takes the same path.
+The scores are the same, bit for bit, whoever computes them; `benchmarks/sparse.py` measures what each takes. numba is
+an extra. Where it is installed, it is loaded once an index has summed so many postings that loading it would have cost
+no more than numba would have saved: whatever number of queries follows, at most twice the least time is spent, and an
+index that is opened for a few answers never waits for a compiler.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 logger = logging.getLogger(__name__)
 
-# Postings of a segment from which on numba computes: 10,000 documents of 100 terms.
-MANY = 1_000_000
+# Postings after which numba has paid: it saves 0.6 ns a posting, and takes 0.33 s of processor time to load.
+MANY = 500_000_000
 
 Accumulate = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
 
 
-def kernel_for(postings: int) -> Accumulate | None:
-    """The compiled :func:`accumulate` for a segment of so many postings; `None` where scipy is to do it."""
-    return compiled() if postings >= MANY else None
+class Sums:
+    """What :func:`accumulate` does, for one index. Threads that count at once may lose a count, and nothing else."""
+
+    def __init__(self) -> None:
+        self._summed = 0
+
+    def __call__(
+        self,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        factors: np.ndarray,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        scores: np.ndarray,
+    ) -> None:
+        """Add to `scores` the weights of each list times its factor."""
+        if self._summed >= MANY and (fast := compiled()):
+            fast(starts, ends, factors, rows.view(np.uint32), weights, scores)
+            return
+        self._summed += int((ends - starts).sum())
+        product, pointer = _matvec(), np.zeros(2, dtype=np.int32)
+        for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            factor = factors[number : number + 1]
+            if product is None:
+                np.add.at(scores, rows[start:end], weights[start:end] * factor)
+                continue
+            pointer[1] = end - start
+            product(len(scores), 1, pointer, rows[start:end], weights[start:end], factor, scores)
 
 
-@lru_cache(maxsize=1)
+@cache
+def _matvec() -> Callable[..., None] | None:
+    """scipy's product of a CSC matrix and a vector, private but copying nothing; `None` where it has changed."""
+    try:
+        from scipy.sparse._sparsetools import csc_matvec
+
+        product: Callable[..., None] = csc_matvec
+        ends, places = np.array([0, 2], dtype=np.int32), np.array([0, 2], dtype=np.int32)
+        weights, scores = np.array([0.5, 2.0], dtype=np.float32), np.ones(3)
+        product(3, 1, ends, places, weights, np.array([3.0]), scores)
+        return product if scores.tolist() == [2.5, 1.0, 7.0] else None
+    except Exception:  # whatever a private function has become
+        return None
+
+
+@cache
 def compiled() -> Accumulate | None:
-    """The compiled :func:`accumulate`; `None` where numba is missing or cannot compile it."""
+    """The compiled :func:`accumulate`; `None` where numba is missing or cannot compile it.
+
+    Signatures are spelt out: arrays in a mapped file are read-only, which numba would take for new types and compile
+    for again.
+    """
     try:
         from numba import njit, types
     except ImportError:
@@ -67,8 +101,7 @@ def accumulate(
 ) -> None:
     """Add to `scores`, for each list ``rows[starts[i]:ends[i]]``, its weights times ``factors[i]``.
 
-    Positions and loops count from zero in unsigned numbers: numba asks of any other whether it counts from the end, and
-    takes a quarter longer.
+    Positions and loops count from zero in unsigned numbers: numba asks of any other whether it counts from the end.
     """
     for i in range(len(factors)):
         factor = factors[i]

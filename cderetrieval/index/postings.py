@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 
 from .checksum import Checksum
-from .kernel import kernel_for
+from .kernel import Accumulate
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +52,7 @@ class Postings:
             if part.checksum is not None:
                 part.checksum.check()
             before -= count
-            lists = part._lists.T if count == part.size else part._lists.T[:, np.flatnonzero(keep)]
+            lists = part._csc().T if count == part.size else part._csc().T[:, np.flatnonzero(keep)]
             moved = type(lists)((lists.data, lists.indices + before, lists.indptr), shape=(lists.shape[0], size))
             moved.has_canonical_format = True
             # A sum of matrices merges rows that ascend in both: 8 million postings in 0.04 s.
@@ -65,21 +64,16 @@ class Postings:
         rows = lists.indices.astype(np.int32, copy=False)
         return cls(lists.indptr.astype(np.int64), rows, lists.data, lists.shape[0])
 
-    def scores(self, terms: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def scores(self, terms: np.ndarray, weights: np.ndarray, accumulate: Accumulate) -> np.ndarray:
         """Score of each document for one query, shape (size,), float64."""
         if self.checksum is not None:
             self.checksum.check(terms)
-        factors = weights.astype(np.float64)
-        starts, ends = self.starts[terms], self.starts[terms + 1]
-        accumulate = kernel_for(len(self.rows))
-        if accumulate is None:
-            return np.asarray(self._lists[:, terms] @ factors)
         scores = np.zeros(self.size)
-        accumulate(starts, ends, factors, self.rows.view(np.uint32), self.weights, scores)
+        factors = weights.astype(np.float64)
+        accumulate(self.starts[terms], self.starts[terms + 1], factors, self.rows, self.weights, scores)
         return scores
 
-    @cached_property
-    def _lists(self) -> Any:
+    def _csc(self) -> Any:
         from scipy.sparse import csc_array
 
         # scipy widens the rows, a copy of them all, where the starts are wider.

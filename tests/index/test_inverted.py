@@ -108,18 +108,20 @@ def test_scores_are_those_of_scipy_over_a_larger_corpus(kernel):
     np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :100], rtol=1e-5)
 
 
-def test_numba_and_scipy_give_equal_bits(monkeypatch):
+def test_scipy_numpy_and_numba_give_equal_bits(monkeypatch):
     pytest.importorskip("numba")
     vectors, queries = sparse(5_000, vocabulary=500), sparse(50, seed=3, vocabulary=500)
     index = Stored(InvertedIndex(500))
     index.add(np.arange(5_000), vectors)
-    found = []
-    for least in (0, 10**12):
-        monkeypatch.setattr(kernel_module, "MANY", least)
-        found.append(
-            [index.segments[0].postings.scores(q.indices, q.data) for q in map(queries.__getitem__, slices(50))]
-        )
-    np.testing.assert_array_equal(found[0], found[1])
+    lists = index.segments[0].postings
+    assert kernel_module._matvec() is not None
+    for change in (("MANY", 0), ("_matvec", lambda: None)):
+        sums = kernel_module.Sums()
+        expected = [lists.scores(q.indices, q.data, sums) for q in map(queries.__getitem__, slices(50))]
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel_module, *change)
+            found = [lists.scores(q.indices, q.data, sums) for q in map(queries.__getitem__, slices(50))]
+        np.testing.assert_array_equal(found, expected)
 
 
 def slices(count):
@@ -144,10 +146,30 @@ def test_a_kernel_that_numba_cannot_compile_or_cache_is_done_without(monkeypatch
         kernel_module.compiled.cache_clear()
 
 
-def test_numba_is_loaded_for_large_indexes_alone(monkeypatch):
-    monkeypatch.setattr(kernel_module, "compiled", lambda: "numba")
-    assert kernel_module.kernel_for(kernel_module.MANY - 1) is None
-    assert kernel_module.kernel_for(kernel_module.MANY) == "numba"
+@pytest.mark.parametrize("changed", [None, lambda *_: None, lambda size: None])
+def test_a_private_function_of_scipy_that_has_changed_is_done_without(monkeypatch, changed):
+    monkeypatch.setattr("scipy.sparse._sparsetools.csc_matvec", changed)
+    kernel_module._matvec.cache_clear()
+    try:
+        assert kernel_module._matvec() is None
+    finally:
+        kernel_module._matvec.cache_clear()
+
+
+def test_numba_is_loaded_once_it_has_paid_and_changes_no_answer(monkeypatch):
+    vectors, queries = sparse(2_000), sparse(6, seed=3)
+    index = Stored(InvertedIndex(V))
+    index.add(np.arange(2_000), vectors)
+    lists = index.segments[0].postings
+    lengths = np.diff(lists.starts)
+    of_each = [int(lengths[queries[[row]].indices].sum()) for row in range(6)]
+    loaded = []
+    monkeypatch.setattr(kernel_module, "compiled", lambda: loaded.append(1) or kernel_module.accumulate)
+    monkeypatch.setattr(kernel_module, "MANY", sum(of_each[:3]))
+    expected = oracle(np.arange(2_000), vectors, queries, 5)
+    for row in range(6):
+        assert answers(index, take(queries, [row]), 5) == expected[row : row + 1]
+        assert len(loaded) == max(0, row - 2)
 
 
 @given(

@@ -185,7 +185,7 @@ def test_opening_reads_no_list(saved, kind):
     segment = index.segments[0]
     assert segment.postings.checksum._unseen.sum() == (np.diff(segment.postings.starts) > 0).sum()
     assert not segment.postings.rows.flags.writeable
-    assert np.shares_memory(segment.postings._lists.indices, segment.postings.rows), "scipy has no copy of its own"
+    assert np.shares_memory(segment.postings._csc().indices, segment.postings.rows), "scipy has no copy of its own"
     query = take(MAKERS[kind](1, seed=3), [0])
     index.search(query, 5)
     seen = np.flatnonzero(~segment.postings.checksum._unseen & (np.diff(segment.postings.starts) > 0))
