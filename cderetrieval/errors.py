@@ -5,6 +5,9 @@ The message says which value was wrong, where it was, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CDEError(Exception):
     """Base of all errors raised on purpose by cderetrieval."""
@@ -69,3 +72,12 @@ def missing_dependency(package: str, extra: str) -> MissingDependencyError:
     'mteb is not installed. Install it with: pip install "cderetrieval[eval]"'
     """
     return MissingDependencyError(f'{package} is not installed. Install it with: pip install "cderetrieval[{extra}]"')
+
+
+@contextmanager
+def needs(package: str, extra: str) -> Iterator[None]:
+    """Import an optional package in this block; where it is missing, the error says how to install it."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_dependency(package, extra) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cderetrieval
+from cderetrieval.lazy import offered
 
 PACKAGE = Path(cderetrieval.__file__).parent
 LEAVES = {
@@ -56,7 +57,7 @@ ALLOWED |= {
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # What the package offers comes from all layers, and is imported when it is used.
 FRONT = PACKAGE / "__init__.py"
-OFFERED = cderetrieval._PUBLIC
+OFFERED = offered("cderetrieval")
 
 
 def layer(module):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ContextError, missing_dependency
+from ..errors import ContextError, needs
 
 COLOR = "#0072B2"
 
@@ -34,10 +34,8 @@ def plot_context(context: Any, labels: Sequence[str] | None, axes: Any) -> Any:
     if context.embeddings is None:
         raise ContextError("the null context has no documents to draw.")
     if axes is None:
-        try:
+        with needs("matplotlib", "notebooks"):
             from matplotlib import pyplot
-        except ImportError as error:
-            raise missing_dependency("matplotlib", "notebooks") from error
         _, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
     places = on_plane(context.embeddings)
     axes.scatter(*places.T, s=14, color=COLOR, alpha=0.6, linewidths=0)

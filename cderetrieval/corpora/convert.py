@@ -15,7 +15,7 @@ from html import unescape
 from typing import Any
 from xml.sax.handler import ContentHandler
 
-from ..errors import InputError, missing_dependency
+from ..errors import InputError, needs
 from .kinds import DOCX, HTML, NOTEBOOK, PDF
 from .pdf import pdf_to_markdown
 
@@ -39,10 +39,8 @@ def to_markdown(data: bytes, kind: str) -> tuple[str, str]:
 
 def _markitdown(name: str, data: bytes, ending: str, **options: Any) -> tuple[str, str]:
     """What a converter of markitdown makes of bytes."""
-    try:
+    with needs("markitdown", "files"):
         from markitdown import StreamInfo, converters
-    except ImportError as error:
-        raise missing_dependency("markitdown", "files") from error
     info = StreamInfo(extension=ending, charset="utf-8")
     result = getattr(converters, name)().convert(io.BytesIO(data), info, **options)
     title = result.title if isinstance(result.title, str) else ""
@@ -51,11 +49,9 @@ def _markitdown(name: str, data: bytes, ending: str, **options: Any) -> tuple[st
 
 def _html(data: bytes) -> tuple[str, str]:
     """The main part of a page, without what is around it; html.parser alone would take hours for 1 MB of ``<a <a``."""
-    try:
+    with needs("markitdown", "files"):
         from bs4.dammit import UnicodeDammit
         from lxml import etree, html
-    except ImportError as error:
-        raise missing_dependency("markitdown", "files") from error
     if len(data) > PAGE:
         raise InputError(f"it has more than {PAGE:,} bytes, and is no page that anybody reads; save its text")
     given = UnicodeDammit(data, ["utf-8"], is_html=True).unicode_markup or ""
@@ -76,10 +72,8 @@ def _html(data: bytes) -> tuple[str, str]:
 def _docx(data: bytes) -> tuple[str, str]:
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise InputError("it is no DOCX; one with a password, or an old .doc, has to be saved as DOCX without one")
-    try:
+    with needs("markitdown", "files"):
         from defusedxml import DefusedXmlException, sax
-    except ImportError as error:
-        raise missing_dependency("markitdown", "files") from error
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         parts = archive.infolist()
         if sum(part.file_size for part in parts) > UNPACKED:

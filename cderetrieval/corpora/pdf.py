@@ -6,7 +6,7 @@ import re
 import threading
 from typing import Any
 
-from ..errors import InputError, missing_dependency
+from ..errors import InputError, needs
 
 # PDFium is not to be used by two threads at once.
 _ONE = threading.Lock()
@@ -18,10 +18,8 @@ _JOINED = "\ufffe"
 
 def pdf_to_markdown(data: bytes) -> tuple[str, str]:
     """Text and title ("" where none is given) of a PDF."""
-    try:
+    with needs("pypdfium2", "files"):
         import pypdfium2
-    except ImportError as error:
-        raise missing_dependency("pypdfium2", "files") from error
     with _ONE:
         try:
             document = pypdfium2.PdfDocument(data)

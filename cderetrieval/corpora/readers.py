@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, missing_dependency
+from ..errors import InputError, needs
 from ..files import as_path, reading
 from .delimited import read_delimited
 from .jsonl import MEND, Place, read_jsonl, read_lines, refuse_repeated
@@ -125,10 +125,8 @@ def parquet_rows(path: Path) -> int:
 @contextlib.contextmanager
 def open_parquet(path: Path, number: int = 0, extra: str = "eval") -> Iterator[tuple[Any, Place]]:
     """Open a Parquet file with pyarrow; the place, which the reader moves on, is after row `number`."""
-    try:
+    with needs("pyarrow", extra):
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise missing_dependency("pyarrow", extra) from error
     place = Place(f"{path}, after row", number, "not readable as Parquet: it")
     with reading(place, error=InputError, remedy=MEND), pq.ParquetFile(path, page_checksum_verification=True) as file:
         parts = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))

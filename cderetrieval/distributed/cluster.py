@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from .. import errors
-from ..errors import CDEError, ClusterError, ConfigError, missing_dependency
+from ..errors import CDEError, ClusterError, ConfigError, needs
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +52,8 @@ class RayCluster:
         if (workers is not None and workers < 1) or threads < 1:
             raise ConfigError(f"workers={workers} and threads={threads} must be at least 1.")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
+        with needs("ray", "scale"):
             import ray.data
-        except ImportError as error:
-            raise missing_dependency("ray", "scale") from error
         self._ray = ray
         self._workers, self._threads, self._address, self._stalled = workers, threads, address, stalled
         self._ours = False

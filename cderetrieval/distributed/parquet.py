@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, missing_dependency
+from ..errors import InputError, needs
 from ..files import atomic_write, reading
 from ..splitting import Span
 from ..store.blobs import LARGEST
@@ -32,11 +32,9 @@ EMBED_AGAIN = "Delete it and run `cderetrieval embed` again."
 
 def arrow() -> Any:
     """The pyarrow module."""
-    try:
+    with needs("pyarrow", "scale"):
         import pyarrow as pa
         import pyarrow.parquet
-    except ImportError as error:
-        raise missing_dependency("pyarrow", "scale") from error
     return pa
 
 

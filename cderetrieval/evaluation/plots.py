@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import missing_dependency
+from ..errors import needs
 from ..files import as_path, atomic_write
 
 if TYPE_CHECKING:
@@ -29,11 +29,9 @@ _ROW_INCHES = 0.34
 
 def new_figure(width: float, height: float, *, grid: Literal["x", "y", "both"] = "x") -> tuple[Figure, Any]:
     """An empty figure and its axes, sizes in inches; 8 inches wide fit a page of the documentation without scaling."""
-    try:
+    with needs("matplotlib", "eval"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_dependency("matplotlib", "eval") from error
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.subplots()

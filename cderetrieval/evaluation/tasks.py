@@ -16,7 +16,7 @@ from ..corpora.beir_folder import read_beir
 from ..corpora.dataset import Corpus, Dataset, make_dataset
 from ..corpora.readers import plain_or_gz
 from ..corpora.spans import Spans, read_spans
-from ..errors import CDEError, InputError, missing_dependency
+from ..errors import CDEError, InputError, needs
 from ..files import as_path
 from ..models.locate import looks_like_path
 from .mteb_data import is_retrieval, use_folder
@@ -251,10 +251,8 @@ def _key(name: str) -> str:
 
 
 def _mteb() -> Any:
-    try:
+    with needs("mteb", "eval"):
         import mteb
-    except ImportError as error:
-        raise missing_dependency("mteb", "eval") from error
     return mteb
 
 

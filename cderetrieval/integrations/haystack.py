@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Self
 
-from ..errors import InputError, missing_dependency
+from ..errors import InputError, needs
 from ..retrieval.retriever import Retriever
 from .adapter import Adapter, Found, condition, together
 
-try:
+with needs("haystack-ai", "haystack"):
     from haystack import Document, component, default_from_dict, default_to_dict
     from haystack.document_stores.errors import DuplicateDocumentError
     from haystack.document_stores.types import DuplicatePolicy, FilterPolicy, apply_filter_policy
     from haystack.utils.filters import document_matches_filter
-except ModuleNotFoundError as error:
-    raise missing_dependency("haystack-ai", "haystack") from error
 
 
 class CDEDocumentStore:

@@ -7,19 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..errors import InputError, missing_dependency
+from ..errors import InputError, needs
 from ..retrieval.retriever import Retriever
 from ..types import Encoder
 from ..vectors import DENSE
 from .adapter import Adapter, Found
 
-try:
+with needs("langchain-core", "langchain"):
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
     from langchain_core.vectorstores import VectorStore
     from langchain_core.vectorstores.utils import maximal_marginal_relevance
-except ModuleNotFoundError as error:
-    raise missing_dependency("langchain-core", "langchain") from error
 
 
 class CDEEmbeddings(Embeddings):

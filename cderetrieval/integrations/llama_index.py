@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from ..errors import missing_dependency
+from ..errors import needs
 from ..retrieval.retriever import Retriever
 from .adapter import Adapter, Found, condition, together
 
-try:
+with needs("llama-index-core", "llama-index"):
     from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.schema import (
         BaseNode,
@@ -21,8 +21,6 @@ try:
         TextNode,
     )
     from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
-except ModuleNotFoundError as error:
-    raise missing_dependency("llama-index-core", "llama-index") from error
 
 
 class CDERetriever(BaseRetriever):

@@ -12,15 +12,13 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from .. import __version__
-from ..errors import CDEError, InputError, missing_dependency
+from ..errors import CDEError, InputError, needs
 from ..retrieval.retriever import Retriever
 from .adapter import Adapter, Found
 
-try:
+with needs("mcp", "mcp"):
     from mcp.server.mcpserver import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
-except ModuleNotFoundError as error:
-    raise missing_dependency("mcp", "mcp") from error
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
-from ..errors import ConfigError, missing_dependency
+from ..errors import ConfigError, needs
 from ..runtime import check_texts, progress
 
 NAME = "bm25"
@@ -121,10 +121,8 @@ class BM25:
         """Make a new stemmer for each call: one must not be shared between threads."""
         if self.language is None:
             return None
-        try:
+        with needs("PyStemmer", NAME):
             import Stemmer
-        except ImportError as error:
-            raise missing_dependency("PyStemmer", NAME) from error
         try:
             return Stemmer.Stemmer(self.language)
         except KeyError as error:
@@ -151,20 +149,16 @@ def _digest(values: list[Any]) -> str:
 
 def _words() -> ModuleType:
     """What cuts texts into words, imported when it is needed."""
-    try:
+    with needs("regex", NAME):
         from . import words
-    except ImportError as error:
-        raise missing_dependency("regex", NAME) from error
     return words
 
 
 def library() -> ModuleType:
     """Import the library."""
     is_new = "bm25s" not in sys.modules
-    try:
+    with needs("bm25s", NAME):
         import bm25s
-    except ImportError as error:
-        raise missing_dependency("bm25s", NAME) from error
     if is_new:
         # It sets its logger to DEBUG, which any program with a handler would then print.
         logging.getLogger("bm25s").setLevel(logging.NOTSET)

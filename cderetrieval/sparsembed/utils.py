@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..corpora.beir_folder import read_beir
-from ..errors import InputError, missing_dependency
+from ..errors import InputError, needs
 from ..evaluation.metrics import evaluate_run
 from ..files import as_path
 from ..runtime import progress
@@ -67,10 +67,8 @@ def load_beir(
 def _download(name: str) -> Path:
     if not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"{name!r} is neither a folder with qrels nor the name of a BEIR data set.")
-    try:
+    with needs("beir", "eval"):
         from beir.util import download_and_unzip
-    except ImportError as error:
-        raise missing_dependency("beir", "eval") from error
     try:
         return Path(download_and_unzip(URL.format(name), str(FOLDER)))
     except Exception as error:
