@@ -207,6 +207,16 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def closing_on_error(opened: Any) -> Iterator[None]:
+    """Close what was opened, should this block not end well."""
+    try:
+        yield
+    except BaseException:
+        opened.close()
+        raise
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     with open(path, "rb") as file:

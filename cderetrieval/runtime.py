@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -200,13 +200,17 @@ def token_budget_for(device: torch.device | str) -> int:
     return TOKEN_BUDGET.get(str(device).partition(":")[0], TOKEN_BUDGET["cpu"])
 
 
-def _after_fork() -> None:
+def after_fork(call: Callable[[], None]) -> Callable[[], None]:
+    """A decorator: call the function in every process that is forked from this one."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
+    return call
+
+
+@after_fork
+def _compute_alone() -> None:
     """Compute with one thread in a forked child, which would wait forever for the threads of OpenMP's pools."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     if "faiss" in sys.modules:
         sys.modules["faiss"].omp_set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -191,6 +191,9 @@ class Collection(ABC):
         """The rows of a change; while the caller's iterable is asked for the next one, it must change nothing here."""
         return iter(rows)
 
+    def check_settings(self) -> None:  # noqa: B027
+        """Refuse to change what another process has made meanwhile with other settings."""
+
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         """Keep others from writing between changes."""
         raise InputError("exclusive() is for an index on this machine: a server has no lock to keep.")

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from ..context.spec import OWN, ContextLike, ContextSpec
 from ..errors import InputError
+from ..files import closing_on_error
 from ..models.locate import HYBRID
 from ..store import Store
 from .embedder import Model
@@ -73,11 +74,8 @@ class Hybrid(Retriever):
             options = {**_fields(given), **options}
         super().__init__(parts, fusion=fusion, context=context, **options)
         if any(len(retriever) for retriever in given.values()):
-            try:
+            with closing_on_error(self):
                 self._copy(given)
-            except BaseException:
-                self.close()
-                raise
 
     def _copy(self, given: Mapping[str, Retriever]) -> None:
         """Copy the documents of retrievers, and the vectors that each has; the other models embed."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from ..context.spec import CENTRE, OWN, ContextLike, ContextSpec
 from ..errors import ConfigError, InputError, MismatchError, ModelError, StoreError
-from ..files import as_path, make_directory, read_json, reading
+from ..files import as_path, closing_on_error, make_directory, read_json, reading
 from ..index.manifest import STORE_FILE
 from ..milvus.location import is_location, parse_location
 from ..models.document_context import AUTO, DocumentContext, DocumentContextLike
@@ -43,7 +42,7 @@ def create(settings: Settings, path: str | Path | None, context: ContextSpec) ->
     if os.path.exists(directory / SERVER_FILE) or os.path.exists(directory / MANIFEST):
         raise _taken(directory)
     collection = LocalCollection(settings, directory)
-    with _closing_on_error(collection):
+    with closing_on_error(collection):
         # A store without settings is one whose first add was never finished.
         if collection.get_setting("retriever") is not None:
             raise _taken(directory)
@@ -74,8 +73,12 @@ def reopen(path: str | Path) -> Collection:
     file = directory / STORE_FILE
     with reading(directory / SERVER_FILE):
         server = str(read_json(directory / SERVER_FILE)["index"]) if (directory / SERVER_FILE).is_file() else None
+    if server is None and not directory.is_dir() and is_location(path):
+        server = os.fspath(path)
     if server is not None:
-        return _reopen_server(server)
+        from ..milvus.open import reopen as reopen_server
+
+        return reopen_server(server)
     if not file.is_file() and (directory / MANIFEST).is_file():
         try:
             return open_parts(directory)
@@ -83,11 +86,9 @@ def reopen(path: str | Path) -> Collection:
             if not file.is_file():  # else another process has merged them meanwhile
                 raise
     if not file.is_file():
-        if is_location(path):
-            return _reopen_server(os.fspath(path))
         raise StoreError(f"{directory} holds no index ({STORE_FILE} is missing). Build one with Retriever.save.")
     collection = LocalCollection(Settings(None), directory)
-    with _closing_on_error(collection):
+    with closing_on_error(collection):
         values = collection.get_setting("retriever")
         if values is None:
             raise StoreError(f"{directory} holds no index yet: its first add never ended. Call Retriever(path=...).")
@@ -176,12 +177,6 @@ def check_options(collection: Collection, options: Options) -> None:
             )
 
 
-def _reopen_server(index: str) -> Collection:
-    from ..milvus.open import reopen
-
-    return reopen(index)
-
-
 def save(collection: Collection, path: str | Path, overwrite: bool = False) -> None:
     """Write an index into a directory; of a collection on a server, where it is."""
     target = as_path(path)
@@ -191,15 +186,6 @@ def save(collection: Collection, path: str | Path, overwrite: bool = False) -> N
         hint = "Remove it first" if overwrite else "Choose another directory, or pass overwrite=True"
         raise StoreError(f"{target} holds an index already. {hint}.")
     collection.save(target)
-
-
-@contextlib.contextmanager
-def _closing_on_error(collection: LocalCollection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        collection.close()
-        raise
 
 
 def _taken(directory: Path) -> StoreError:

@@ -16,6 +16,7 @@ from typing import Any, Self, Unpack
 
 from ..context.spec import OWN, ContextLike, ContextSpec
 from ..errors import InputError
+from ..files import closing_on_error
 from ..milvus.location import is_location
 from ..models.document_context import DocumentContext, DocumentContextLike
 from ..models.locate import DEFAULT_MODEL
@@ -175,7 +176,7 @@ class Retriever(Updater):
         """
         reranker = Reranker.of(rerank, depth, device)
         collection = reopen(path)
-        try:
+        with closing_on_error(collection):
             settings = collection.settings
             if passages is not None:
                 collection.passages = collection.passages.with_function(passages)
@@ -185,11 +186,8 @@ class Retriever(Updater):
             retriever._open(collection, [Embedder(one, ContextSpec(), **options) for one in given.values()], reranker)
             for part in retriever._parts.values() if model is not None else ():
                 _ = part.encoder  # a model that was given is checked now, not at the first query
-            if isinstance(collection, LocalCollection) and collection.get_setting(INCOMPLETE):
+            if collection.get_setting(INCOMPLETE):
                 retriever._complete()
-        except BaseException:
-            collection.close()
-            raise
         return retriever
 
     @classmethod
@@ -232,11 +230,8 @@ class Retriever(Updater):
         kept: Any = {name: value for name, value in options.items() if name in loaded}
         given = None if model is None else asked_models(path, model, options)
         retriever = cls.load(path, model=given, passages=cut if callable(cut) else None, **kept)
-        try:
+        with closing_on_error(retriever):
             check_options(retriever._collection, options)
-        except BaseException:
-            retriever.close()
-            raise
         return retriever
 
     @property

@@ -18,7 +18,7 @@ from ..filters import parse_filter
 from ..vectors import Vectors
 from .changes import Changes, Tally, unless_skipped
 from .cut import splitter_for
-from .local import INCOMPLETE, LocalCollection
+from .local import INCOMPLETE
 from .models import check_names
 from .searcher import Searcher
 
@@ -205,8 +205,7 @@ class Updater(Searcher):
     def _put(self, documents: Any, vectors: Any, skip_empty: bool, show_progress: bool, tally: Tally) -> Changes:
         ready, collection = self._ready(vectors), self._collection
         with self._changing():
-            if isinstance(collection, LocalCollection):
-                collection.check_settings()
+            collection.check_settings()
             settings, next_id = collection.settings, collection.get_setting("next_id", 0)
             checked = partial(document_rows, skip_empty=skip_empty, passages=collection.passages)
             rows = checked(documents, settings.key, settings.on, next_id)

@@ -11,6 +11,7 @@ from typing import IO
 
 from ..errors import LockedError, StoreError
 from ..files import open_own, private_mode, sweep
+from ..runtime import after_fork
 
 try:
     import fcntl
@@ -118,11 +119,8 @@ def _refusal(owner: str, directory: Path) -> str:
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+@after_fork
+def _forget_locks() -> None:
     """Close a forked child's copies: a lock is its parent's, and must not outlive the parent in a child."""
     for lock in list(_HELD):
         lock.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LockedError, StoreError
-from ..files import PRIVATE, atomic_write
-from .access import beside, location
+from ..files import PRIVATE, atomic_write, check_own, closing_on_error
 from .lock import WriterLock
 from .log import check_log
 
@@ -67,13 +66,10 @@ def open_database(path: Path) -> sqlite3.Connection:
         _check_size(path)
         check_log(path, beside(path, "-wal"), beside(path, "-shm"), PAGE_SIZE)
         connection = connect(path)
-        try:
+        with closing_on_error(connection):
             connection.execute("BEGIN")  # another process may be making tables
             _verify(connection, path)
             connection.execute("ROLLBACK")
-        except BaseException:
-            connection.close()
-            raise
         return connection
 
 
@@ -121,19 +117,49 @@ def translation(error: sqlite3.Error, path: Path | None) -> StoreError:
     return StoreError(f"{name} cannot be used ({error}). {_REMEDIES.get(code, 'Open it again')}. {_UNHARMED}")
 
 
+def location(path: Path) -> str:
+    """The URI by which SQLite opens the file, its rights included."""
+    file = path.resolve()
+    uri, log = file.as_uri(), beside(file, "-wal")
+    # Who may not write to the file must not make a log either: it would be theirs, and in its owner's way.
+    if not path.is_symlink() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        _check_beside(path)
+        return f"{uri}?mode=rw"
+    if not log.exists() or log.stat().st_size == 0:
+        return f"{uri}?mode=ro&immutable=1"
+    if path.is_symlink() or not beside(file, "-shm").exists():
+        raise StoreError(
+            f"{path} can only be read, and {log.name} beside it holds changes that are not in it yet. Open and close "
+            f"{file.parent} once as a user who may write there, or copy that directory to where you may."
+        )
+    return f"{uri}?mode=ro"
+
+
+def beside(path: Path, end: str) -> Path:
+    """A file that SQLite keeps beside a store: ``-wal``, ``-shm``."""
+    return path.with_name(path.name + end)
+
+
+def _check_beside(path: Path) -> None:
+    """Refuse what could make SQLite write, or delete, elsewhere."""
+    journal = beside(path, "-journal")
+    if os.path.lexists(journal):
+        # It may name another file, which SQLite would delete.
+        raise StoreError(f"{journal} was not written by this package, whose stores have none. Move it away.")
+    for end in ("-wal", "-shm"):
+        check_own(beside(path, end))
+
+
 def connect(file: Path | str) -> sqlite3.Connection:
     """One more connection to a store that was opened, or to a new file: a path as text, or a URI."""
     target = location(file) if isinstance(file, Path) else file
     connection = sqlite3.connect(
         target, uri=target.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=10.0
     )
-    try:
+    with closing_on_error(connection):
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 from zlib import crc32
 
 from ..errors import StoreError
+from ..runtime import after_fork
 from .codec import Damage
 from .connections import Connections
 from .lock import WriterLock
@@ -282,10 +283,7 @@ class Snapshots:
 _OPEN: weakref.WeakSet[Snapshots] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+@after_fork
+def _leave_to_parent() -> None:
     for database in list(_OPEN):
         database._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -15,7 +15,6 @@ import numpy as np
 from ..errors import InputError, StoreError
 from ..files import as_path, atomic_write, open_own, private_mode
 from ..vectors import DENSE, Layout, Vectors, as_vectors, checked
-from .access import beside
 from .blobs import decode as decode_vectors
 from .blobs import encode as encode_vectors
 from .codec import Damage, checksum, decode, encode_json
@@ -26,6 +25,7 @@ from .schema import (
     DENSE_VERSION,
     SCHEMA_VERSION,
     SPARSE_VERSION,
+    beside,
     check_structure,
     translated,
     vector_schema,

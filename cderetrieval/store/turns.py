@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
 from typing import Any
+
+from ..runtime import after_fork
 
 # Seconds between two looks at a turn that another thread holds: the first, and the longest.
 SHORTEST, LONGEST = 0.0001, 0.002
@@ -141,10 +142,7 @@ def _nothing() -> None:
     return None
 
 
-def _after_fork() -> None:
+@after_fork
+def _count_fork() -> None:
     global _forks
     _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
