@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,10 +41,12 @@ _SIZES = (
 _SETTINGS = {"prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "model_type"}
 _MODULES = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
 _LEGACY = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+_MASKED_MODULES = (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"])
+_SETTINGS_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 POOLER = ("pooler.dense.weight", "pooler.dense.bias")
 # The head of a masked language model; its matrix is that of the word embeddings.
 HEAD, HEAD_BIAS = "cls.predictions.transform", "cls.predictions.bias"
-SPLADE_POOLING = {"pooling_strategy": "max", "activation_function": "relu"}
+_SPLADE = {"pooling_strategy": "max", "activation_function": "relu"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +83,9 @@ class Bert:
     def module_names(self) -> list[str]:
         """What sentence-transformers shows of the modules of this model, which is part of its fingerprint."""
         kind, config = "BertForMaskedLM" if self.is_masked else "BertModel", self.config
-        names = [f"Transformer({ {**transformer_settings(self.is_masked), 'architecture': kind} })"]
+        names = [f"Transformer({ {**_transformer(self.is_masked), 'architecture': kind} })"]
         if self.is_masked:
-            return [*names, f"SpladePooling({ {**SPLADE_POOLING, 'embedding_dimension': config.vocab_size} })"]
+            return [*names, f"SpladePooling({ {**_SPLADE, 'embedding_dimension': config.vocab_size} })"]
         pooling = {"embedding_dimension": config.hidden_size, "pooling_mode": self.pooling, "include_prompt": True}
         output = "sentence_embedding"
         normalize = [f"Normalize({ {'module_input_name': output, 'module_output_name': output} })"]
@@ -99,7 +101,7 @@ class Bert:
         return replace(self, tensors={**self.tensors, **tensors})
 
 
-def transformer_settings(masked: bool) -> dict[str, Any]:
+def _transformer(masked: bool) -> dict[str, Any]:
     """What sentence-transformers writes of a transformer without, or with, the head of a masked language model."""
     output = "logits" if masked else "last_hidden_state"
     return {
@@ -109,31 +111,26 @@ def transformer_settings(masked: bool) -> dict[str, Any]:
     }
 
 
-def read_bert(directory: Path) -> Bert | None:
-    """The model of a directory, if it is one of those that are described here."""
-    return unless_unusual(_read, directory)
-
-
-def unless_unusual(read: Callable[[Path], Bert | None], directory: Path) -> Bert | None:
-    """What is read; None for what cannot be: the library that reads it now will meet the same error."""
+def read_bert(directory: Path, *, masked: bool = False) -> Bert | None:
+    """The model of a directory, if it is one of those that are described here; None also for what cannot be read."""
     try:
-        return read(directory)
+        return _read_masked(directory) if masked else _read(directory)
     except PASSED_ON:
         raise
-    except BaseException:
+    except BaseException:  # the library that reads it now will meet the same error
         return None
 
 
 def _read(directory: Path) -> Bert | None:
     config = model_config(read_object(directory / "config.json"), "config.json")
     settings = model_settings(read_object(directory / "config_sentence_transformers.json"), "")
-    places, sentence = module_folders(directory, _MODULES), read_sentence(directory, masked=False)
+    places, sentence = _folders(directory, _MODULES), _sentence(directory, masked=False)
     if places is None or sentence is None or settings.get("similarity_fn_name") not in (None, "cosine", "dot"):
         return None
     pooling = _pooling(read_object(places[1] / "config.json"), config["hidden_size"])
     if pooling is None or settings.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         return None
-    found = described(directory, config, settings, sentence, pooling)
+    found = _described(directory, config, settings, sentence, pooling)
     if found is None:
         return None
     pooler = {name: found.tensors[name] for name in POOLER if name in found.tensors}
@@ -147,7 +144,7 @@ def _read(directory: Path) -> Bert | None:
     return replace(found, tensors=tensors, pooler=pooler, is_drawn=is_drawn, normalizes=len(places) == 3)
 
 
-def described(
+def _described(
     directory: Path, config: dict[str, Any], settings: dict[str, Any], sentence: SimpleNamespace, pooling: str
 ) -> Bert | None:
     """The model of these settings, if its architecture, tensors and tokenizer are usual too."""
@@ -177,20 +174,43 @@ def described(
     )
 
 
-def read_sentence(directory: Path, *, masked: bool) -> SimpleNamespace | None:
+def _sentence(directory: Path, *, masked: bool) -> SimpleNamespace | None:
     """What sentence_bert_config.json says of length, case and pooler, if it says nothing else."""
     values = sentence_config(read_object(directory / "sentence_bert_config.json"), "")
     limit, lower_case = values.pop("max_seq_length", None), values.pop("do_lower_case", False)
     arguments = values.pop("model_args", None) or {}
     has_pooler = arguments.pop("add_pooling_layer", True)
-    usual = transformer_settings(masked)
+    usual = _transformer(masked)
     unusual = arguments or any(value and value != usual.get(name) for name, value in values.items())
     if unusual or not {lower_case, has_pooler} <= {True, False}:
         return None
     return SimpleNamespace(limit=limit, lower_case=lower_case, has_pooler=has_pooler)
 
 
-def module_folders(directory: Path, known: Collection[list[str]]) -> list[Path] | None:
+def _read_masked(directory: Path) -> Bert | None:
+    config = model_config(read_object(directory / "config.json"), "config.json")
+    settings: dict[str, Any] = {}
+    sentence: SimpleNamespace | None = SimpleNamespace(limit=None, lower_case=False)
+    if any(is_regular(directory / file) for file in _SETTINGS_FILES):
+        settings = model_settings(read_object(directory / "config_sentence_transformers.json"), "")
+        places, sentence = _folders(directory, _MASKED_MODULES), _sentence(directory, masked=True)
+        if places is None or settings.get("model_type") != "SparseEncoder":
+            return None
+        pooling = read_object(places[1] / "config.json")
+        if pooling.pop("embedding_dimension", None) not in (None, config["vocab_size"]) or pooling != _SPLADE:
+            return None
+    elif config["architectures"] != ["BertForMaskedLM"]:
+        return None
+    most = settings.pop("max_active_dims", None)
+    allowed = most is None or (type(most) is int and 0 < most <= config["vocab_size"])
+    dot = settings.get("similarity_fn_name") or "dot"
+    if sentence is None or not allowed or dot != "dot" or not config.get("tie_word_embeddings", True):
+        return None
+    found = _described(directory, config, {**settings, "similarity_fn_name": dot}, sentence, "max")
+    return found and replace(found, k_tokens=most)
+
+
+def _folders(directory: Path, known: Collection[list[str]]) -> list[Path] | None:
     """The folders of the modules, if their names are known ones."""
     modules = read_json(directory / "modules.json", list) if is_regular(directory / "modules.json") else []
     names = [str(module["type"]).rpartition(".")[2] for module in modules]

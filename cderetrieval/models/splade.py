@@ -18,8 +18,7 @@ from scipy.sparse import csr_array, vstack
 from ..errors import ConfigError, InputError, ModelError
 from ..files import as_path
 from ..runtime import Compute, autocast, check_texts, is_cpu
-from .bert import HEAD_BIAS, Bert
-from .bert_masked import read_masked_bert
+from .bert import HEAD_BIAS, Bert, read_bert
 from .bert_onnx import OnnxBert, uses_onnx
 from .encoder import EncodingSettings, computing
 from .fingerprint import FingerprintedEncoder, MadeOf, made_of_bert
@@ -99,7 +98,7 @@ class Splade(FingerprintedEncoder):
         self.compute, bert = Compute(device, dtype, runtime, precision), None
         if all(value is None for value in (model, tokenizer, pooling, max_length, prompts)) and model_name_or_path:
             directory = find(str(model_name_or_path))
-            bert = read_masked_bert(directory) if is_cpu(device) and dtype != "bfloat16" else None
+            bert = read_bert(directory, masked=True) if is_cpu(device) and dtype != "bfloat16" else None
         if uses_onnx(self.compute, str(model_name_or_path or type(model).__name__), bert is not None) and bert:
             self._plain, self._computer = bert, OnnxBert(bert, int8=precision == "int8")
             settings = EncodingSettings(bert.max_length, prompts_of(bert), dtype, normalize=False)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..index.engine import new_index
 from ..index.scores import shown
 from ..models.document_context import Units, as_long, beginning, prefixed, tokenizer_of
-from ..vectors import DENSE, SPARSE_EMBED, as_vectors, take, weights_of
+from ..vectors import DENSE, SPARSE_EMBED, as_vectors, weights_of
 from .fusion import Fusion, candidates
 from .local import LocalCollection
 from .part import Part
+from .shown_passages import search_among
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,25 +35,22 @@ def explain(collection: LocalCollection, part: Part, query: str, vector: Any, do
     import pandas as pd
 
     seq = _number_of(collection, document_id)
-    index: Any = collection.index(part.number)
+    index = collection.index(part.number)
     numbers = np.array([seq])
     if not collection.is_whole(part.number):
         numbers = collection.known.passages_of(numbers)
     layout = collection.layout_of(part.number)
+    vector = vector if layout is None else as_vectors(vector, "query")
+    number, similarity = _best(search_among(collection, part.number, vector, numbers, 1))
+    rows: list[Row] = []
     if layout is None:
-        number, similarity = _best(index.search(vector, 1, mask=np.isin(index.seqs, numbers)))
         rows = _words(index, vector[0], number)
-    else:
-        held = collection.vectors_of(numbers.tolist(), part.number)
-        own = new_index(layout, "auto")
-        own.sync(held[0], lambda _: iter([held]))
-        vector = as_vectors(vector, "query")
-        number, similarity = _best(own.search(vector, 1))
-        stored: Any = take(held[1], np.flatnonzero(held[0] == number))
+    elif number >= 0:
+        stored: Any = collection.vectors_of([number], part.number)[1]
         if layout.kind == DENSE:
             rows = _Dense(collection, part, query, vector[0]).rows(stored[0], seq, number, similarity)
         else:
-            rows = _terms(part.encoder, vector, stored) if number >= 0 else []
+            rows = _terms(part.encoder, vector, stored)
     frame = pd.DataFrame(rows, columns=COLUMNS)
     spans = None if collection.is_whole(part.number) else collection.spans_of([seq]).get(seq)
     found_by = "document" if spans is None or number < 0 else "beginning" if spans[number - seq].head else "passage"

@@ -41,19 +41,12 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int, cut: Mappi
         return seqs
     heads = _heads(cut)
     numbers = numbers[~np.isin(numbers, heads)]
-    layout = collection.layout_of(part)
     if collection.is_whole(part):
         index: Any = new_index(None, words=collection.word_model(part))
         index.sync(numbers, lambda _: iter([(numbers, _texts(collection, numbers, cut))]))
         found = index.search(query, len(numbers))[1][0]
-    elif layout is None:
-        index = collection.index(part)
-        found = index.search(query, len(numbers), mask=np.isin(index.seqs, numbers))[1][0]
     else:
-        held = collection.vectors_of(numbers.tolist(), part)
-        index = new_index(layout, "auto")
-        index.sync(held[0], lambda _: iter([held]))
-        found = index.search(query, len(numbers))[1][0]
+        found = search_among(collection, part, query, numbers, len(numbers))[1][0]
     best: dict[int, int] = {}
     found = found[found >= 0]
     for number, owner in zip(found.tolist(), collection.known.owners(found).tolist(), strict=True):
@@ -62,6 +55,22 @@ def _best(collection: Local, seqs: np.ndarray, query: Any, part: int, cut: Mappi
     first = np.where(np.isin(seqs, heads), seqs + 1, seqs)
     pairs = zip(seqs.tolist(), first.tolist(), strict=True)
     return np.array([best.get(seq, number) for seq, number in pairs], dtype=np.int64)
+
+
+def search_among(
+    collection: Local, part: int, query: Any, numbers: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and numbers of the k best among some passages, of those that have a vector or a word in common."""
+    options: dict[str, Any] = {}
+    if (layout := collection.layout_of(part)) is None:
+        index: Any = collection.index(part)
+        options["mask"] = np.isin(index.seqs, numbers)
+    else:
+        held = collection.vectors_of(numbers.tolist(), part)
+        index = new_index(layout, "auto")
+        index.sync(held[0], lambda _: iter([held]))
+    found: tuple[np.ndarray, np.ndarray] = index.search(query, k, **options)
+    return found
 
 
 def _heads(cut: Mapping[int, Sequence[Span]]) -> list[int]:

@@ -122,10 +122,15 @@ def title_of(document: Mapping[str, Any], retriever: Retriever) -> str:
     return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
 
 
+def hidden_fields(retriever: Retriever) -> set[str]:
+    """Fields that are shown as id, title and text."""
+    settings = retriever.collection.settings
+    return {settings.key, "_id", "title", "text", *(settings.on or ())}
+
+
 def shown_fields(document: Mapping[str, Any], retriever: Retriever) -> dict[str, Any]:
     """Fields of a document that are not its text, in short."""
-    settings = retriever.collection.settings
-    hidden = {settings.key, "_id", "title", "text", *(settings.on or ())}
+    hidden = hidden_fields(retriever)
     fields = {name: _short(value) for name, value in document.items() if name not in hidden and value is not None}
     return dict(islice(fields.items(), FIELDS))
 

@@ -20,7 +20,7 @@ from ..index.manifest import STORE_FILE
 from ..retrieval.retriever import Retriever
 from ..retrieval.searcher import Searcher
 from ..vectors import DENSE
-from .answers import model_name, title_of
+from .answers import hidden_fields, model_name, title_of
 from .source import Source
 
 # Documents of the map where there is no context; those that are looked through for filters; those that are compared.
@@ -66,12 +66,8 @@ class Corpus:
             if not retriever.contexts:
                 return {"drift": None}
             name = next(iter(retriever.contexts))
-            report = retriever.parts[name].context_report()
-            return {
-                "drift": None
-                if report["drift"] is None
-                else {**asdict(report["drift"]), "stale": report["drift"].stale}
-            }
+            found = retriever.parts[name].context_report()["drift"]
+            return {"drift": None if found is None else {**asdict(found), "stale": found.stale}}
 
         return dict(self._once("drift", _state(retriever), measured))
 
@@ -98,11 +94,13 @@ def _state(retriever: Retriever) -> Hashable:
 
 def _sampled(retriever: Retriever, most: int) -> list[dict[str, Any]]:
     """Documents in equal steps through the index."""
-    seqs, _ = _local(retriever).numbered_ids()
-    chosen = (
-        seqs[np.unique(np.linspace(0, len(seqs) - 1, min(most, len(seqs))).astype(np.int64))] if len(seqs) else seqs
-    )
-    return list(_local(retriever).documents(chosen))
+    return list(_local(retriever).documents(_spread(retriever, most)))
+
+
+def _spread(retriever: Retriever, most: int) -> np.ndarray:
+    """Numbers of documents, evenly from the first to the last."""
+    seqs: np.ndarray = _local(retriever).numbered_ids()[0]
+    return seqs[np.unique(np.linspace(0, len(seqs) - 1, min(most, len(seqs))).astype(np.int64))] if len(seqs) else seqs
 
 
 def _local(retriever: Retriever) -> Any:
@@ -113,8 +111,7 @@ def _local(retriever: Retriever) -> Any:
 
 def facets(retriever: Retriever) -> dict[str, Any]:
     """Fields of a sample by which documents can be filtered."""
-    settings = retriever.collection.settings
-    hidden = {settings.key, "_id", "title", "text", *(settings.on or ())}
+    hidden = hidden_fields(retriever)
     documents = _sampled(retriever, LOOKED_AT)
     names = Counter(name for document in documents for name in document if name not in hidden)
     found = (_facet(name, [document.get(name) for document in documents]) for name, _ in names.most_common())
@@ -192,10 +189,9 @@ def _stored_sample(retriever: Retriever) -> tuple[np.ndarray, np.ndarray]:
     collection = _local(retriever)
     parts = range(len(retriever.parts))
     dense = [part for part in parts if (layout := collection.layout_of(part)) is not None and layout.kind == DENSE]
-    seqs, _ = collection.numbered_ids()
-    if not dense or not len(seqs):
+    chosen = _spread(retriever, MAPPED)
+    if not dense or not len(chosen):
         return np.empty(0, dtype=np.int64), np.empty((0, 2))
-    chosen = seqs[np.unique(np.linspace(0, len(seqs) - 1, min(MAPPED, len(seqs))).astype(np.int64))]
     numbers, vectors = collection.vectors_of(chosen.tolist(), dense[0])
     return numbers, np.asarray(vectors)
 

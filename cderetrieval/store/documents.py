@@ -14,7 +14,7 @@ from ..documents import Row
 from ..errors import InputError, StoreError
 from ..splitting import Span
 from .codec import Damage, checksum, decode, decode_ids, encode_id, encode_json, encode_text
-from .passages import LOOKUP, Cut, SpanTable, encode_spans, marks, slices
+from .passages import LOOKUP, Cut, SpanTable, encode_spans
 from .schema import vector_table
 
 TEXTS = 1_024
@@ -100,12 +100,10 @@ class Documents(SpanTable):
     def lookup(self, ids: Sequence[Hashable]) -> list[tuple[str, dict[str, Any]] | None]:
         """Text and payload of each of the documents; None for one that is not there."""
         texts = [encode_id(document_id) for document_id in ids]
-        found: dict[str, tuple[str, dict[str, Any]]] = {}
-        for chunk in slices(list(dict.fromkeys(texts))):
-            columns = "id, seq, text, text_checksum, payload, payload_checksum"
-            rows = self._execute(f"SELECT {columns} FROM documents WHERE id IN ({marks(chunk)})", chunk)
-            with self._decoding():
-                found |= {i: (decode(text, one, seq), decode(more, two, seq)) for i, seq, text, one, more, two in rows}
+        columns = "id, seq, text, text_checksum, payload, payload_checksum"
+        rows = self._select(f"{columns} FROM documents WHERE id", list(dict.fromkeys(texts)))
+        with self._decoding():
+            found = {i: (decode(text, one, seq), decode(more, two, seq)) for i, seq, text, one, more, two in rows}
         return [found.get(text) for text in texts]
 
     def __contains__(self, document_id: Hashable) -> bool:
@@ -164,14 +162,10 @@ class Documents(SpanTable):
     def documents(self, seqs: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """Payloads of documents, in the order of `seqs`."""
         wanted = _numbers(seqs)
-        payloads: dict[int, dict[str, Any]] = {}
         distinct = list(dict.fromkeys(wanted))
-        for chunk in slices(distinct):
-            rows = self._execute(
-                f"SELECT seq, payload, payload_checksum FROM documents WHERE seq IN ({marks(chunk)})", chunk
-            )
-            with self._decoding():
-                payloads.update((seq, decode(text, expected, seq)) for seq, text, expected in rows)
+        rows = self._select("seq, payload, payload_checksum FROM documents WHERE seq", distinct)
+        with self._decoding():
+            payloads = {seq: decode(text, expected, seq) for seq, text, expected in rows}
         missing = [seq for seq in distinct if seq not in payloads]
         if missing:
             raise StoreError(
@@ -183,13 +177,9 @@ class Documents(SpanTable):
 
     def texts_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, str]:
         """Texts of documents, by number."""
-        found: dict[int, str] = {}
-        for chunk in slices(sorted(set(_numbers(seqs)))):
-            statement = f"SELECT seq, text, text_checksum FROM documents WHERE seq IN ({marks(chunk)})"
-            rows = self._execute(statement, chunk)
-            with self._decoding():
-                found |= {seq: decode(text, expected, seq) for seq, text, expected in rows}
-        return found
+        rows = self._select("seq, text, text_checksum FROM documents WHERE seq", sorted(set(_numbers(seqs))))
+        with self._decoding():
+            return {seq: decode(text, expected, seq) for seq, text, expected in rows}
 
     def texts(self, chunk: int = TEXTS) -> Iterator[tuple[int, str]]:
         """Number and text of each document, in order of insertion."""
@@ -253,10 +243,7 @@ class Documents(SpanTable):
             return Live(*self.get_setting("live", [0, 0, 0]))
 
     def _find(self, texts: Sequence[str]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for chunk in slices(texts):
-            found.update(self._execute(f"SELECT id, seq FROM documents WHERE id IN ({marks(chunk)})", chunk))
-        return found
+        return dict(map(tuple, self._select("id, seq FROM documents WHERE id", texts)))
 
     def _replace(self, encoded: Sequence[tuple[Any, ...]], first: int, before: int, live: Live) -> None:
         """Delete what has the ids of these rows; refuse an id that this call, from number `first` on, has twice."""

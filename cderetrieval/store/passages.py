@@ -54,12 +54,15 @@ class SpanTable(Database):
         """The spans of those of the documents that were cut, by number."""
         found: dict[int, list[Span]] = {}
         if self.cut_state()[0]:
-            for chunk in slices(np.asarray(seqs).tolist()):
-                statement = f"SELECT seq, count, spans, checksum FROM passages WHERE seq IN ({marks(chunk)})"
-                rows = self._execute(statement, chunk)
-                with self._decoding():
-                    found |= {seq: _decoded(seq, count, text, total) for seq, count, text, total in rows}
+            rows = self._select("seq, count, spans, checksum FROM passages WHERE seq", np.asarray(seqs).tolist())
+            with self._decoding():
+                found = {seq: _decoded(seq, count, text, total) for seq, count, text, total in rows}
         return found
+
+    def _select(self, what: str, among: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Rows of a SELECT whose last column is one of these values."""
+        chunks = slices(among)
+        return [row for chunk in chunks for row in self._execute(f"SELECT {what} IN ({_marks(chunk)})", chunk)]
 
     def _put_spans(self, rows: Sequence[tuple[int, int, str, int]]) -> None:
         if not rows:
@@ -74,7 +77,7 @@ class SpanTable(Database):
         if not state[0]:
             return numbers
         for chunk in slices(seqs):
-            rows = self._execute(f"DELETE FROM passages WHERE seq IN ({marks(chunk)}) RETURNING seq, count", chunk)
+            rows = self._execute(f"DELETE FROM passages WHERE seq IN ({_marks(chunk)}) RETURNING seq, count", chunk)
             state = _included(state, rows, -1)
             first, counts = self._counts(rows)
             numbers += spans(first + 1, counts - 1).tolist()
@@ -150,6 +153,6 @@ def slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield values[start : start + LOOKUP]
 
 
-def marks(values: Sequence[Any]) -> str:
+def _marks(values: Sequence[Any]) -> str:
     """As many question marks."""
     return ",".join("?" * len(values))

@@ -20,7 +20,7 @@ from .blobs import encode as encode_vectors
 from .codec import Damage, checksum, decode, encode_json
 from .documents import Documents, _numbers
 from .lock import WriterLock
-from .passages import marks, slices
+from .passages import slices
 from .schema import (
     DENSE_VERSION,
     SCHEMA_VERSION,
@@ -90,7 +90,7 @@ class Store(Documents):
         elif known != layout:
             raise InputError(f"these are {layout}; the store holds {known}.")
         for chunk in slices(numbers):
-            rows = self._execute(f"SELECT seq FROM documents WHERE seq IN ({marks(chunk)})", chunk)
+            rows = self._select("seq FROM documents WHERE seq", chunk)
             absent = sorted(set(chunk) - {seq for (seq,) in rows})
             if len(rows) != len(chunk) and (len(rows) + len(absent) != len(chunk) or not self._are_passages(absent)):
                 raise InputError(f"document numbers {absent[:3] or 'given twice'} are not those of documents here.")
@@ -119,13 +119,9 @@ class Store(Documents):
 
     def vectors_of(self, seqs: Sequence[int], part: int = 0) -> tuple[np.ndarray, Vectors]:
         """Numbers and a model's vectors of those of the passages that have one, in order of insertion."""
-        layout, rows = self.layout_of(part), []
+        layout = self.layout_of(part)
         assert layout is not None
-        for chunk in slices(seqs):
-            rows += self._execute(
-                f"SELECT seq, vector, checksum FROM {vector_table(part)} WHERE seq IN ({marks(chunk)}) ORDER BY seq",
-                chunk,
-            )
+        rows = sorted(self._select(f"seq, vector, checksum FROM {vector_table(part)} WHERE seq", seqs))
         with self._decoding():
             return decode_vectors(layout, rows)
 
