@@ -13,7 +13,7 @@ from ..errors import CDEError, InputError, MissingDependencyError
 from ..files import reading
 from ..passages import Passages, PassagesLike
 from ..values import shown
-from .folder import Listing, Source, list_files
+from .folder import FoundFile, Listing, list_files
 from .jsonl import MEND
 from .kinds import endings
 from .one_file import MAX_BYTES, BinaryError, Reading, file_document, file_rows
@@ -93,7 +93,7 @@ class Files(Iterable[dict[str, Any]]):
             parts.insert(0, f"{len(self.skipped):,} skipped ({first}{'; ...' if len(self.skipped) > 1 else ''})")
         return [part for part in parts if part]
 
-    def _found(self, source: Source) -> Iterable[dict[str, Any]]:
+    def _found(self, source: FoundFile) -> Iterable[dict[str, Any]]:
         """The documents of a file; none where it cannot be read."""
         try:
             with reading(source.shown, error=InputError, remedy=MEND):
@@ -118,7 +118,7 @@ class Files(Iterable[dict[str, Any]]):
         if lacking:
             self._lacking.add(reason)
 
-    def _documents(self, source: Source) -> Iterable[dict[str, Any]]:
+    def _documents(self, source: FoundFile) -> Iterable[dict[str, Any]]:
         rows = file_rows(source, self._how)
         if rows is None:
             document = file_document(source, self._how)
@@ -139,7 +139,7 @@ class Files(Iterable[dict[str, Any]]):
         self.left_out["rows without text"] += empty
         return (row for number, row in enumerate(rows()) if not empty or how.text_of(row, number).strip())
 
-    def _take(self, ids: Iterable[str], source: Source) -> None:
+    def _take(self, ids: Iterable[str], source: FoundFile) -> None:
         """Note ids; an error if one was taken by another file."""
         for name in ids:
             if name in self._taken:

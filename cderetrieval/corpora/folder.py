@@ -24,7 +24,7 @@ _MARKS = frozenset({"pyvenv.cfg", "conda-meta", "store.sqlite"})
 
 
 @dataclass(frozen=True)
-class Source:
+class FoundFile:
     """A file: where it is, the id of its document, and how the user would name it."""
 
     path: Path
@@ -39,7 +39,7 @@ class Source:
 class Listing:
     """The files that were found, those of other kinds, by ending, and the folders that cannot be read."""
 
-    sources: list[Source] = field(default_factory=list)
+    sources: list[FoundFile] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     unreadable: dict[str, str] = field(default_factory=dict)
     # Holds a copy of standard input for as long as it may be read.
@@ -56,16 +56,16 @@ def list_files(paths: Iterable[str | os.PathLike[str]], stdin_as: str | None) ->
         elif os.path.isdir(path):
             listing.sources += _beir(path) or sorted(_walk(path, listing), key=lambda source: source.id)
         elif kind := kind_of(path):
-            listing.sources.append(Source(path, _name(path), _name(path), kind))
+            listing.sources.append(FoundFile(path, _name(path), _name(path), kind))
         else:
             listing.left_out[_ending(path)] += 1
     if len(named) == 1 and not os.path.isdir(named[0]):
-        listing.sources = [Source(**{**vars(source), "alone": True}) for source in listing.sources]
-    different: dict[str, Source] = {}
+        listing.sources = [FoundFile(**{**vars(source), "alone": True}) for source in listing.sources]
+    different: dict[str, FoundFile] = {}
     for source in listing.sources:
         different.setdefault(os.path.abspath(source.path), source)
     listing.sources = list(different.values())
-    first: dict[str, Source] = {}
+    first: dict[str, FoundFile] = {}
     for source in listing.sources:
         if first.setdefault(source.id, source) is not source:
             raise InputError(
@@ -103,15 +103,15 @@ def _matching(pattern: str) -> Iterator[str]:
             yield from _matching(glob.escape(folder.rstrip(os.sep)) + after)
 
 
-def _beir(folder: Path) -> list[Source]:
+def _beir(folder: Path) -> list[FoundFile]:
     """The corpus of a BEIR folder, of which nothing else holds documents."""
     corpus = plain_or_gz(folder / "corpus.jsonl")
     if not corpus.is_file() or not ((folder / "qrels").is_dir() or plain_or_gz(folder / "queries.jsonl").is_file()):
         return []
-    return [Source(corpus, corpus.name, _name(corpus), ROWS)]
+    return [FoundFile(corpus, corpus.name, _name(corpus), ROWS)]
 
 
-def _walk(root: Path, listing: Listing) -> Iterator[Source]:
+def _walk(root: Path, listing: Listing) -> Iterator[FoundFile]:
     """The files below a folder, in no order."""
 
     def unreadable(error: OSError) -> None:
@@ -130,10 +130,10 @@ def _walk(root: Path, listing: Listing) -> Iterator[Source]:
             elif kind is None or not path.is_file():
                 listing.left_out[_ending(path)] += 1
             else:
-                yield Source(path, _name(path.relative_to(root)), _name(path), kind)
+                yield FoundFile(path, _name(path.relative_to(root)), _name(path), kind)
 
 
-def _standard_input(listing: Listing, ending: str | None) -> Source:
+def _standard_input(listing: Listing, ending: str | None) -> FoundFile:
     """A copy of standard input on disk, which is what all readers take."""
     if sys.stdin is None:
         raise InputError("standard input is closed; name a file.")
@@ -146,7 +146,7 @@ def _standard_input(listing: Listing, ending: str | None) -> Source:
     with open(path, "wb") as file:
         file.write(head)
         shutil.copyfileobj(sys.stdin.buffer, file)
-    return Source(path, "stdin", STDIN, kind)
+    return FoundFile(path, "stdin", STDIN, kind)
 
 
 def _name(path: PurePath) -> str:

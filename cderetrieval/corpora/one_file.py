@@ -16,7 +16,7 @@ from ..documents import DEFAULT_FIELDS, document_text
 from ..errors import InputError
 from ..passages import Passages
 from .convert import to_markdown
-from .folder import STDIN, Source
+from .folder import STDIN, FoundFile
 from .headings import with_markdown_headings, without_front_matter, without_title
 from .jsonl import open_lines, read_jsonl, read_lines
 from .kinds import CODE, JSON, MARKDOWN, PLAIN, ROWS, RST, TEXT
@@ -50,7 +50,7 @@ class Reading:
         return document_text(row, self.on, number, self.passages)
 
 
-def file_document(source: Source, how: Reading) -> dict[str, Any]:
+def file_document(source: FoundFile, how: Reading) -> dict[str, Any]:
     """A file as one document, its headings as Markdown has them."""
     data, given = _contents(source, how.max_bytes), ""
     if source.kind in (*PLAIN, JSON):
@@ -72,7 +72,7 @@ def file_document(source: Source, how: Reading) -> dict[str, Any]:
     return {how.key: source.id, **document}
 
 
-def file_rows(source: Source, how: Reading) -> Callable[[], Iterator[dict[str, Any]]] | None:
+def file_rows(source: FoundFile, how: Reading) -> Callable[[], Iterator[dict[str, Any]]] | None:
     """What reads the rows of a file, each with an id; None for a file that is one document."""
     prefix = "" if source.alone else f"{source.id}#"
     if how.lines and source.kind == TEXT:
@@ -96,7 +96,7 @@ def _numbered(rows: Rows, key: str, prefix: str) -> Rows:
         yield number, row if has_id else {"id": f"{prefix}{number}", **row}
 
 
-def _json_rows(source: Source, how: Reading) -> Callable[[], Rows] | None:
+def _json_rows(source: FoundFile, how: Reading) -> Callable[[], Rows] | None:
     """Rows of a JSON file: an object, a list of objects, or one on each line; None where the first has no text."""
     with open_lines(source.path) as (file, _):
         line = file.readline(FIRST_LINE)
@@ -124,7 +124,7 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
-def _contents(source: Source, most: int) -> bytes:
+def _contents(source: FoundFile, most: int) -> bytes:
     """All bytes of a file, unpacked."""
     with open_lines(source.path) as (file, _):
         is_long = source.path.suffix != ".gz" and os.stat(source.path).st_size > most

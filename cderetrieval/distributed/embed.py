@@ -24,7 +24,7 @@ from ..files import as_path, open_own
 from ..models.document_context import DocumentContext, DocumentContextLike
 from ..passages import Passages, PassagesLike, title_of
 from ..retrieval.cut import splitter_of
-from ..retrieval.embedder import Cut, Embedder, Model, embed
+from ..retrieval.embedder import CutDocument, Embedder, Model, embed
 from ..retrieval.part import CHUNK
 from ..store.lock import WriterLock
 from ..vectors import KINDS, Layout, join
@@ -306,11 +306,11 @@ class BlockEmbedder:
         begun.unlink(missing_ok=True)
         return {"block": number}
 
-    def _cut(self, text: str, payload: Mapping[str, Any]) -> Cut:
+    def _cut(self, text: str, payload: Mapping[str, Any]) -> CutDocument:
         fields = self._folder.plan.fields
         spans = [] if self._splitter is None else self._splitter(text, payload)
         title = title_of(text, payload, fields.on, fields.cut) if spans else ""
-        return Cut(0, text, spans, title)
+        return CutDocument(0, text, spans, title)
 
     def _begin(self, number: int) -> Path:
         """Note, in a file that outlives this process, that a block is begun; give up on one begun too often."""

@@ -25,17 +25,17 @@ from .variants import NO_CONTEXT, ContextVariant
 Candidates = Mapping[str, Sequence[str]]
 # Texts, and whether they are queries, to vectors.
 Encode = Callable[[Encoder, Sequence[str], bool], Any]
-Documents = Iterable[Mapping[str, str]]
+Rows = Iterable[Mapping[str, str]]
 
 PAPER_DEPTH = 1_024
-# Documents that are encoded together, as by a retriever.
+# Rows that are encoded together, as by a retriever.
 _CHUNK = 10_000
 
 
 def rerank(
     model: AnyModel,
     variant: ContextVariant,
-    corpus: Documents,
+    corpus: Rows,
     queries: Mapping[str, str],
     candidates: Candidates,
     dtype: str = "auto",
@@ -72,7 +72,7 @@ def _by_search(retriever: Any, queries: Mapping[str, str], candidates: Candidate
 
 
 def _encode_wanted(
-    corpus: Documents, wanted: set[str], encode: Callable[[Sequence[str]], Any]
+    corpus: Rows, wanted: set[str], encode: Callable[[Sequence[str]], Any]
 ) -> tuple[dict[str, int], Any]:
     """Row of each wanted document, and their vectors; texts are read in chunks."""
     rows: dict[str, int] = {}

@@ -75,7 +75,7 @@ def passage_metrics(
     ks = sorted(set(k_values))
     if not ks or ks[0] < 1:
         raise InputError(f"k_values={list(k_values)} must be at least 1.")
-    line = Line(texts)
+    line = TextLine(texts)
     queries, gold = line.gold(spans)
     ranked = named(run, "run")
     found = line.ranges({f"query {query!r}, passage": ranked.get(query, ()) for query in queries}, ks[-1])
@@ -111,7 +111,7 @@ def precision_omega(
     >>> precision_omega([("d", 0, 19), ("d", 20, 34)], {"q": [("d", 20, 27)]}, texts).mean()
     {'precision_omega': 0.5}
     """
-    line = Line(texts)
+    line = TextLine(texts)
     queries, gold = line.gold(spans)
     cut = line.ranges({"passage": passages})
     shift = gold.query * line.length
@@ -169,7 +169,7 @@ class Ranges:
     end: np.ndarray
 
 
-class Line:
+class TextLine:
     """Where each document begins on the line of one query, and how long that line is."""
 
     def __init__(self, texts: Mapping[Any, str]) -> None:

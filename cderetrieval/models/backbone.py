@@ -15,7 +15,7 @@ from .trusted import model_config
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """How to reach the parts of one kind of backbone."""
 
     layers: Callable[[Any], nn.ModuleList]
@@ -23,17 +23,19 @@ class Family:
     extra: Mapping[str, Any]
 
 
-_FAMILIES = {
-    "bert": Family(lambda model: model.encoder.layer, lambda layer: layer.attention.self, {"add_pooling_layer": False}),
-    "nomic_bert": Family(lambda model: model.layers, lambda layer: layer.self_attn, {}),
-    "modernbert": Family(lambda model: model.layers, lambda layer: layer.attn, {}),
+_ARCHITECTURES = {
+    "bert": Architecture(
+        lambda model: model.encoder.layer, lambda layer: layer.attention.self, {"add_pooling_layer": False}
+    ),
+    "nomic_bert": Architecture(lambda model: model.layers, lambda layer: layer.self_attn, {}),
+    "modernbert": Architecture(lambda model: model.layers, lambda layer: layer.attn, {}),
 }
 
 
 def build_backbone(settings: Mapping[str, Any], layers: int | None, disable_dropout: bool) -> PreTrainedModel:
     """Build an untrained backbone from its configuration."""
     values = model_config(dict(settings), "the configuration of a backbone")
-    family = _FAMILIES[values["model_type"]]
+    family = _ARCHITECTURES[values["model_type"]]
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     model = AutoModel.from_config(config, attn_implementation=ATTENTION, trust_remote_code=False, **family.extra)
     if layers is not None:
@@ -67,7 +69,7 @@ def first_layers(model: PreTrainedModel, layers: int | None) -> PreTrainedModel:
 
 def layer_shape(model: PreTrainedModel) -> tuple[int, int]:
     """Number of layers and of heads."""
-    family = _FAMILIES[model.config.model_type]
+    family = _ARCHITECTURES[model.config.model_type]
     return len(family.layers(model)), int(model.config.num_attention_heads)
 
 

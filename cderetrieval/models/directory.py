@@ -26,7 +26,7 @@ from .trusted import (
     SHARD,
     TRANSFORMERS,
     WEIGHTED,
-    Filter,
+    SettingsFilter,
     Values,
     imported_from,
     is_known_type,
@@ -47,7 +47,7 @@ VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "dict.txt", "sentencepiece.bpe.model"),
     *("sentencepiece.model", "spiece.model", "spm.model", "tokenizer.model", "source.spm", "target.spm"),
 )
-_TOKENIZER_FILTERS: Mapping[str, Filter] = {
+_TOKENIZER_FILTERS: Mapping[str, SettingsFilter] = {
     name: FILTERS[name] for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 }
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -219,7 +219,9 @@ def no_weights(folder: Path) -> ModelError:
     )
 
 
-def _copy(folder: Path, target: Path, filters: Mapping[str, Filter], linked: tuple[str, ...]) -> dict[str, Values]:
+def _copy(
+    folder: Path, target: Path, filters: Mapping[str, SettingsFilter], linked: tuple[str, ...]
+) -> dict[str, Values]:
     """Settings, checked, and links to files of tokens and weights; the settings are returned by file."""
     settings = {
         name: allowed(read_object(folder / name), str(folder / name))

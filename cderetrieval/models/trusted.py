@@ -305,9 +305,9 @@ def unchanged(values: Values, where: str) -> Values:
     return values
 
 
-Filter = Callable[[Values, str], Values]
+SettingsFilter = Callable[[Values, str], Values]
 # By the name of a file; config.json is another file in every module.
-FILTERS: Mapping[str, Filter] = {
+FILTERS: Mapping[str, SettingsFilter] = {
     **{f"sentence_{name}_config.json": sentence_config for name in ("bert", "roberta", "distilbert", "camembert")},
     **{f"sentence_{name}_config.json": sentence_config for name in ("albert", "xlm-roberta", "xlnet")},
     **{f"{name}_config.json": processor_config for name in ("preprocessor", "processor", "video_preprocessor")},
@@ -318,7 +318,7 @@ FILTERS: Mapping[str, Filter] = {
     "wordembedding_config.json": words_config,
     "model.safetensors.index.json": weight_index,
 }
-CONFIGS: Mapping[str, Filter] = {
+CONFIGS: Mapping[str, SettingsFilter] = {
     **dict.fromkeys(TRANSFORMERS, model_config),
     "Dense": dense_config,
     "SparseStaticEmbedding": static_config,

@@ -33,7 +33,7 @@ LEXICAL = "lexical"
 PASSAGES, EMBEDDED = 10_000, 2_000
 
 
-class Cut(NamedTuple):
+class CutDocument(NamedTuple):
     """A document to embed: its number, text, spans and title; no spans: in one piece."""
 
     seq: int
@@ -163,7 +163,7 @@ class Embedder:
 
 
 def embed(
-    encoder: Encoder, documents: Sequence[Cut], context: DocumentContext, first: int
+    encoder: Encoder, documents: Sequence[CutDocument], context: DocumentContext, first: int
 ) -> Iterator[tuple[int, np.ndarray, Vectors]]:
     """How many documents, and numbers and checked vectors of their passages, in portions."""
     counts = np.array([max(1, len(document.spans)) for document in documents])

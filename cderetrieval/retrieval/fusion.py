@@ -95,7 +95,7 @@ def _checked(weights: Sequence[float]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class PartRanking:
     """What one part answers to q queries."""
 
     # Shape (q, d), best first.
@@ -131,7 +131,7 @@ class Ranking:
         return np.asarray(np.divide(above, unit, out=np.zeros_like(above), where=unit > 0))
 
 
-def candidates(rankings: Sequence[Ranking], fusion: Fusion) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def candidates(rankings: Sequence[PartRanking], fusion: Fusion) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """By query: documents that some part found, contributions of shape (m, parts), and which part found which."""
     parts = [(ranking.rows[:, : fusion.depth], ranking.contributions(fusion)) for ranking in rankings]
     for query in range(len(parts[0][0])):
@@ -148,11 +148,11 @@ def candidates(rankings: Sequence[Ranking], fusion: Fusion) -> Iterator[tuple[np
         yield rows, matrix, found
 
 
-def fuse(rankings: Sequence[Ranking], fusion: Fusion, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def fuse(rankings: Sequence[PartRanking], fusion: Fusion, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fuse the rankings of all parts.
 
-    >>> a = Ranking(np.array([[0.9, 0.2]]), np.array([[3, 1]]))
-    >>> b = Ranking(np.array([[7.0, 5.0]]), np.array([[1, 2]]))
+    >>> a = PartRanking(np.array([[0.9, 0.2]]), np.array([[3, 1]]))
+    >>> b = PartRanking(np.array([[7.0, 5.0]]), np.array([[1, 2]]))
     >>> fuse([a, b], Fusion(), k=2)
     [(array([0.309524, 0.166667]), array([1, 3]))]
     """
@@ -177,7 +177,7 @@ def ranked(scores: np.ndarray, fusion: Fusion, weights: np.ndarray) -> np.ndarra
 
 
 def _below(
-    rankings: Sequence[Ranking], query: int, fusion: Fusion, weights: np.ndarray, known: np.ndarray
+    rankings: Sequence[PartRanking], query: int, fusion: Fusion, weights: np.ndarray, known: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Documents that come after those that count: rows and scores below 0, best first."""
     hits, own_gains = [], []

@@ -29,7 +29,7 @@ from ..types import Encoder
 from ..vectors import DENSE, Layout, checked, spans
 from .caches import open_index, save_indexes
 from .collection import EMPTY, PLAIN, Collection, Settings, Want
-from .fusion import Fusion, Ranking, fuse
+from .fusion import Fusion, PartRanking, fuse
 from .grouping import best_of_each
 from .shown_passages import add_passages, describe, unit_texts, without_heads
 
@@ -188,7 +188,7 @@ class LocalCollection(Store, Collection):
 
     def rankings(
         self, queries: Sequence[Any], fusion: Fusion, k: int, filter: Mapping[str, Any] | None = None
-    ) -> list[Ranking]:
+    ) -> list[PartRanking]:
         """The best documents of each query by each model, as many as the fusion wants and at least k."""
         self.check_filled()
         rankings = []
@@ -197,7 +197,7 @@ class LocalCollection(Store, Collection):
             layout = self.layout_of(part)
             unfound = None if layout is not None and layout.kind == DENSE else 0.0
             there = len(self._ids.seqs if filter is None else self._passing(parse_filter(filter)))
-            rankings.append(Ranking(scores, seqs, unfound, there))
+            rankings.append(PartRanking(scores, seqs, unfound, there))
         return rankings
 
     def nearest(

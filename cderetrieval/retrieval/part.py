@@ -16,7 +16,7 @@ from ..store.snapshots import of_part
 from ..types import Encoder
 from ..vectors import Layout
 from .collection import Collection
-from .embedder import LEXICAL, Cut, Embedder, checked_documents, embed
+from .embedder import LEXICAL, CutDocument, Embedder, checked_documents, embed
 from .recognition import has_made, may_be
 
 UNLIKE = "weights, tokenizer, prompts or length limit differ"
@@ -148,7 +148,9 @@ class Part:
             for seqs, texts in self._collection.pending(CHUNK, after_seq, self.number):
                 known, cut = dict(zip(seqs.tolist(), texts, strict=True)), self._collection.spans_of(seqs)
                 titles = self._collection.titles_of({seq: known[seq] for seq in cut})
-                documents = [Cut(seq, text, cut.get(seq, ()), titles.get(seq, "")) for seq, text in known.items()]
+                documents = [
+                    CutDocument(seq, text, cut.get(seq, ()), titles.get(seq, "")) for seq, text in known.items()
+                ]
                 for count, some, vectors in embed(encoder, documents, self.document, done):
                     self._collection.put_vectors(some, vectors, self.number)
                     done += count

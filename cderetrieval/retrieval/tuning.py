@@ -15,7 +15,7 @@ from ..index.scores import settled
 from ..judgements import Qrels, as_qrels
 from ..queries import named_queries, query_texts
 from ..values import id_name
-from .fusion import Fusion, Ranking, candidates, ranked
+from .fusion import Fusion, PartRanking, candidates, ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def simplex(n_parts: int) -> np.ndarray:
 
 def search_weights(
     names: Sequence[str],
-    rankings: Sequence[Ranking],
+    rankings: Sequence[PartRanking],
     grades: Sequence[Mapping[int, int]],
     fusion: Fusion,
     k: int,

@@ -20,7 +20,7 @@ from ..retrieval.retriever import Retriever
 from ..retrieval.searcher import Searcher
 from ..runtime import check_texts
 from ..vectors import DENSE
-from .source import Source
+from .served_index import ServedIndex
 
 # Characters of a value that a hit of the page shows, and fields of its document.
 SHOWN, FIELDS = 200, 24
@@ -64,7 +64,7 @@ class Explain:
 class Answers:
     """Answers to questions of one kind."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ServedIndex) -> None:
         self._source = source
 
     def __call__(self, kind: Any, questions: Sequence[Any]) -> Sequence[Any]:
@@ -110,11 +110,11 @@ def _for_page(hit: dict[str, Any], query: str, words: Words, retriever: Retrieve
     document, passage = hit.pop("document"), hit["passage"]
     passage.update(marked(passage["text"], query, words))
     hit["key"] = json.dumps(hit["id"])
-    hit["title"] = title_of(document, retriever)
+    hit["title"] = shown_title(document, retriever)
     hit["fields"] = shown_fields(document, retriever)
 
 
-def title_of(document: Mapping[str, Any], retriever: Retriever) -> str:
+def shown_title(document: Mapping[str, Any], retriever: Retriever) -> str:
     """What to call a document."""
     on = retriever.collection.settings.on
     names = ["title", "name", *(on[:-1] if on else [])]

@@ -20,8 +20,8 @@ from . import changes, embeddings, views
 from .answers import Explain, Search
 from .asked import check_queries, filter_of, filter_text, parsed
 from .guard import Guard, RefusedError, error_body
+from .served_index import ServedIndex
 from .service import Reply, Service, service_of
-from .source import Source
 
 # Most hits of a query; of a request; of one with whole documents; of one with marks, which take milliseconds each.
 HITS, IN_ALL, WHOLE, MARKED = 1_000, 20_000, 1_000, 100
@@ -85,7 +85,7 @@ def create_app(
     >>> app.title
     'cderetrieval'
     """
-    service = Service(Source(retriever, reopen), writable=writable, name=name)
+    service = Service(ServedIndex(retriever, reopen), writable=writable, name=name)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

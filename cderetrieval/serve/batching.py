@@ -19,7 +19,7 @@ MOST = 64
 
 
 @dataclass(eq=False)
-class Job:
+class Question:
     """A question, and where its answer is awaited; questions of one kind are answered together."""
 
     kind: Hashable
@@ -45,7 +45,7 @@ class Batcher:
         seen: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._together, self._seen = together, seen
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Question] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="cderetrieval-serve", daemon=True)
@@ -58,7 +58,7 @@ class Batcher:
 
     def ask(self, kind: Hashable, question: Any) -> asyncio.Future[Any]:
         """The answer to a question; if it is cancelled before its turn, nothing is computed for it."""
-        job = Job(kind, question, asyncio.get_running_loop().create_future())
+        job = Question(kind, question, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._closed:
                 raise StoreError("the server is stopping.")
@@ -75,20 +75,20 @@ class Batcher:
 
     def _run(self) -> None:
         while jobs := self._next():
-            kinds: dict[Hashable, list[Job]] = {}
+            kinds: dict[Hashable, list[Question]] = {}
             for job in jobs:
                 if not job.answer.cancelled():
                     kinds.setdefault(job.kind, []).append(job)
             for same in kinds.values():
                 self._answer(same)
 
-    def _next(self) -> list[Job]:
+    def _next(self) -> list[Question]:
         """The next batch; nothing where the server stops."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             return [self._jobs.popleft() for _ in range(min(len(self._jobs), MOST))]
 
-    def _answer(self, jobs: list[Job]) -> None:
+    def _answer(self, jobs: list[Question]) -> None:
         self._seen(len(jobs))
         try:
             answers = list(self._together(jobs[0].kind, [job.question for job in jobs]))
@@ -105,7 +105,7 @@ class Batcher:
             loop.call_soon_threadsafe(_settle, jobs, answers)
 
 
-def _settle(jobs: list[Job], answers: list[Any]) -> None:
+def _settle(jobs: list[Question], answers: list[Any]) -> None:
     for job, answer in zip(jobs, answers, strict=True):
         if job.answer.done():
             continue

@@ -20,8 +20,8 @@ from ..index.manifest import STORE_FILE
 from ..retrieval.retriever import Retriever
 from ..retrieval.searcher import Searcher
 from ..vectors import DENSE
-from .answers import hidden_fields, model_name, title_of
-from .source import Source
+from .answers import hidden_fields, model_name, shown_title
+from .served_index import ServedIndex
 
 # Documents of the map where there is no context; those that are looked through for filters; those that are compared.
 MAPPED, LOOKED_AT, COMPARED = 512, 1_000, 128
@@ -34,10 +34,10 @@ RARE = 2
 TITLE = 120
 
 
-class Corpus:
+class CorpusView:
     """Views of an index, each made when it is asked for and kept while the index stays as it is."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ServedIndex) -> None:
         self._source = source
         self._kept: dict[str, tuple[Hashable, Any]] = {}
         self._turn = threading.Lock()
@@ -207,7 +207,7 @@ def _points(retriever: Retriever, seqs: np.ndarray) -> Iterator[dict[str, Any]]:
         if seq not in documents:
             yield {"title": "", "lead": ""}
             continue
-        title, lead = title_of(documents[seq], retriever), " ".join(texts[seq][:400].split()[:LEAD])
+        title, lead = shown_title(documents[seq], retriever), " ".join(texts[seq][:400].split()[:LEAD])
         identity = documents[seq].get(key, documents[seq].get("_id"))
         yield {"id": identity, "title": (title or lead)[:TITLE], "lead": (title or lead)[:TITLE]}
 

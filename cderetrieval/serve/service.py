@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from .answers import Answers
 from .batching import Batcher
-from .corpus import Corpus
+from .corpus import CorpusView
 from .guard import RefusedError, encoded
 from .metrics import Metrics
-from .source import Source
+from .served_index import ServedIndex
 
 T = TypeVar("T")
 
@@ -33,11 +33,11 @@ class Reply(Response):
 class Service:
     """One server's index and threads: questions are answered together by one, and long work is done by another."""
 
-    def __init__(self, source: Source, *, writable: bool, name: str) -> None:
+    def __init__(self, source: ServedIndex, *, writable: bool, name: str) -> None:
         self.source, self.writable, self.name = source, writable, name
         self.metrics = Metrics()
         self.batcher = Batcher(Answers(source), self.metrics.batch)
-        self.corpus = Corpus(source)
+        self.corpus = CorpusView(source)
         self._slow = ThreadPoolExecutor(1, thread_name_prefix="cderetrieval-slow")
         self.metrics.gauge("waiting", "Questions that wait.", lambda: self.batcher.waiting)
         self.metrics.gauge("documents", "Documents of the index.", lambda: len(source.current()))

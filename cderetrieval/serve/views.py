@@ -10,7 +10,7 @@ from starlette.responses import Response
 from ..errors import InputError
 from ..passages import body_of
 from ..vectors import DENSE
-from .answers import shown_fields, title_of
+from .answers import shown_fields, shown_title
 from .asked import check_queries, parsed
 from .guard import RefusedError
 from .service import Reply, Service, service_of
@@ -101,7 +101,7 @@ def read_document(service: Service, identity: Any) -> dict[str, Any]:
     body = body_of(found, collection.settings.on, collection.passages)
     return {
         "id": identity,
-        "title": title_of(found, retriever),
+        "title": shown_title(found, retriever),
         "body": body,
         "fields": shown_fields(found, retriever),
         "document": found,

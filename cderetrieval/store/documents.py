@@ -14,7 +14,7 @@ from ..documents import Row
 from ..errors import InputError, StoreError
 from ..splitting import Span
 from .codec import Damage, checksum, decode, decode_ids, encode_id, encode_json, encode_text
-from .passages import LOOKUP, Cut, SpanTable, encode_spans
+from .passages import LOOKUP, SpansOf, SpanTable, encode_spans
 from .schema import vector_table
 
 TEXTS = 1_024
@@ -27,7 +27,7 @@ STEP, CHARACTERS = 64, 2**24
 class Documents(SpanTable):
     """The documents of a store; :class:`~cderetrieval.store.sqlite.Store` adds vectors and contexts."""
 
-    def put_documents(self, rows: Iterable[Row], cut: Cut | None = None) -> tuple[int, int]:
+    def put_documents(self, rows: Iterable[Row], cut: SpansOf | None = None) -> tuple[int, int]:
         """Insert documents; one whose id is there already is replaced, its vectors dropped. The first number, how many.
 
         >>> from cderetrieval.store import Store
@@ -307,7 +307,7 @@ def _kept(row: Row, encoded: tuple[int, str, str, int, str, int]) -> Row:
     return (row[0], json.loads(text), json.loads(payload)) if PAIR.search(row[1]) else row
 
 
-def _spans(cut: Cut, row: Row, position: int) -> Sequence[Span]:
+def _spans(cut: SpansOf, row: Row, position: int) -> Sequence[Span]:
     try:
         return cut(row[1], row[2])
     except InputError as error:

@@ -15,7 +15,7 @@ from .database import Database
 from .schema import PASSAGES, SCHEMA_VERSION
 
 # Gives the spans of a document, from its text and payload; none where it is one passage.
-Cut = Callable[[str, Mapping[str, Any]], Sequence[Span]]
+SpansOf = Callable[[str, Mapping[str, Any]], Sequence[Span]]
 # Placeholders in one IN (...); SQLite before 3.32 allows 999.
 LOOKUP = 500
 

@@ -15,7 +15,7 @@ from cderetrieval.index.inverted import InvertedIndex
 from cderetrieval.index.lexical import LexicalIndex
 from cderetrieval.index.scores import settled, shown
 from cderetrieval.models.bm25 import BM25
-from cderetrieval.retrieval.fusion import Fusion, Ranking, fuse
+from cderetrieval.retrieval.fusion import Fusion, PartRanking, fuse
 from cderetrieval.testing import HashEncoder, WordEncoder
 from cderetrieval.types import Hits, TermEmbeddings
 
@@ -320,7 +320,7 @@ def test_a_run_file_keeps_small_scores(tmp_path):
 )
 def test_fused_scores_of_any_size_are_ranked(fusion):
     order = np.random.default_rng(0).permutation(50)
-    ranking = Ranking(np.linspace(1, 0.5, 50)[None], order[None])
+    ranking = PartRanking(np.linspace(1, 0.5, 50)[None], order[None])
     ((scores, rows),) = fuse([ranking, ranking], fusion, 50)
     assert rows.tolist() == order.tolist()
     assert (np.diff(scores) <= 0).all()
@@ -328,6 +328,6 @@ def test_fused_scores_of_any_size_are_ranked(fusion):
 
 def test_fused_copies_stand_in_order_of_insertion():
     scores = np.array([[3e-9, 3e-9, 1e-9]])
-    ranking = Ranking(scores, np.array([[4, 7, 2]]), 0.0)
+    ranking = PartRanking(scores, np.array([[4, 7, 2]]), 0.0)
     ((_, rows),) = fuse([ranking, ranking], Fusion("weighted"), 3)
     assert rows.tolist() == [4, 7, 2]

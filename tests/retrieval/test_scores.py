@@ -4,14 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cderetrieval.errors import ConfigError
-from cderetrieval.retrieval.fusion import Fusion, Ranking, candidates, fuse
+from cderetrieval.retrieval.fusion import Fusion, PartRanking, candidates, fuse
 
 
 def ranking(*hits, depth=4, unfound=None):
     """A ranking of one query from (row, score) pairs, padded to a depth."""
     rows = [row for row, _ in hits] + [-1] * (depth - len(hits))
     scores = [score for _, score in hits] + [-np.inf] * (depth - len(hits))
-    return Ranking(np.array([scores], dtype=np.float32), np.array([rows]), unfound)
+    return PartRanking(np.array([scores], dtype=np.float32), np.array([rows]), unfound)
 
 
 def fused(rankings, fusion, k=10):
@@ -47,7 +47,7 @@ def test_one_hit_no_hit_and_equal_scores():
         assert list(fused([none, one], fusion)) == [2]
         assert set(fused([equal, none], fusion)) == {1, 2, 3, 4}
     assert fused([none, one], Fusion("weighted")) == {2: 0.5}
-    noisy = Ranking(np.full((1, 6), 1.1), np.arange(6)[None], 0.0)
+    noisy = PartRanking(np.full((1, 6), 1.1), np.arange(6)[None], 0.0)
     assert np.std(noisy.scores) > 0, "for numpy"
     assert set(fused([noisy, equal], Fusion("weighted", normalization="z-score")).values()) == {0.0}
     assert fused([equal], Fusion("weighted")) == {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}
@@ -60,12 +60,12 @@ def test_scores_do_not_depend_on_how_many_are_asked_for(how):
     for _ in range(2):
         scores = rng.standard_normal((20, 60)).astype(np.float32)
         rows = np.argsort(-scores, axis=1)
-        rankings.append(Ranking(np.take_along_axis(scores, rows, axis=1), rows))
+        rankings.append(PartRanking(np.take_along_axis(scores, rows, axis=1), rows))
     fusion = Fusion(how, (0.3, 0.7), depth=12)
     everything = fuse(rankings, fusion, 60)
     for k in (1, 5, 12, 13, 30, 59):
         asked = max(k, fusion.depth)
-        cut = [Ranking(ranking.scores[:, :asked], ranking.rows[:, :asked]) for ranking in rankings]
+        cut = [PartRanking(ranking.scores[:, :asked], ranking.rows[:, :asked]) for ranking in rankings]
         for (scores, rows), (all_scores, all_rows) in zip(fuse(cut, fusion, k), everything, strict=True):
             assert len(rows) == k
             n = (all_scores[:k] >= 0).sum()  # those that count

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cderetrieval.evaluation.metrics import evaluate_run
-from cderetrieval.retrieval.fusion import Fusion, Ranking, fuse
+from cderetrieval.retrieval.fusion import Fusion, PartRanking, fuse
 from cderetrieval.retrieval.tuning import ndcg, search_weights, simplex
 
 
@@ -48,7 +48,7 @@ def rankings(n_queries=40, n=30, seed=0):
         scores = rng.standard_normal((n_queries, n))
         scores[np.arange(n_queries), relevant] += 2 * strength
         rows = np.argsort(-scores, axis=1)
-        parts.append(Ranking(np.take_along_axis(scores, rows, axis=1), rows))
+        parts.append(PartRanking(np.take_along_axis(scores, rows, axis=1), rows))
     return parts, [{int(row): 1} for row in relevant]
 
 

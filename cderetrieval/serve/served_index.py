@@ -14,7 +14,7 @@ from ..retrieval.retriever import Retriever
 logger = logging.getLogger(__name__)
 
 
-class Source:
+class ServedIndex:
     """Gives the retriever, for use from any thread; `reopen` opens its directory again."""
 
     def __init__(self, retriever: Retriever, reopen: Callable[[], Retriever] | None = None) -> None:
