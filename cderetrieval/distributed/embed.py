@@ -26,10 +26,10 @@ from ..passages import Passages, PassagesLike, title_of
 from ..retrieval.cut import splitter_of
 from ..retrieval.embedder import CutDocument, Embedder, Model, embed
 from ..retrieval.part import CHUNK
+from ..runtime import progress
 from ..store.lock import WriterLock
 from ..vectors import KINDS, Layout, join
 from .cluster import STALLED, RayCluster, run_here
-from .progress import counted
 from .scan import BlockScanner, Fields, gather
 from .vector_folder import MANIFEST, VECTORS, Plan, VectorFolder
 
@@ -208,7 +208,7 @@ def _begin(
         document = DocumentContext.of(request["document_context"], embedder.model)
     arguments = {"blocks": blocks, "fields": fields, "sample": sample}
     results = read(BlockScanner, arguments, range(len(blocks)))
-    with counted("reading", sum(block.rows for block in blocks), show=show_progress) as bar:
+    with progress(range(sum(block.rows for block in blocks)), "reading", show=show_progress) as bar:
         scanned, ids = gather(results, blocks, fields, sampler, bar)
     context = embedder.make_context(sampler, show_progress)
     encoder = embedder.encoder(context)
@@ -272,7 +272,7 @@ def _embed(
     if done:
         logger.info("%d of %d documents were embedded by an earlier run.", done, len(folder))
     results = work(BlockEmbedder, {"folder": folder.path, **arguments}, missing)
-    with counted("embedding", len(folder), done, show=show_progress) as bar:
+    with progress(range(len(folder)), "embedding", done=done, show=show_progress) as bar:
         for result in results:
             bar.update(documents[result["block"]])
     folder.check_whole()

@@ -15,8 +15,8 @@ from ..files import as_path, read_json, write_json
 from ..milvus.location import is_location
 from ..retrieval.embedder import Model
 from ..retrieval.retriever import Retriever
+from ..runtime import progress
 from ..types import is_contextual
-from .progress import counted
 from .scan import check_unique, id_hashes
 from .vector_folder import Plan, VectorFolder
 
@@ -220,7 +220,7 @@ def _check_model(retriever: Retriever, folder: VectorFolder, place: str) -> None
 def _add(retriever: Retriever, folders: Sequence[VectorFolder], show_progress: bool) -> None:
     """Add each block whose documents are not there yet; a block is one transaction."""
     collection, passages = retriever.collection, retriever.collection.passages
-    with counted("storing", sum(map(len, folders)), show=show_progress) as bar:
+    with progress(range(sum(map(len, folders))), "storing", show=show_progress) as bar:
         for folder in folders:
             for number in folder.blocks:
                 if collection.missing(folder.ids(number)):

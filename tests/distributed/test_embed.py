@@ -12,7 +12,6 @@ import pytest
 from cderetrieval import Context, Retriever
 from cderetrieval.distributed import VectorFolder, embed_corpus
 from cderetrieval.distributed.embed import ATTEMPTS
-from cderetrieval.distributed.progress import counted
 from cderetrieval.errors import (
     CDEError,
     ClusterError,
@@ -25,6 +24,7 @@ from cderetrieval.errors import (
     ModelError,
     StoreError,
 )
+from cderetrieval.runtime import progress
 from cderetrieval.testing import HashEncoder, tiny_model
 from cderetrieval.types import TermEmbeddings
 
@@ -315,14 +315,14 @@ def test_many_documents_without_ray_are_embedded_here(corpus, tmp_path, monkeypa
 
 
 def test_progress_says_rate_and_remaining_time(caplog, monkeypatch):
-    monkeypatch.setattr("cderetrieval.distributed.progress.EVERY", 0.1)
-    monkeypatch.setenv("CDE_PROGRESS", "0")
-    with caplog.at_level(logging.INFO, "cderetrieval"), counted("embedding", 10_000, 1_000) as bar:
+    monkeypatch.setattr("cderetrieval.progress_log.EVERY", 0.1)
+    monkeypatch.delenv("CDE_PROGRESS", raising=False)
+    with caplog.at_level(logging.INFO, "cderetrieval"), progress(range(10_000), "embedding", done=1_000) as bar:
         bar.update(500)
         time.sleep(0.15)
         bar.update(1_000)
     [line] = caplog.messages
-    assert re.fullmatch(r"embedding: 2,500 of 10,000 documents \(25\.0 %\), [\d.]+/s, 00:0\d left", line)
+    assert re.fullmatch(r"embedding: +25% 2500/10000 \[00:0\d<00:0\d, [\d.]+it/s\]", line)
 
 
 def test_every_error_is_ours(corpus, tmp_path):
