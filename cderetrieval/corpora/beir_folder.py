@@ -177,17 +177,13 @@ def _check_corpus(path: Path, qrels: Qrels, revision: Revision) -> tuple[BeirCor
     if not hashes:
         raise InputError(f"{path} holds no documents.")
     if len(np.unique(np.frombuffer(hashes, np.int64))) < len(hashes):
-        _refuse_repeated_ids(path)
+        first: dict[str, int] = {}
+        for number, document in _documents(path):
+            refuse_second(first, document["id"], number, path)
     if empty:
         # official sets have them (FiQA: 38), and leaving them out would change published scores
         logger.warning("%s: %d documents have no text and are kept, the first in line %d.", path, len(empty), empty[0])
     return BeirCorpus(path, len(hashes)), unknown
-
-
-def _refuse_repeated_ids(path: Path) -> None:
-    first: dict[str, int] = {}
-    for number, document in _documents(path):
-        refuse_second(first, document["id"], number, path)
 
 
 def refuse_second(first: dict[str, int], identity: str, number: int, path: Path) -> None:

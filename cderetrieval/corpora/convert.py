@@ -86,13 +86,9 @@ def _docx(data: bytes) -> tuple[str, str]:
     return _markitdown("DocxConverter", data, ".docx", **_NO_LINKS)
 
 
-def _notebook(data: bytes) -> tuple[str, str]:
-    return _markitdown("IpynbConverter", data, ".ipynb")
-
-
 _CONVERTERS: dict[str, Callable[[bytes], tuple[str, str]]] = {
     HTML: _html,
     PDF: pdf_to_markdown,
     DOCX: _docx,
-    NOTEBOOK: _notebook,
+    NOTEBOOK: lambda data: _markitdown("IpynbConverter", data, ".ipynb"),
 }

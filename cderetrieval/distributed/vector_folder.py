@@ -114,7 +114,10 @@ class VectorFolder:
             raise StoreError(f"{manifest} was written by a newer version of cderetrieval: upgrade it.")
         self.digest = json_digest(unsealed(manifest, values, remedy="Restore it, or embed anew."))
         if corpus is not None:
-            values["files"] = _moved(values["files"], corpus)
+            found, known = corpus_files(corpus), values["files"]
+            if len(found) != len(known):
+                raise InputError(f"these vectors are of {len(known)} files, and the corpus has {len(found)} now.")
+            values["files"] = [[str(file.resolve()), *facts] for file, (_, *facts) in zip(found, known, strict=True)]
         with reading(manifest):
             self.plan = Plan.from_dict(values)
 
@@ -228,11 +231,3 @@ class VectorFolder:
         """What is written with a block's vectors."""
         digest = self.plan.blocks[number].digest
         return {"format": self.plan.format, "fingerprint": self.plan.fingerprint, "block": number, "digest": digest}
-
-
-def _moved(files: list[list[Any]], corpus: Sequence[str | Path]) -> list[list[Any]]:
-    """The same files under other paths."""
-    found = corpus_files(corpus)
-    if len(found) != len(files):
-        raise InputError(f"these vectors are of {len(files)} files, and the corpus has {len(found)} now.")
-    return [[str(path.resolve()), *facts] for path, (_, *facts) in zip(found, files, strict=True)]

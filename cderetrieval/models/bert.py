@@ -224,17 +224,13 @@ def _folders(directory: Path, known: Collection[list[str]]) -> list[Path] | None
     return places if all(named) and all(inside) else None
 
 
-def _are_usual(values: Mapping[str, Any], usual: Mapping[str, tuple[Any, ...]]) -> bool:
-    return all(name in usual and value in usual[name] for name, value in values.items())
-
-
 def _is_bert(config: Mapping[str, Any]) -> bool:
     others = {name: value for name, value in config.items() if name not in _WITHOUT_EFFECT and name not in _SIZES}
     epsilon = others.pop("layer_norm_eps")
     sizes = [config[name] for name in _SIZES]
     return (
         {"model_type", "hidden_act"} <= {*others}
-        and _are_usual(others, _USUAL)
+        and all(value in _USUAL.get(name, ()) for name, value in others.items())
         and all(type(size) is int and size > 0 for size in sizes)
         and config["hidden_size"] % config["num_attention_heads"] == 0
         and isinstance(epsilon, float)

@@ -254,10 +254,6 @@ class DenseEncoder(FingerprintedEncoder):
 
         A model with a `truncate_dim` (Matryoshka) keeps so many of their dimensions.
         """
-        import torch
-
-        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if "token_type_ids" in self.tokenizer.model_input_names:
-            features["token_type_ids"] = torch.zeros_like(input_ids)
-        output: Tensor = (self._held.model or self.model)(features)["sentence_embedding"]
+        modules: Any = self._held.model or self.model
+        output: Tensor = modules(self._features(input_ids, attention_mask))["sentence_embedding"]
         return output[:, : self.dimension]

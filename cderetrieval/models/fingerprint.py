@@ -6,12 +6,15 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..runtime import Compute
 from .bert import Bert
 from .encoder import TextEncoder, tensors_digest
 from .weights import unique_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Part of the fingerprint of every int8 encoder: whoever changes how its vectors are made changes it.
 INT8 = "int8-2"
@@ -49,6 +52,13 @@ class FingerprintedEncoder(TextEncoder):
     def _identity(self) -> str:
         """What determines a vector beside weights and tokenizer."""
         raise NotImplementedError
+
+    def _features(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """What the modules of sentence-transformers take."""
+        features = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            features["token_type_ids"] = input_ids.new_zeros(input_ids.shape)
+        return features
 
     @cached_property
     def fingerprint(self) -> str:

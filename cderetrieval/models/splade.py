@@ -215,14 +215,6 @@ class Splade(FingerprintedEncoder):
 
         return term_weights(self.transformer, self.pooling, self._features(input_ids, attention_mask))
 
-    def _features(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        import torch
-
-        features = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if "token_type_ids" in self.tokenizer.model_input_names:
-            features["token_type_ids"] = torch.zeros_like(input_ids)
-        return features
-
     def encode(
         self,
         texts: Sequence[str],

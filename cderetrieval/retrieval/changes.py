@@ -104,7 +104,7 @@ def _reads_equal(stored: tuple[str, dict[str, Any]], row: Row, collection: Colle
 def unless_skipped(gone: list[Hashable], skipped: Iterable[str], collection: Collection) -> list[Hashable]:
     """Documents that have gone from a source, without those that may be in files and folders that were skipped."""
     rest = [document_id for document_id in gone if not _is_below(document_id, skipped)]
-    tables = [path for path in skipped if _has_rows(path) or not _has_ending(path)]
+    tables = [path for path in skipped if _has_rows(path) or kind_of(Path(path)) is None or not ending_of(Path(path))]
     if not tables or not rest:
         return rest
     known: list[Hashable] = []  # to come from another file: rows of a table may have any id
@@ -137,8 +137,3 @@ def _is_of_file(document_id: Hashable, found: Any) -> bool:
 def _has_rows(path: str) -> bool:
     """Whether the documents of a file are rows, which may have ids of their own."""
     return path.lower().endswith(".gz") or kind_of(Path(path)) in (ROWS, JSON)
-
-
-def _has_ending(path: str) -> bool:
-    """Whether a path is that of a file of a kind that is read."""
-    return bool(ending_of(Path(path))) and kind_of(Path(path)) is not None
