@@ -18,8 +18,7 @@ from common import Times, arguments, bar, finish, interleaved, ratio
 from transformers import AutoModel, BertConfig
 
 from cderetrieval.models.config import ContextualConfig
-from cderetrieval.models.pooling import mean_pool
-from cderetrieval.models.stages import SecondStage
+from cderetrieval.models.stages import SecondStage, mean_pool
 from cderetrieval.runtime import TOKEN_BUDGET
 
 CONTEXT = 512

@@ -16,8 +16,7 @@ from .embedder import Model
 from .fusion import Fusion
 from .local import LocalCollection
 from .merge import merge
-from .models import Models
-from .names import named_models
+from .names import Models, named_models
 from .retriever import Retriever
 
 

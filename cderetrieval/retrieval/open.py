@@ -22,8 +22,7 @@ from .embedder import with_statistics
 from .fusion import Fusion
 from .local import INCOMPLETE, LocalCollection
 from .merge import open_parts, remove_parts
-from .models import Models, indexes_of, parse_models
-from .names import MANIFEST
+from .names import MANIFEST, Models, indexes_of, parse_models
 from .rerank import RerankLike
 
 

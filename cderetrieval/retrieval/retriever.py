@@ -27,7 +27,7 @@ from .collection import Collection, Settings
 from .embedder import Embedder, Model
 from .fusion import Fusion
 from .local import INCOMPLETE, LocalCollection
-from .models import Models, begin, moved_models, options_of
+from .names import Models, begin, moved_models, options_of
 from .open import Options, asked_models, check_options, create, holds_index, reopen, save
 from .part import Part
 from .rerank import Reranker, RerankLike

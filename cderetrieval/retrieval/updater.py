@@ -19,7 +19,7 @@ from ..vectors import Vectors
 from .changes import Changes, Tally, unless_skipped
 from .cut import splitter_for
 from .local import INCOMPLETE
-from .models import check_names
+from .names import check_names
 from .searcher import Searcher
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,9 @@ from starlette.responses import Response
 from .. import __version__
 from ..errors import CDEError, InputError, LockedError, StoreError
 from ..retrieval.retriever import Retriever
-from . import changes, embeddings, views
+from . import embeddings, views
 from .answers import Explain, Search
-from .asked import check_queries, filter_of, filter_text, parsed
-from .guard import Guard, RefusedError, error_body
+from .guard import Guard, RefusedError, check_queries, error_body, filter_of, filter_text, parsed
 from .served_index import ServedIndex
 from .service import Reply, Service, service_of
 
@@ -101,7 +100,7 @@ def create_app(
     app.add_api_route("/search", search, methods=["POST"], response_class=Reply)
     app.add_api_route("/search", search_by_address, methods=["GET"], response_class=Reply)
     app.add_api_route("/explain", explain, methods=["GET"], response_class=Reply)
-    for router in (views.router, changes.router, embeddings.router):
+    for router in (views.router, embeddings.router):
         app.include_router(router)
     return app
 

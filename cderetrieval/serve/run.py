@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError, missing_dependency
 from ..retrieval.retriever import Retriever
-from .asked import is_loopback
+from .guard import is_loopback
 
 logger = logging.getLogger(__name__)
 

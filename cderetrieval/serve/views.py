@@ -1,18 +1,18 @@
-"""Routes that read: health, metrics, the index and its context, filters, and whole documents."""
+"""Routes beside search: health, metrics, the index and its context, documents, and changes where they are allowed."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from ..errors import InputError
 from ..passages import body_of
 from ..vectors import DENSE
 from .answers import shown_fields, shown_title
-from .asked import check_queries, parsed
-from .guard import RefusedError
+from .guard import RefusedError, check_queries, parsed
 from .service import Reply, Service, service_of
 
 router = APIRouter()
@@ -106,3 +106,48 @@ def read_document(service: Service, identity: Any) -> dict[str, Any]:
         "fields": shown_fields(found, retriever),
         "document": found,
     }
+
+
+class Added(BaseModel):
+    """The body of ``POST /documents``."""
+
+    model_config = ConfigDict(extra="forbid")
+    documents: Annotated[list[dict[str, Any] | str], Field(fail_fast=True)]
+
+
+class Removed(BaseModel):
+    """The body of ``DELETE /documents``."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: Annotated[list[str | int | float | bool], Field(fail_fast=True)]
+
+
+@router.post("/documents")
+async def add(body: Added, request: Request) -> Reply:
+    """Add documents; one whose id is there is replaced. All of them or, after an error, none."""
+    service = _writable(request)
+
+    def added() -> int:
+        return len(service.source.current().add(body.documents, show_progress=False))
+
+    return Reply({"added": len(body.documents), "documents": await service.slowly(added)})
+
+
+@router.delete("/documents")
+async def remove(body: Removed, request: Request) -> Reply:
+    """Remove documents by id. All of them or, after an error, none."""
+    service = _writable(request)
+
+    def removed() -> int:
+        return len(service.source.current().remove(body.ids))
+
+    return Reply({"removed": len(body.ids), "documents": await service.slowly(removed)})
+
+
+def _writable(request: Request) -> Service:
+    service = service_of(request)
+    if not service.writable:
+        raise RefusedError(
+            403, "ReadOnlyError", "this server only reads; start it with --writable to change documents."
+        )
+    return service

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModel
 
 from cderetrieval.models.attention import _folded
 from cderetrieval.models.backbone import embed_prefix, embed_text
-from cderetrieval.models.pooling import mean_pool
+from cderetrieval.models.stages import mean_pool
 from cderetrieval.testing import BACKBONES, tiny_model
 
 FAMILIES = list(BACKBONES)
