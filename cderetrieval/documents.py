@@ -1,8 +1,4 @@
-"""Documents in the forms that users have, checked row by row.
-
-Accepted: dictionaries with a key field and text fields, strings, a pandas frame, BEIR rows (``_id``), a dictionary of
-id to document as beir loads it, or any iterable of these. Rows stream; only the ids are held.
-"""
+"""Documents in the forms that users have, checked row by row."""
 
 from __future__ import annotations
 

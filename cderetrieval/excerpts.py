@@ -1,7 +1,4 @@
-"""What of a passage answers a query: the sentence that shares most words with it, and these words.
-
-A terminal shows them in lines, a page in the text as it is.
-"""
+"""What of a passage answers a query: the sentence that shares most words with it, and these words."""
 
 from __future__ import annotations
 

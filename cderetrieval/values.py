@@ -1,7 +1,4 @@
-"""Values as users hold them (numpy's and pandas' scalars, dates, UUIDs, decimals, bytes), as JSON values.
-
-Documents from dictionaries, frames and Parquet files all pass through here, so equal values are stored alike.
-"""
+"""Values as users hold them (numpy's and pandas' scalars, dates, UUIDs, decimals, bytes), as JSON values."""
 
 from __future__ import annotations
 
@@ -28,9 +25,6 @@ SIMPLE = frozenset({str, int, bool, type(None)})
 
 def scalar(value: Any) -> Any:
     """One value as a JSON value; containers, bytes and unknown types are left as they are.
-
-    Missing values (NaN, NaT, NA) become None, dates and times ISO text, durations seconds, decimals an equal number or
-    else text.
 
     >>> scalar(np.int64(3)), scalar(datetime.date(2024, 2, 29)), scalar(float("nan")), scalar(decimal.Decimal("0.10"))
     (3, '2024-02-29', None, 0.1)

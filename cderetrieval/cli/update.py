@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -50,8 +49,10 @@ def run_sync(arguments: argparse.Namespace) -> None:
 
 def run_remove(arguments: argparse.Namespace) -> None:
     """Remove documents."""
+    from ..integrations.adapter import Adapter
+
     with _opened(arguments) as retriever:
-        ids = [_id(text, retriever) for text in arguments.ids] or None
+        ids = list(map(Adapter(retriever).own_id, arguments.ids)) or None
         retriever.remove(ids, filter=filter_from_text(arguments.filter) if arguments.filter else None)
 
 
@@ -88,13 +89,3 @@ def _documents(arguments: argparse.Namespace, retriever: Any) -> Iterable[dict[s
     return read_files(
         **keywords(read_files, arguments, key=collection.settings.key, on=collection.settings.on, **given)
     )
-
-
-def _id(text: str, retriever: Any) -> Any:
-    """The id that a word of the command line means: a text, or else a number."""
-    if text not in retriever:
-        with contextlib.suppress(ValueError):
-            number = json.loads(text)
-            if isinstance(number, int | float) and number in retriever:
-                return number
-    return text
