@@ -7,7 +7,7 @@ from cderetrieval.corpora.beir_folder import read_beir, write_beir
 from cderetrieval.corpora.dataset import make_dataset
 from cderetrieval.corpora.readers import read_documents
 from cderetrieval.distributed import VectorFolder, embed_corpus, index_vectors
-from cderetrieval.evaluation.folder import ResultsFolder
+from cderetrieval.evaluation.results_folder import ResultsFolder
 from cderetrieval.milvus.location import parse_location
 from cderetrieval.testing import HashEncoder, tiny_model
 

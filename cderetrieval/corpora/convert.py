@@ -16,7 +16,7 @@ from typing import Any
 from xml.sax.handler import ContentHandler
 
 from ..errors import InputError, needs
-from .kinds import DOCX, HTML, NOTEBOOK, PDF
+from .file_kinds import DOCX, HTML, NOTEBOOK, PDF
 from .pdf import pdf_to_markdown
 
 # Bytes of a page: quotes in quotes become many times as long.

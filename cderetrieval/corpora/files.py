@@ -13,9 +13,9 @@ from ..errors import CDEError, InputError, MissingDependencyError
 from ..files import reading
 from ..passages import Passages, PassagesLike
 from ..values import shown
-from .folder import FoundFile, Listing, list_files
+from .file_kinds import endings
 from .jsonl import MEND
-from .kinds import endings
+from .listing import FoundFile, Listing, list_files
 from .one_file import MAX_BYTES, BinaryError, Reading, file_document, file_rows
 from .readers import ending_of
 

@@ -16,10 +16,10 @@ from ..documents import DEFAULT_FIELDS, document_text
 from ..errors import InputError
 from ..passages import Passages
 from .convert import to_markdown
-from .folder import STDIN, FoundFile
+from .file_kinds import CODE, JSON, MARKDOWN, PLAIN, ROWS, RST, TEXT
 from .headings import with_markdown_headings, without_front_matter, without_title
 from .jsonl import open_lines, read_jsonl, read_lines
-from .kinds import CODE, JSON, MARKDOWN, PLAIN, ROWS, RST, TEXT
+from .listing import STDIN, FoundFile
 from .numbers import with_numbers
 from .readers import Rows, ending_of, identified, reader_of
 

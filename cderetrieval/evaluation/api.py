@@ -20,10 +20,10 @@ from ..passages import Passages, PassagesLike
 from ..retrieval.names import AnyModel, load_model
 from ..retrieval.rerank import Reranker, RerankLike
 from ..runtime import pick_device
+from .candidates import PAPER_DEPTH, CandidateStage
 from .cell import MAIN, Cell
-from .folder import NoFolder, ResultsFolder, safe
-from .rerank import PAPER_DEPTH, CandidateStage
 from .results import Results, write_tables
+from .results_folder import NoFolder, ResultsFolder, safe
 from .runner import Evaluator, check_tasks, evaluate_subject, subjects_for
 from .tasks import subjects_of, untitled
 from .variants import variants_for

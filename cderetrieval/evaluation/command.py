@@ -23,7 +23,7 @@ from ..models.document_context import document_context_of
 from ..passages import passages_of
 from ..terminal import keywords, printable
 from .api import entrants, evaluate
-from .rerank import PAPER_DEPTH
+from .candidates import PAPER_DEPTH
 from .results import Results
 from .search import index_corpus
 from .tasks import GroupedDataset, Subject, benchmark_tasks, folder_subjects, tasks_named

@@ -20,9 +20,9 @@ from ..passages import PassagesLike
 from ..retrieval.names import AnyModel, HybridModel, load_model, takes_context
 from ..types import ContextualModel, Encoder, is_contextual
 from ..vectors import DENSE
+from .candidates import rerank
 from .metrics import Run
 from .mteb_data import TaskCorpus, context_pools, is_retrieval, query_texts
-from .rerank import rerank
 from .search import (
     NO_VECTORS,
     audit,

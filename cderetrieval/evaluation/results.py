@@ -11,7 +11,7 @@ from ..files import as_path, atomic_write
 from ..notebook import html_table
 from .cell import MAIN, Cell
 from .compare import Comparison, compare_systems
-from .folder import ResultsFolder
+from .results_folder import ResultsFolder
 from .tables import markdown_table, terminal_table, wide_table
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from ..corpora.dataset import Dataset
 from ..corpora.spans import Spans
 from ..errors import InputError
 from ..retrieval.names import AnyModel
+from .candidates import Candidates, CandidateStage, rerank
 from .cell import MAIN, Cell, cell_name
-from .folder import NoFolder
 from .metrics import PerQuery, Run, Scorer
 from .mteb_data import is_retrieval, split_dataset
 from .mteb_model import MTEBModel
-from .rerank import Candidates, CandidateStage, rerank
+from .results_folder import NoFolder
 from .search import NO_VECTORS, audit, cut_of, index_corpus, model_kind, search_blocks, search_passages, texts_of
 from .spans import K_VALUES as SPAN_RANKS
 from .spans import passage_metrics

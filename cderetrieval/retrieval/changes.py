@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..corpora.kinds import JSON, ROWS, kind_of
+from ..corpora.file_kinds import JSON, ROWS, kind_of
 from ..corpora.readers import ending_of
 from ..documents import DEFAULT_FIELDS, Row
 from ..errors import InputError

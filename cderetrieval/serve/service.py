@@ -13,8 +13,8 @@ from starlette.responses import Response
 from .answers import Answers
 from .batching import Batcher
 from .corpus import CorpusView
+from .counters import Metrics
 from .guard import RefusedError, encoded
-from .metrics import Metrics
 from .served_index import ServedIndex
 
 T = TypeVar("T")

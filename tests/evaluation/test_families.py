@@ -13,7 +13,7 @@ from cderetrieval import evaluate
 from cderetrieval.cli import main
 from cderetrieval.errors import ConfigError, InputError, ModelError, StoreError
 from cderetrieval.evaluation.beir_model import BeirModel, BeirSearch
-from cderetrieval.evaluation.rerank import CandidateStage, rerank
+from cderetrieval.evaluation.candidates import CandidateStage, rerank
 from cderetrieval.evaluation.runner import evaluate_retrieval
 from cderetrieval.evaluation.variants import variants_for
 from cderetrieval.models.bm25 import BM25

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 
 from ..errors import InputError
 from ..files import as_path
-from .kinds import ROWS, ending_of_bytes, kind_of
+from .file_kinds import ROWS, ending_of_bytes, kind_of
 from .readers import plain_or_gz
 
 STDIN = "-"
