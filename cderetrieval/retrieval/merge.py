@@ -36,8 +36,7 @@ def open_parts(directory: Path) -> LocalCollection:
     places = [_part_directory(directory, number) for number in range(len(settings.models or {}))]
     writable = os.access(directory, os.W_OK)
     with contextlib.ExitStack() as stack:
-        files = (place / STORE_FILE for place in places)  # an empty store for a first add that never began
-        stores = [stack.enter_context(Store(file if file.is_file() else None)) for file in files]
+        stores = [stack.enter_context(_store(place)) for place in places]
         if all(store.get_setting("retriever") is None for store in stores):
             raise StoreError(f"{directory} holds no documents yet: its first add never ended. Build the index again.")
         for store in stores if writable else ():
@@ -110,6 +109,11 @@ def _copy(store: Store, merged: Store, part: int, numbers: dict[int, int]) -> No
     merged.set_setting(of_part("context", part), digest)
     if merged.layout_of(part) == store.layout:  # else none is left of what the model had made
         merged.set_setting(of_part("fingerprint", part), store.get_setting("fingerprint"))
+
+
+def _store(place: Path) -> Store:
+    """The store of a part; an empty one where its first add never began."""
+    return Store(place / STORE_FILE if (place / STORE_FILE).is_file() else None)
 
 
 def _part_directory(directory: Path, number: int) -> Path:
