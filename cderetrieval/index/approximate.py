@@ -25,16 +25,18 @@ def approximate_search(
     probes, long = _of_length_one(queries)
     back = long / factor
     width, limit = breadth.width, widest(index) or 0
-    rows = np.arange(len(queries))
+    rows: Any = slice(None)
     scores = np.full((len(queries), k), -np.inf)
     found = np.full((len(queries), k), -1, dtype=np.int64)
-    while len(rows):
+    while True:
         parameters = search_parameters(index, replace(breadth, width=width), selector, k)
         raw, positions = engine.search(probes[rows], k, params=parameters)
         similar = raw.astype(np.float64) * back[rows, None]
         scores[rows], found[rows] = np.where(positions < 0, -np.inf, settled(similar)), positions
         # The lists visited may hold fewer than k vectors (large k, many removed): look at more of them.
-        rows = rows[found[rows, k - 1] < 0] if width < limit else rows[:0]
+        rows = np.flatnonzero(found[:, k - 1] < 0)
+        if width >= limit or not len(rows):
+            break
         width = min(2 * width, limit)
     mixed = (scores[:, 1:] >= scores[:, :-1]).any(axis=1)  # FAISS sorts; once settled, few rows hold equal ones
     if mixed.any():
