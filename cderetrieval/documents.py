@@ -45,11 +45,7 @@ def document_rows(
     may_be_empty: bool = False,
     passages: Passages = ONE,
 ) -> Iterator[Row]:
-    """Check documents and yield (id, text to embed, payload).
-
-    >>> list(document_rows([{"id": 7, "title": "Owls", "text": "hunt at night"}], "id", None))
-    [(7, 'Owls hunt at night', {'id': 7, 'title': 'Owls', 'text': 'hunt at night'})]
-    """
+    """Check documents and yield (id, text to embed, payload)."""
     seen: dict[str, int] = {}
     skipped = repeated = 0
     for number, row in enumerate(each_row(documents, key, on, next_id, passages)):

@@ -151,11 +151,7 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
 
 
 def filter_from_text(texts: Sequence[str]) -> dict[str, Any]:
-    r"""The filter that ``--filter`` says, one or several that must all hold: JSON, or FIELD, comparison and value.
-
-    >>> filter_from_text(["year >= 2020", "language in [\"en\", \"fr\"]", "title contains owl"])["$and"][:2]
-    [{'year': {'>=': 2020}}, {'language': {'$in': ['en', 'fr']}}]
-    """
+    """The filter that ``--filter`` says, one or several that must all hold: JSON, or FIELD, comparison and value."""
     return {AND: [_from_text(text) for text in texts]}
 
 

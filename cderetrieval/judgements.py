@@ -25,13 +25,7 @@ MAX_GRADE = 2**31 - 1
 
 
 def as_qrels(qrels: Any) -> Qrels:
-    """Judgements as nested dictionaries.
-
-    >>> as_qrels([("q1", "d1", 1), ("q1", "d2", 0)])
-    {'q1': {'d1': 1, 'd2': 0}}
-    >>> as_qrels({1: ["d1", 7]})
-    {'1': {'d1': 1, '7': 1}}
-    """
+    """Judgements as nested dictionaries."""
     return nested(qrels, GRADE_COLUMNS, "qrels", parse_grade, listed=1)
 
 
@@ -41,11 +35,7 @@ def judged(qrels: Any) -> Qrels:
 
 
 def parse_grade(value: Any, where: str) -> int:
-    """Read a grade: a whole number, also one written as a float; a negative one stays negative.
-
-    >>> parse_grade("1.0", "qrels.tsv, line 2"), parse_grade(-2, "here")
-    (1, -2)
-    """
+    """Read a grade: a whole number, also one written as a float; a negative one stays negative."""
     number = isinstance(value, numbers.Real | decimal.Decimal | np.generic)
     written = isinstance(value, str) and "_" not in value  # Python reads 1_0 as ten
     try:

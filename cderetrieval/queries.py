@@ -54,11 +54,7 @@ def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
 
 
 def named_queries(queries: Any) -> dict[str, str]:
-    """Query id, as text, to query: what is judged.
-
-    >>> named_queries({1: "owls at night"}), named_queries([{"_id": "q", "text": "bees"}])
-    ({'1': 'owls at night'}, {'q': 'bees'})
-    """
+    """Query id, as text, to query: what is judged."""
     ids, texts = query_texts(queries)
     if ids is None or texts is None:
         raise InputError("queries have no ids; pass a dictionary of query id to text.")

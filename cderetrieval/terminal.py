@@ -36,11 +36,7 @@ class Mark(NamedTuple):
 
 
 def printable(value: Any) -> str:
-    r"""Text of one line that a terminal only shows: control characters as the escapes that JSON writes.
-
-    >>> printable("bell \x07, \x1b[31mred, end of line \n")
-    'bell \\u0007, \\u001b[31mred, end of line \\u000a'
-    """
+    """Text of one line that a terminal only shows: control characters as the escapes that JSON writes."""
     return _CONTROL.sub(_escape, str(value))
 
 

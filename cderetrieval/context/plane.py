@@ -13,11 +13,7 @@ COLOR = "#0072B2"
 
 
 def on_plane(embeddings: np.ndarray) -> np.ndarray:
-    """Places of embeddings, shape (n, 2), from -1 to 1, and the same for the same embeddings.
-
-    >>> on_plane(np.array([[0.0, 0, 0], [2, 0, 0], [4, 0, 1]])).shape
-    (3, 2)
-    """
+    """Places of embeddings, shape (n, 2), from -1 to 1, and the same for the same embeddings."""
     # A document may have several embeddings; the first is that of the document itself.
     rows = (embeddings if embeddings.ndim == 2 else embeddings[:, 0]).astype(np.float64)
     centred = rows - rows.mean(axis=0)

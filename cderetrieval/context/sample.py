@@ -21,17 +21,7 @@ def sample_key(text: str, seed: int) -> int:
 
 @dataclass
 class Sampler:
-    """Collects the sample while the corpus streams by.
-
-    >>> sampler = Sampler(size=2)
-    >>> for name, text in [("a", "ants"), ("b", "bees"), ("c", "ants"), ("d", "deer")]:
-    ...     sampler.offer(name, text)
-    >>> backwards = Sampler(size=2)
-    >>> for name, text in [("d", "deer"), ("c", "ants"), ("b", "bees"), ("a", "ants")]:
-    ...     backwards.offer(name, text)
-    >>> sampler.texts() == backwards.texts(), sampler.offered, sampler.duplicates
-    (True, 4, 1)
-    """
+    """Collects the sample while the corpus streams by."""
 
     size: int
     seed: int = 0

@@ -23,11 +23,7 @@ TEXTS, FILE, READY = "texts", "file", "context"
 
 @dataclass(frozen=True)
 class ContextSpec:
-    """Where a context comes from; made by :meth:`parse`.
-
-    >>> ContextSpec.parse(None) == ContextSpec.parse("null"), ContextSpec.parse("own").is_own
-    (True, True)
-    """
+    """Where a context comes from; made by :meth:`parse`."""
 
     source: str = OWN
     texts: tuple[str, ...] = ()

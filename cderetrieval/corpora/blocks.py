@@ -51,15 +51,7 @@ def corpus_files(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def cut(path: Path, rows: int) -> Iterator[Block]:
-    r"""Blocks of a file, each of `rows` lines or rows but for the last.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "corpus.jsonl"
-    >>> _ = path.write_text('{"id": "a", "text": "owls"}\n{"id": "b", "text": "bees"}\n{"id": "c", "text": "ants"}')
-    >>> blocks = list(cut(path, 2))
-    >>> len(blocks), list(read_block(blocks[1]))
-    (2, [{'id': 'c', 'text': 'ants'}])
-    """
+    """Blocks of a file, each of `rows` lines or rows but for the last."""
     if ending_of(path) == PARQUET:
         total = parquet_rows(path)
         for start in range(0, total, rows):

@@ -108,11 +108,7 @@ def _string(node: ast.expr) -> str | None:
 
 
 def split_docstring(text: str) -> tuple[str, str] | None:
-    """Summary and body as plain text, or None where they make no fair question and answer.
-
-    >>> split_docstring("Return self.") is None
-    True
-    """
+    """Summary and body as plain text, or None where they make no fair question and answer."""
     paragraphs = [
         paragraph
         for paragraph in re.split(r"\n\s*\n", _FENCE.sub("", inspect.cleandoc(text)))

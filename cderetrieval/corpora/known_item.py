@@ -31,13 +31,7 @@ def known_item(
     n_queries: int = 200,
     seed: int = 0,
 ) -> Dataset:
-    """Build a dataset whose queries are parts of the documents.
-
-    >>> text = "Tides follow the moon. Twice a day the sea rises and falls, on most coasts of the world."
-    >>> dataset = known_item([{"id": 1, "text": text}], on="text")
-    >>> dataset.name, dataset.queries
-    ('generated-first-sentence', {'generated:1': 'Tides follow the moon.'})
-    """
+    """Build a dataset whose queries are parts of the documents."""
     fields = [on] if isinstance(on, str) else list(on)
     if not fields or n_queries < 1:
         raise InputError(f"on={on!r}, n_queries={n_queries!r}: known_item needs a text field and at least one query.")

@@ -96,11 +96,7 @@ class TaskCorpus(Corpus):
 
 
 def query_texts(queries: Any) -> list[str]:
-    """Texts of an mteb query table as mteb joins them: text and instruction; conversations as one text.
-
-    >>> query_texts({"id": ["q"], "text": [[{"role": "user", "content": "hello"}, {"role": "bot", "content": "yes?"}]]})
-    ['user: hello; bot: yes?']
-    """
+    """Texts of an mteb query table as mteb joins them: text and instruction; conversations as one text."""
     columns = getattr(queries, "column_names", None) or list(queries)
     instructions = queries["instruction"] if "instruction" in columns else [None] * len(queries["id"])
     return [_query_text(text, extra) for text, extra in zip(queries["text"], instructions, strict=True)]

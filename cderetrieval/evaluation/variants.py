@@ -56,11 +56,7 @@ class ContextVariant:
 
 
 def context_variant(given: ContextLike, size: int | None = None, seed: int = 0) -> ContextVariant:
-    """Name a context that a user asks for; a size or seed that cannot change it is dropped.
-
-    >>> context_variant("null").name, context_variant("random", seed=2).folder
-    ('null', 'random/seed-2')
-    """
+    """Name a context that a user asks for; a size or seed that cannot change it is dropped."""
     if size is not None and size < 1:
         raise ConfigError(f"context_size={size!r} must be at least 1; for none use the null context.")
     spec = ContextSpec.parse(given)

@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 
 
 def is_plain(model: ContextualTransformer) -> bool:
-    """Whether a model reads no context, whatever it is given, and adds nothing to its backbone but a pooling.
-
-    >>> from cderetrieval.testing import tiny_model
-    >>> is_plain(tiny_model())
-    False
-    """
+    """Whether a model reads no context, whatever it is given, and adds nothing to its backbone but a pooling."""
     config = model.config
     if config.attention != "cached" or config.cached_form != "gated" or bool(model.second_stage_model.gates.any()):
         return False
@@ -28,15 +23,7 @@ def is_plain(model: ContextualTransformer) -> bool:
 
 
 def plain_model(model: ContextualTransformer) -> SentenceTransformer:
-    """The second stage as a sentence-transformers model of the same vectors, of length 1.
-
-    >>> import torch
-    >>> from cderetrieval.testing import tiny_model
-    >>> model = tiny_model(attention="cached", head="none", soft_prompt_tokens=0)
-    >>> _ = torch.nn.init.zeros_(model.second_stage_model.gates)
-    >>> plain_model(model).encode("owls hunt at night").shape
-    (32,)
-    """
+    """The second stage as a sentence-transformers model of the same vectors, of length 1."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 

@@ -222,11 +222,7 @@ class SecondStage(nn.Module):
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens with mask 1: (b, t, h) and (b, t) to (b, h); a text without tokens gives zeros.
-
-    >>> mean_pool(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]]))
-    tensor([[2.]])
-    """
+    """Mean over the tokens with mask 1: (b, t, h) and (b, t) to (b, h); a text without tokens gives zeros."""
     weights = mask.to(hidden.dtype)
     return torch.einsum("bth,bt->bh", hidden, weights) / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
 

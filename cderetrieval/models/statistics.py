@@ -117,11 +117,7 @@ def write_settings(config: StatisticsConfig, path: str | Path) -> None:
 
 
 def pseudo_query(text: str, words: int) -> str:
-    """A few words in a row from somewhere in a text; where they start is decided by the text itself.
-
-    >>> pseudo_query("owls hunt at night and sleep by day", 3)
-    'sleep by day'
-    """
+    """A few words in a row from somewhere in a text; where they start is decided by the text itself."""
     found = text.split()
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     start = int.from_bytes(digest, "little") % max(1, len(found) - words + 1)

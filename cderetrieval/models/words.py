@@ -42,13 +42,7 @@ _FORMS = ("<wide>", "<narrow>", "<initial>", "<medial>", "<final>", "<isolated>"
 
 
 def words(text: str, *, dotless: bool = False) -> list[str]:
-    """Words of a text, in order, repeated as they are; pairs follow the characters of their run.
-
-    >>> words("Vitamin D isn't in my naïve café")
-    ['vitamin', 'd', 'isn', 'in', 'my', 'naïve', 'café']
-    >>> words("猫は魚を")
-    ['猫', '魚', '猫は', 'は魚', '魚を']
-    """
+    """Words of a text, in order, repeated as they are; pairs follow the characters of their run."""
     text = fold(text, dotless=dotless)
     if not _NOT_PLAIN.search(text):
         return _PLAIN.findall(text)

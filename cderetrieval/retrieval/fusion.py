@@ -149,13 +149,7 @@ def candidates(rankings: Sequence[PartRanking], fusion: Fusion) -> Iterator[tupl
 
 
 def fuse(rankings: Sequence[PartRanking], fusion: Fusion, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Fuse the rankings of all parts.
-
-    >>> a = PartRanking(np.array([[0.9, 0.2]]), np.array([[3, 1]]))
-    >>> b = PartRanking(np.array([[7.0, 5.0]]), np.array([[1, 2]]))
-    >>> fuse([a, b], Fusion(), k=2)
-    [(array([0.309524, 0.166667]), array([1, 3]))]
-    """
+    """Fuse the rankings of all parts."""
     weights = fusion.vector(len(rankings))
     fused = []
     for query, (every, matrix, found) in enumerate(candidates(rankings, fusion)):

@@ -27,11 +27,7 @@ MANIFEST, SEAL, FORMAT = "hybrid.json", "sha256", 1
 
 
 def named_models(models: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
-    """Models by name; where no names are given, the names of their models, numbered where they repeat.
-
-    >>> list(named_models(["org/minilm", "bm25", "bm25"]))
-    ['minilm', 'bm25', 'bm25-2']
-    """
+    """Models by name; where no names are given, the names of their models, numbered where they repeat."""
     if isinstance(models, Mapping):
         named = {str(name): model for name, model in models.items()}
         if len(named) < len(models):
@@ -57,13 +53,7 @@ def _name(model: Any) -> str:
 
 @dataclass(frozen=True)
 class HybridModel:
-    """Models and how their rankings are fused, without documents: what evaluation takes.
-
-    >>> from cderetrieval.testing import HashEncoder
-    >>> model = HybridModel({"a": HashEncoder("a"), "b": HashEncoder("b")})
-    >>> model.kind, takes_context(model), len(model.fingerprint)
-    ('hybrid', False, 64)
-    """
+    """Models and how their rankings are fused, without documents: what evaluation takes."""
 
     parts: Mapping[str, Model]
     fusion: Fusion = field(default_factory=Fusion)

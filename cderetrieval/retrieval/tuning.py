@@ -61,11 +61,7 @@ class Tuned:
 
 
 def simplex(n_parts: int) -> np.ndarray:
-    """All weights on a grid that add up to 1, shape (n, n_parts).
-
-    >>> simplex(2)[:3].tolist()
-    [[0.0, 1.0], [0.05, 0.95], [0.1, 0.9]]
-    """
+    """All weights on a grid that add up to 1, shape (n, n_parts)."""
     steps = STEPS.get(n_parts, 5)
     bars = itertools.combinations(range(steps + n_parts - 1), n_parts - 1)
     counts = [np.diff([-1, *bar, steps + n_parts - 1]) - 1 for bar in bars]
@@ -104,11 +100,7 @@ def search_weights(
 
 
 def ndcg(rows: np.ndarray, scores: np.ndarray, grades: Mapping[int, int], k: int) -> np.ndarray:
-    """Find nDCG@k of one query under many scorings, shape (n,), by the ranks of its relevant documents alone.
-
-    >>> ndcg(np.array([4, 7]), np.array([[0.2, 0.9], [0.5, 0.1]]), {4: 1}, k=10).round(4)
-    array([0.6309, 1.    ])
-    """
+    """Find nDCG@k of one query under many scorings, shape (n,), by the ranks of its relevant documents alone."""
     relevant = {row: grade for row, grade in grades.items() if grade > 0}
     gains = np.zeros(scores.shape[1])
     for row, grade in relevant.items():

@@ -28,16 +28,7 @@ class Question:
 
 
 class Batcher:
-    """One thread that calls `together(kind, questions)`, which gives an answer to each.
-
-    >>> async def main():
-    ...     batcher = Batcher(lambda kind, texts: [text.upper() for text in texts])
-    ...     answers = await asyncio.gather(*(batcher.ask("upper", text) for text in "ab"))
-    ...     batcher.close()
-    ...     return answers
-    >>> asyncio.run(main())
-    ['A', 'B']
-    """
+    """One thread that calls `together(kind, questions)`, which gives an answer to each."""
 
     def __init__(
         self,

@@ -18,11 +18,7 @@ class Damage(StoreError):
 
 
 def encode_id(document_id: Hashable) -> str:
-    """The JSON text of an id; 1, 1.0, "1" and True are four ids.
-
-    >>> [encode_id(value) for value in (1, 1.0, "1", True)]
-    ['1', '1.0', '"1"', 'true']
-    """
+    """The JSON text of an id; 1, 1.0, "1" and True are four ids."""
     document_id = scalar(document_id)
     if isinstance(document_id, str):
         encoded = encode_basestring_ascii(document_id)

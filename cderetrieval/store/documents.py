@@ -28,14 +28,9 @@ class Documents(SpanTable):
     """The documents of a store; :class:`~cderetrieval.store.sqlite.Store` adds vectors and contexts."""
 
     def put_documents(self, rows: Iterable[Row], cut: SpansOf | None = None) -> tuple[int, int]:
-        """Insert documents; one whose id is there already is replaced, its vectors dropped. The first number, how many.
+        """Insert documents, or replace those of the same ids; the first number, and how many.
 
-        >>> from cderetrieval.store import Store
-        >>> store = Store()
-        >>> store.put_documents([("a", "merge two frames", {"title": "merge"}), (7, "pivot", {})])
-        (1, 2)
-        >>> store.documents([1])
-        [{'title': 'merge'}]
+        `cut` gives the spans of a document; one that has some takes as many numbers.
         """
         with self.transaction():
             first = seq = self._number("next_seq", 1)

@@ -38,17 +38,7 @@ VECTORS = 8_192
 
 
 class Store(Documents):
-    """Documents, vectors, contexts and settings of one retriever.
-
-    >>> import numpy as np
-    >>> with Store() as store:
-    ...     with store.transaction():
-    ...         _ = store.put_documents([("a", "first", {"n": 1}), ("b", "second", {"n": 2})])
-    ...         for seqs, texts in store.pending():
-    ...             store.put_vectors(seqs, np.eye(len(texts), dtype=np.float32))
-    ...     store.generation, store.count(), "a" in store, store.remove(["a", "z"]), store.live()[1]
-    (1, 2, True, 1, ['b'])
-    """
+    """Documents, vectors, contexts and settings of one retriever."""
 
     @property
     def layout(self) -> Layout | None:
