@@ -17,6 +17,7 @@ from ..index.scores import lengths, settled
 from ..retrieval.embedder import Model
 from ..retrieval.names import AnyModel, takes_context
 from ..types import Encoder
+from ..vectors import join
 from .metrics import Run
 from .search import NO_VECTORS, encode_side, encoder_in, index_corpus, model_kind, search_blocks, texts_of
 from .variants import NO_CONTEXT, ContextVariant
@@ -81,13 +82,7 @@ def _encode_wanted(
     while chunk := list(islice(stream, _CHUNK)):
         rows.update({document: len(rows) + i for i, (document, _) in enumerate(chunk)})
         chunks.append(encode([text for _, text in chunk]))
-    if not chunks:
-        return rows, None
-    if hasattr(chunks[0], "toarray"):
-        from scipy.sparse import vstack
-
-        return rows, vstack(chunks, format="csr")
-    return rows, np.concatenate(chunks)
+    return rows, join(chunks) if chunks else None
 
 
 def _by_product(

@@ -296,11 +296,8 @@ class SparseEmbed(Splade):
         terms = self.model(self._features(*batch), k_tokens=limit)["terms"]
         return term_rows(terms, self.dimension)
 
-    def _joined(self, parts: list[TermEmbeddings], order: np.ndarray) -> TermEmbeddings:
-        if not parts:
-            empty = csr_array((0, self.dimension), dtype=np.float32)
-            return TermEmbeddings(empty, np.empty((0, self.embedding_size), dtype=np.float32))
-        return TermEmbeddings.concatenate(parts).take(order)
+    def _nothing(self) -> TermEmbeddings:
+        return TermEmbeddings(super()._nothing(), np.empty((0, self.embedding_size), dtype=np.float32))
 
     def _scores(self, queries: TermEmbeddings, documents: TermEmbeddings) -> np.ndarray:
         return pairwise_scores(padded_terms(queries), padded_terms(documents)).numpy()

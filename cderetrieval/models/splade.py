@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 
 from ..errors import ConfigError, InputError, ModelError
 from ..files import as_path
 from ..runtime import Compute, autocast, check_texts, is_cpu
+from ..vectors import join, take
 from .bert import HEAD_BIAS, Bert, read_bert
 from .bert_onnx import OnnxBert, uses_onnx
 from .encoder import EncodingSettings, computing
@@ -249,7 +250,7 @@ class Splade(FingerprintedEncoder):
         check_k_tokens(k_tokens, self.dimension)
         is_query = prompt_name == "query"
         limit = k_tokens if k_tokens is not None else self.query_k_tokens if is_query else self.k_tokens
-        if is_query and self._plain is None and self.query_weights is not None:
+        if is_query and len(texts) and self._plain is None and self.query_weights is not None:
             vectors = self._look_up(check_texts(texts), limit)
         else:
             positions: list[int] = []
@@ -258,14 +259,12 @@ class Splade(FingerprintedEncoder):
                 with computing("the model"):
                     parts.append(self._light_rows(ids, mask, limit) if self._plain else self._full(ids, mask, limit))
                 positions += batch
-            vectors = self._joined(parts, np.argsort(np.array(positions, dtype=np.int64)))
+            vectors = take(join(parts), np.argsort(positions)) if parts else self._nothing()
         check_terms(getattr(vectors, "weights", vectors), expected=not is_query)
         return vectors
 
     def _look_up(self, texts: list[str], limit: int | None) -> csr_array:
         """Queries without inference: the terms that a text holds, by their saved weights."""
-        if not texts:
-            return csr_array((0, self.dimension), dtype=np.float32)
         with computing("the model"):
             found = self.model.encode_query(
                 texts, prompt=self.prompt("query"), max_active_dims=limit, save_to_cpu=True, show_progress_bar=False
@@ -303,11 +302,9 @@ class Splade(FingerprintedEncoder):
         data = weights[rows, columns].float().cpu().numpy()
         return csr_array((data, columns.to(torch.int32).cpu().numpy(), indptr), shape=tuple(weights.shape))
 
-    def _joined(self, parts: list[Any], order: np.ndarray) -> Any:
-        """All batches as one, in the order of the texts."""
-        if not parts:
-            return csr_array((0, self.dimension), dtype=np.float32)
-        return vstack(parts, format="csr")[order]
+    def _nothing(self) -> Any:
+        """What no texts are encoded to."""
+        return csr_array((0, self.dimension), dtype=np.float32)
 
     def decode(self, vectors: Any, k_tokens: int | None = None) -> list[list[tuple[str, float]]]:
         """Terms and weights of encoded texts, heaviest first; of each text at most `k_tokens`, None: all."""

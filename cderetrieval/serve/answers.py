@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +20,6 @@ from ..retrieval.retriever import Retriever
 from ..retrieval.searcher import Searcher
 from ..runtime import check_texts
 from ..vectors import DENSE
-from .served_index import ServedIndex
 
 # Characters of a value that a hit of the page shows, and fields of its document.
 SHOWN, FIELDS = 200, 24
@@ -38,6 +37,19 @@ class Search:
     # Mark what matches, and show fields of the documents in short: for the page.
     marks: bool = False
 
+    def answers(self, retriever: Retriever, questions: Sequence[Sequence[str]]) -> list[list[list[dict[str, Any]]]]:
+        """The hits of each query of each question."""
+        texts, shows = list(chain.from_iterable(questions)), (self.documents or self.marks, self.passages or self.marks)
+        wanted = _filter(self.filter)
+        hits = retriever(texts, k=self.k, filter=wanted, documents=shows[0], passages=shows[1], by=self.by)
+        if self.marks:
+            words = words_of(retriever.parts.values())
+            for text, ranking in zip(texts, hits, strict=True):
+                for hit in ranking:
+                    _for_page(hit, text, words, retriever)
+        rest = iter(hits)
+        return [list(islice(rest, len(question))) for question in questions]
+
 
 @dataclass(frozen=True)
 class Embed:
@@ -46,12 +58,27 @@ class Embed:
     model: str
     query: bool
 
+    def answers(self, retriever: Retriever, questions: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """Vectors of the texts of each question."""
+        encoder, texts = _encoder(retriever, self.model), list(chain.from_iterable(questions))
+        vectors = np.asarray(encoder.encode_query(texts) if self.query else encoder.encode_document(texts))
+        return np.split(vectors, np.cumsum([len(question) for question in questions])[:-1])
+
 
 @dataclass(frozen=True)
 class Count:
-    """Count the tokens of texts."""
+    """Count the tokens of texts; words, where a model has no tokens."""
 
     model: str
+
+    def answers(self, retriever: Retriever, questions: Sequence[Sequence[str]]) -> list[int]:
+        """How many tokens the texts of each question have."""
+        tokenizer = tokenizer_of(_encoder(retriever, self.model))
+        if tokenizer is None:
+            return [sum(len(words(text)) for text in texts) for texts in questions]
+        with getattr(tokenizer, "turn", TURN):
+            cut = (tokenizer(check_texts(texts), truncation=False, verbose=False) for texts in questions)
+            return [sum(map(len, found["input_ids"])) for found in cut]
 
 
 @dataclass(frozen=True)
@@ -60,49 +87,18 @@ class Explain:
 
     filter: str | None = None
 
+    def answers(self, retriever: Retriever, questions: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
+        """Shares of each similarity, of several models those of each too."""
+        return [self._answer(retriever, *question) for question in questions]
 
-class Answers:
-    """Answers to questions of one kind."""
-
-    def __init__(self, source: ServedIndex) -> None:
-        self._source = source
-
-    def __call__(self, kind: Any, questions: Sequence[Any]) -> Sequence[Any]:
-        """An answer to each question."""
-        retriever = self._source.current()
-        if isinstance(kind, Search):
-            return search(retriever, kind, questions)
-        if isinstance(kind, Embed):
-            return embed(retriever, kind, questions)
-        if isinstance(kind, Count):
-            return [count(_encoder(retriever, kind.model), texts) for texts in questions]
-        wanted = _filter(kind.filter)
-        return [explain(retriever, query, identity, wanted) for query, identity in questions]
-
-
-def search(retriever: Retriever, kind: Search, questions: Sequence[Sequence[str]]) -> list[list[list[dict[str, Any]]]]:
-    """The hits of each query of each question."""
-    texts = list(chain.from_iterable(questions))
-    hits = retriever(
-        texts,
-        k=kind.k,
-        filter=_filter(kind.filter),
-        documents=kind.documents or kind.marks,
-        passages=kind.passages or kind.marks,
-        by=kind.by,
-    )
-    if kind.marks:
-        words = words_of(retriever.parts.values())
-        for text, ranking in zip(texts, hits, strict=True):
-            for hit in ranking:
-                _for_page(hit, text, words, retriever)
-    return list(_portions(hits, questions))
-
-
-def _portions(found: Sequence[Any], questions: Sequence[Sequence[str]]) -> Iterator[Any]:
-    rest = iter(found)
-    for question in questions:
-        yield list(islice(rest, len(question)))
+    def _answer(self, retriever: Retriever, query: str, identity: Any) -> dict[str, Any]:
+        frame = retriever.explain(query, identity, filter=_filter(self.filter))
+        answer: dict[str, Any] = {"shares": _records(frame)}
+        answer.update((str(name), value) for name, value in frame.attrs.items())
+        if retriever.fusion is not None:
+            for row in answer["shares"]:
+                row["shares"] = _records(retriever.parts[row["source"]].explain(query, identity))
+        return answer
 
 
 def _for_page(hit: dict[str, Any], query: str, words: Words, retriever: Retriever) -> None:
@@ -157,38 +153,11 @@ def model_name(retriever: Retriever) -> str:
     return Path(retriever.collection.settings.model or "model").name
 
 
-def embed(retriever: Retriever, kind: Embed, questions: Sequence[Sequence[str]]) -> list[np.ndarray]:
-    """Vectors of the texts of each question."""
-    encoder, texts = _encoder(retriever, kind.model), list(chain.from_iterable(questions))
-    vectors = np.asarray(encoder.encode_query(texts) if kind.query else encoder.encode_document(texts))
-    return np.split(vectors, np.cumsum([len(question) for question in questions])[:-1])
-
-
-def count(encoder: Any, texts: Sequence[str]) -> int:
-    """Tokens of texts; words, where a model has no tokens."""
-    tokenizer = tokenizer_of(encoder)
-    if tokenizer is None:
-        return sum(len(words(text)) for text in texts)
-    with getattr(tokenizer, "turn", TURN):
-        return sum(map(len, tokenizer(check_texts(texts), truncation=False, verbose=False)["input_ids"]))
-
-
 def _encoder(retriever: Retriever, model: str) -> Any:
     known = encoders(retriever)
     if model not in known:
         raise InputError(f"model {model!r} is not served; there is {', '.join(known) or 'none with vectors'}.")
     return known[model].encoder
-
-
-def explain(retriever: Retriever, query: str, identity: Any, wanted: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Shares of a similarity, of several models those of each too."""
-    frame = retriever.explain(query, identity, filter=wanted)
-    answer: dict[str, Any] = {"shares": _records(frame)}
-    answer.update((str(name), value) for name, value in frame.attrs.items())
-    if retriever.fusion is not None:
-        for row in answer["shares"]:
-            row["shares"] = _records(retriever.parts[row["source"]].explain(query, identity))
-    return answer
 
 
 def _records(frame: Any) -> list[dict[str, Any]]:

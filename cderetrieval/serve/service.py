@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.responses import Response
 
-from .answers import Answers
 from .batching import Batcher
 from .corpus import CorpusView
 from .counters import Metrics
@@ -36,7 +35,7 @@ class Service:
     def __init__(self, source: ServedIndex, *, writable: bool, name: str) -> None:
         self.source, self.writable, self.name = source, writable, name
         self.metrics = Metrics()
-        self.batcher = Batcher(Answers(source), self.metrics.batch)
+        self.batcher = Batcher(lambda kind, asked: kind.answers(source.current(), asked), self.metrics.batch)
         self.corpus = CorpusView(source)
         self._slow = ThreadPoolExecutor(1, thread_name_prefix="cderetrieval-slow")
         self.metrics.gauge("waiting", "Questions that wait.", lambda: self.batcher.waiting)
