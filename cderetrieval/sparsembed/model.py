@@ -69,6 +69,9 @@ class Splade(nn.Module):
         """Term weights of texts, ``{"sparse_activations": (n, vocabulary)}``, with gradients."""
         check_k_tokens(k_tokens, self.dimension)
         features = self._features(texts, truncation=truncation, padding=padding, max_length=max_length, **kwargs)
+        return self._output(features, k_tokens)
+
+    def _output(self, features: dict[str, Tensor], k_tokens: int | None) -> dict[str, Tensor]:
         weights = self.model(features)["sentence_embedding"]
         if k_tokens is not None:
             values, ids = top_terms(weights, k_tokens)
@@ -168,18 +171,8 @@ class SparsEmbed(Splade):
         super().__init__(model_name_or_path, tokenizer, model, device, **settings)
         self.k_tokens = self.model.k_tokens
 
-    def forward(
-        self,
-        texts: list[str],
-        truncation: bool = True,
-        padding: bool = True,
-        max_length: int | None = None,
-        k_tokens: int | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Tensor]:
-        """As :meth:`Splade.forward`, and ``"activations"`` (n, k): term ids, with ``"embeddings"`` (n, k, size)."""
-        check_k_tokens(k_tokens, self.dimension)
-        features = self._features(texts, truncation=truncation, padding=padding, max_length=max_length, **kwargs)
+    def _output(self, features: dict[str, Tensor], k_tokens: int | None) -> dict[str, Tensor]:
+        """Also ``"activations"`` (n, k), term ids, and ``"embeddings"`` (n, k, size)."""
         output = self.model(features, k_tokens=k_tokens or self.k_tokens)
         ids, weights, embeddings = output["terms"]
         sparse = torch.zeros_like(output["sentence_embedding"]).scatter(1, ids, weights)
