@@ -4,7 +4,7 @@
     python run_train.py cde-doc-minilm --data FOLDER --out RUN --seed 0
     python benchmarks/document_training.py DATA --steps RUN                 what each checkpoint gains
     python benchmarks/document_training.py DATA --runs RUN/model RUN2/model [--cache DIR] [--quick]
-    python benchmarks/document_training.py DATA --late FILE [--cache DIR]   late chunking, by `late_chunking.py`
+    python benchmarks/document_training.py DATA --late FILE FILE2 --runs RUN3/model   beside late_chunking.py
     python benchmarks/document_training.py DATA --ship RUN/model FILE       the file that the package brings
 
 DATA holds ``docs/eval/NAME``, ``docs/train`` and ``train``. Step and share were chosen on the development sets alone;
@@ -129,7 +129,9 @@ def compared(kept: Kept, base: str, names: Sequence[str]) -> tuple[list[dict], l
         ("unnamed", before, names, least)
         for before, least in (("plain", 5.0), ("another document", 5.0), ("sum", 2.0), ("strong sum", 2.0))
     ]
-    pairs += [("unnamed", before, names, None) for before in ("prefix and mean", "late chunking")]
+    pairs += [
+        ("unnamed", before, names, None) for before in ("prefix and mean", "late chunking", "trained late chunking")
+    ]
     pairs += [
         ("passage", "sum", SELF_CONTAINED, -0.3),
         ("passage", "sum", needs, None),
@@ -230,7 +232,7 @@ def main() -> None:
     parser.add_argument("--steps", type=Path, metavar="RUN", help="measure the checkpoints of a run")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], metavar="MODEL", help="trained document contexts")
     parser.add_argument("--share", type=float, default=SHARE, help="share of the trained form in a vector")
-    parser.add_argument("--late", type=Path, metavar="FILE", help="vectors by late chunking, of late_chunking.py")
+    parser.add_argument("--late", type=Path, nargs="+", metavar="FILE", help="vectors of late_chunking.py")
     parser.add_argument("--cache", type=Path, help="directory of vectors that are computed once")
     parser.add_argument("--quick", action="store_true", help="few documents, no JSON: does it run?")
     options = parser.parse_args()
@@ -242,7 +244,7 @@ def main() -> None:
     if not options.runs and not options.steps and not options.late:
         return
     modules = [TrainedContext.from_pretrained(path) for path in options.runs]
-    base = modules[0].config.base if modules else MODEL if options.late else BASE
+    base = MODEL if options.late else modules[0].config.base if modules else BASE
     models = Models(options.cache)
     sets = development_sets(options.data, models(base), 8 if options.quick else DOCUMENTS)
     models.keep()
@@ -252,9 +254,12 @@ def main() -> None:
         finish("document_training_steps", settings=settings, rows=rows, bars=[], quick=options.quick)
         return
     forms = forms_of(modules, options.share)
-    late: dict[str, np.ndarray] = read_tensors(options.late)[0] if options.late else {}
+    late: dict[str, np.ndarray] = {}
+    for file in options.late or ():
+        late |= read_tensors(file)[0]
     if late:
-        forms = {form: forms[form] for form in ("plain", "sum", "strong sum", "prefix and mean")}
+        wanted = ("plain", "sum", "strong sum", "prefix and mean", *(["trained"] if modules else []))
+        forms = {form: forms[form] for form in wanted}
     for form in dict.fromkeys(name.split("/")[0] for name in late):
         forms[form] = lambda one, form=form: [late[f"{form}/{one.some.name}/{one.titled:d}"]]  # type: ignore[misc]
     kept = measured(sets, forms, late)

@@ -1,11 +1,12 @@
 """Late chunking, as it is and trained in the way of InSeNT, as the vectors that `document_training.py` compares.
 
-    python benchmarks/late_chunking.py DATA FILE [--train FOLDER --steps 40] [--quick]
+    python benchmarks/late_chunking.py DATA FILE [--quick]
+    python benchmarks/late_chunking.py DATA FILE --train FOLDER [--steps 80] [--quick]
 
 Tokens of a whole text go through MiniLM in windows of 510 that overlap by 128; a passage is the mean of its tokens
 (arXiv 2409.04701). Trained: the same data, loss and in-sequence share as recipe ``cde-doc-minilm``, all weights of
-MiniLM at 2e-5, each document as far as one window reads (arXiv 2505.24782). On a processor a step costs a hundred
-times one of the recipe, so there are fewer and smaller ones.
+MiniLM at 2e-5, each document as far as one window reads (arXiv 2505.24782), bfloat16 where the processor has it. On a
+processor a step costs a hundred times one of the recipe, so there are fewer and smaller ones: 80 of 8 documents.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.nn.functional import cross_entropy, normalize
 from cderetrieval.files import write_tensors
 from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.models.locate import find
+from cderetrieval.runtime import supports_bfloat16
 from cderetrieval.training.documents import DocumentData, load_documents
 
 MODEL = "all-MiniLM-L6-v2"
@@ -66,15 +68,15 @@ def late(model: Any, tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
-def of_set(model: Any, tokenizer: Any, one: Embedded) -> np.ndarray:
-    """Vectors of all units of a set; documents in one piece and heads keep those of MiniLM."""
+def of_set(model: Any, tokenizer: Any, one: Embedded, every: bool) -> np.ndarray:
+    """Vectors of all units of a set; unless `every`, documents in one piece and heads keep those of MiniLM."""
     vectors, row = one.own.copy(), 0
     for text, spans, _ in one.texts:
-        inside = [number for number, span in enumerate(spans) if not span.head]
+        units = [(span.start, span.stop) for span in spans] or [(0, len(text))]
+        inside = [number for number in range(len(units)) if every or (spans and not spans[number].head)]
         if inside:
-            places = [(spans[number].start, spans[number].stop) for number in inside]
-            vectors[[row + number for number in inside]] = late(model, tokenizer, text, places)
-        row += max(1, len(spans))
+            vectors[[row + number for number in inside]] = late(model, tokenizer, text, [units[n] for n in inside])
+        row += len(units)
     return vectors
 
 
@@ -129,7 +131,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="holds docs/eval")
     parser.add_argument("file", type=Path, help="vectors are written here")
     parser.add_argument("--train", type=Path, metavar="FOLDER", help="training documents, of document_training.py")
-    parser.add_argument("--steps", type=int, default=40, help="steps of training")
+    parser.add_argument("--steps", type=int, default=80, help="steps of training")
     parser.add_argument("--cache", type=Path, help="directory of vectors that are computed once")
     parser.add_argument("--quick", action="store_true", help="few documents: does it run?")
     options = parser.parse_args()
@@ -139,14 +141,16 @@ def main() -> None:
     encoder = DenseEncoder(find(MODEL), device="cpu")
     model, tokenizer = encoder.model[0].auto_model, encoder.model.tokenizer
     sets = development_sets(options.data, Models(options.cache)(MODEL), 8 if options.quick else 80)
-    vectors = {f"late chunking/{one.some.name}/{one.titled:d}": of_set(model, tokenizer, one) for one in sets}
     if options.train:
-        with tempfile.TemporaryDirectory() as folder:
+        half = supports_bfloat16(torch.device("cpu"))
+        with tempfile.TemporaryDirectory() as folder, torch.autocast("cpu", torch.bfloat16, enabled=half):
             trained(model, tokenizer, load_documents([options.train], folder), 2 if options.quick else options.steps)
         encoder = DenseEncoder(encoder.model, device="cpu")
-        for one in sets:
-            name = f"trained late chunking/{one.some.name}/{one.titled:d}"
-            vectors[name] = of_set(model, tokenizer, one)
+    vectors = {}
+    for one in sets:
+        name = f"{'trained ' if options.train else ''}late chunking/{one.some.name}/{one.titled:d}"
+        vectors[name] = of_set(model, tokenizer, one, every=bool(options.train))
+        if options.train:
             vectors[f"{name}/queries"] = encoder.encode_query(list(one.some.queries.values()))
     write_tensors(options.file, vectors)
 
