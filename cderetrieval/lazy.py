@@ -30,7 +30,8 @@ def finder(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 
 def offered(package: str) -> dict[str, str]:
     """Names that a package offers, each with the module that holds it: its imports under ``if TYPE_CHECKING``."""
-    blocks = (node for node in ast.parse(inspect.getsource(sys.modules[package])).body if isinstance(node, ast.If))
+    front = ast.parse(inspect.getsource(sys.modules[package])).body
+    blocks = (node for node in front if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     imports = (node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom))
     return {alias.name: node.module or alias.name for node in imports for alias in node.names}
 
