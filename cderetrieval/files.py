@@ -185,14 +185,14 @@ def reading(path: object, *, error: type[CDEError] = StoreError, remedy: str = R
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str], *, error: type[CDEError] = StoreError, remedy: str = ROOM) -> Iterator[None]:
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn whatever is thrown while files are written into a named error."""
     try:
         yield
     except (CDEError, MemoryError):
         raise
     except Exception as cause:  # of the system, FAISS, safetensors
-        raise error(f"{path} cannot be written ({_reason(cause)}). {remedy}") from cause
+        raise StoreError(f"{path} cannot be written ({_reason(cause)}). {ROOM}") from cause
 
 
 def _reason(cause: BaseException) -> str:

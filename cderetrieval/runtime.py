@@ -48,9 +48,7 @@ class Compute:
             raise ConfigError("ONNX Runtime computes in float32 or int8: leave out dtype='bfloat16'.")
 
 
-def progress(
-    items: Iterable[T], description: str, *, total: int | None = None, done: int = 0, show: bool = True
-) -> tqdm[T]:
+def progress(items: Iterable[T], description: str, *, done: int = 0, show: bool = True) -> tqdm[T]:
     """Wrap in a progress bar, on a terminal and in a notebook, else in one that logs a line every half minute.
 
     ``CDE_PROGRESS=0`` silences both, ``CDE_PROGRESS=1`` forces the bar.
@@ -60,7 +58,7 @@ def progress(
         from tqdm.std import tqdm
 
         return tqdm(items, disable=True)
-    options: dict[str, Any] = {"desc": printable(description), "total": total, "initial": done, "leave": False}
+    options: dict[str, Any] = {"desc": printable(description), "initial": done, "leave": False}
     if wanted or _draws():
         from tqdm.auto import tqdm
 

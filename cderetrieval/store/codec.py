@@ -42,11 +42,11 @@ def encode_text(text: str) -> str:
     return encode_basestring_ascii(text)
 
 
-def encode_json(value: Mapping[str, Any], name: str = "field") -> str:
+def encode_json(value: Mapping[str, Any]) -> str:
     """The JSON text of a mapping whose keys are strings."""
     for key in value:
         if not isinstance(key, str):
-            raise InputError(f"{name} {key!r} has a name that is not text.")
+            raise InputError(f"field {key!r} has a name that is not text.")
     try:
         return json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -54,7 +54,7 @@ def encode_json(value: Mapping[str, Any], name: str = "field") -> str:
             try:
                 json.dumps(item)
             except (TypeError, ValueError, RecursionError) as error:
-                raise InputError(f"{name} {key!r} cannot be stored as JSON ({error}); convert it first.") from error
+                raise InputError(f"field {key!r} cannot be stored as JSON ({error}); convert it first.") from error
         raise
 
 
