@@ -4,6 +4,7 @@ import os
 import socket
 
 import pytest
+from _pytest.doctest import DoctestModule
 
 # Before anything imports huggingface_hub, torch or faiss, which read them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -47,6 +48,13 @@ SLOW |= {"test_retriever_disk", "test_tune", "test_typing"}
 def pytest_ignore_collect(collection_path, config):
     """Import nothing of what would be left out: mteb and its tasks alone take two seconds."""
     return True if config.option.markexpr == "not slow" and collection_path.stem in SLOW else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path):
+    """Look for examples in the package alone: in a file of tests, an import that fails would be skipped like theirs."""
+    found = yield
+    return [one for one in found if not isinstance(one, DoctestModule)]
 
 
 def pytest_collection_modifyitems(items):
