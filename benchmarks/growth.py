@@ -13,22 +13,26 @@ Time is that of the processor, one thread, which others on the machine disturb l
 Flat up to 100,000, IVF with RaBitQ codes above. HNSW24,SQ8 and IVF at 100,000 are in `search.py`; HNSW takes five
 minutes of a core to build at a million, for as many queries a second as IVF, and is left out.
 
-    python benchmarks/growth.py [--quick]
+With `--passages`, as many vectors are those of passages, 2.4 a document: what is found are still documents, each once,
+and FAISS finds passages. Recall is then that of a search `by="passage"`, which names the documents of passages.
+
+    python benchmarks/growth.py [--passages] [--quick]
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 from common import arguments, bar, finish, interleaved, ratio
-from search import DECAY, DIMENSION, QUERIES, K, ReadyVectors, as_faiss_reads, storage, unit_vectors
+from search import DECAY, DIMENSION, QUERIES, K, ReadyVectors, as_faiss_reads, documents, storage, unit_vectors
 
 from cderetrieval import Retriever
 from cderetrieval.types import Hits
@@ -36,9 +40,9 @@ from cderetrieval.types import Hits
 
 @dataclass(frozen=True)
 class Size:
-    """Documents, how often each process runs, and rounds of search."""
+    """Vectors, how often each process runs, and rounds of search."""
 
-    documents: int
+    vectors: int
     repeats: int
     rounds: int
 
@@ -50,17 +54,18 @@ QUICK = (Size(1_000, 1, 1), Size(2_000, 1, 1))
 JUDGED = 300
 
 
-def measure(size: Size) -> dict[str, Any]:
+def measure(size: Size, cut: bool) -> dict[str, Any]:
     """Seconds and megabytes of each step at one size, and search beside FAISS."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "storage-0"
-        added, opened, searched = storage(Path(name), size.documents, size.repeats)
+        added, opened, searched = storage(Path(name), size.vectors, size.repeats, cut)
         store, index = ((folder / file).stat().st_size for file in ("store.sqlite", "index.faiss"))
-        compared = against_faiss(folder, size)
+        compared = against_faiss(folder, size, cut)
     return {
-        "documents": size.documents,
+        "documents": compared.pop("documents"),
+        "vectors": size.vectors,
         "index": compared.pop("index"),
-        "vectors_mb": round(size.documents * DIMENSION * 4 / 2**20, 1),
+        "vectors_mb": round(size.vectors * DIMENSION * 4 / 2**20, 1),
         "store_mb": round(store / 2**20, 1),
         "index_mb": round(index / 2**20, 1),
         "add_s": added["add_cpu"],
@@ -81,19 +86,21 @@ def beyond(process: dict[str, Any]) -> float:
     return round(process["peak_memory_mb"] - process["memory_before_mb"], 1)
 
 
-def against_faiss(folder: Path, size: Size) -> dict[str, Any]:
+def against_faiss(folder: Path, size: Size, cut: bool) -> dict[str, Any]:
     """Search an index through the Retriever and with FAISS itself."""
     queries = unit_vectors(QUERIES, seed=2)
     raw, manifest = as_faiss_reads(folder)
     with Retriever.load(folder, model=ReadyVectors()) as retriever:
         calls = {"FAISS": lambda: raw(queries), "Retriever": lambda: retriever(queries, k=K)}
         times = interleaved(calls, size.rounds, clock=time.process_time)
-        hits = retriever(queries[:JUDGED], k=K)
-    exact = faiss.IndexFlatIP(DIMENSION)
-    exact.add(unit_vectors(size.documents, seed=1))
+        hits = retriever(queries[:JUDGED], k=K, by="passage" if cut else "document")
+        count = len(retriever)
+    _, exact = faiss.knn(queries[:JUDGED], unit_vectors(size.vectors, seed=1), K, faiss.METRIC_INNER_PRODUCT)
+    ids = [row["id"] for row in documents(size.vectors, cut) for _ in row.get("passages", [""])]
     return {
+        "documents": count,
         "index": manifest["factory"],
-        "recall": round(recall(hits, exact.search(queries[:JUDGED], K)[1]), 4),
+        "recall": round(recall(hits, [[ids[number] for number in row] for row in exact.tolist()]), 4),
         "faiss_queries_per_second": QUERIES / sorted(times["FAISS"])[size.rounds // 2],
         "retriever_queries_per_second": QUERIES / sorted(times["Retriever"])[size.rounds // 2],
         "ratio": ratio(times, "FAISS", "Retriever"),
@@ -101,19 +108,20 @@ def against_faiss(folder: Path, size: Size) -> dict[str, Any]:
     }
 
 
-def recall(hits: Hits, exact: np.ndarray) -> float:
-    """Share of the exact answers, rows of shape (q, k), among the hits."""
-    found = [{int(hit["id"].partition("-")[2]) for hit in ranking} for ranking in hits]
-    return sum(len(ids & set(row)) for ids, row in zip(found, exact.tolist(), strict=True)) / exact.size
+def recall(hits: Hits, exact: list[list[str]]) -> float:
+    """Share of the exact answers, ids of documents, among the hits; of one with two passages there, both."""
+    found = [Counter(hit["id"] for hit in ranking) & Counter(near) for ranking, near in zip(hits, exact, strict=True)]
+    return sum(both.total() for both in found) / (K * len(exact))
 
 
 def main() -> None:
     """Measure each size."""
-    quick = arguments(__doc__ or "").quick
+    cut = "--passages" in sys.argv
+    quick = arguments(__doc__ or "", [word for word in sys.argv[1:] if word != "--passages"]).quick
     os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes
     faiss.omp_set_num_threads(THREADS)
-    rows = [measure(size) for size in (QUICK if quick else SIZES)]
-    last = rows[-1]
+    rows = [measure(size, cut) for size in (QUICK if quick else SIZES)]
+    last, what = rows[-1], "passages" if cut else "documents"
     count = f"{last['documents']:,} documents"
     bars = [
         # Adding writes documents through, and must not copy the vectors; searching must not hold more than them.
@@ -127,7 +135,7 @@ def main() -> None:
             at_most=True,
         ),
         bar(f"recall@10 of the index that auto takes, {count}", last["recall"], 0.95),
-        bar(f"documents added a CPU second, {count}", round(last["documents"] / last["add_s"]), 20_000),
+        bar(f"{what} added a CPU second, {count}", round(last["vectors"] / last["add_s"]), 20_000),
     ]
     settings = {
         "dimension": DIMENSION,
@@ -136,7 +144,7 @@ def main() -> None:
         "decay": DECAY,
         "threads": THREADS,
     }
-    finish("growth", settings=settings, rows=rows, bars=bars, quick=quick)
+    finish("growth_passages" if cut else "growth", settings=settings, rows=rows, bars=bars, quick=quick)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ FOLDERS = {
     "med": "MED",
 }
 # Results whose script has another name.
-SCRIPTS = {"passages_of_abstracts": "document_context"}
+SCRIPTS = {"passages_of_abstracts": "document_context", "growth_passages": "growth"}
 
 
 def claims() -> str:

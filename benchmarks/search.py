@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ QUERIES = 1_000
 K = 10
 # Falls so that IVF1024 with RaBitQ answers as many queries a second as it does on embeddings of text.
 DECAY = 0.6
+# Passages of documents that have some, in turn: 2.4 on average.
+PASSAGES = (1, 1, 2, 1, 8, 1, 2, 3, 1, 4)
 # "auto" takes Flat up to 100,000 documents; the others are its choices and recommendations for more.
 FACTORIES = ("Flat", "HNSW24,SQ8", "IVF1024,RaBitQ,Refine(SQ8)")
 
@@ -64,9 +67,18 @@ def unit_vectors(count: int, seed: int) -> np.ndarray:
     return vectors
 
 
-def documents(count: int) -> list[dict[str, Any]]:
-    """Make short documents; their text is stored, not embedded."""
-    return [{"id": f"document-{i}", "text": f"The text of document number {i}, one line."} for i in range(count)]
+def documents(count: int, cut: bool = False) -> list[dict[str, Any]]:
+    """Make short documents for so many vectors, of one passage each or of several; texts are stored, not embedded."""
+    line = "The text of document number {}, one line."
+    if not cut:
+        return [{"id": f"document-{i}", "text": line.format(i)} for i in range(count)]
+    rows: list[dict[str, Any]] = []
+    for number, passages in enumerate(cycle(PASSAGES)):
+        if count <= 0:
+            break
+        rows.append({"id": f"document-{number}", "passages": [line.format(number)] * min(passages, count)})
+        count -= passages
+    return rows
 
 
 def fill(path: Path, count: int, factory: str = "auto") -> Retriever:
@@ -75,9 +87,9 @@ def fill(path: Path, count: int, factory: str = "auto") -> Retriever:
     return retriever.add(documents(count), vectors=unit_vectors(count, seed=1), show_progress=False)
 
 
-def child_add(path: Path, count: int) -> dict[str, Any]:
+def child_add(path: Path, count: int, cut: bool) -> dict[str, Any]:
     """Build the index that `child_open` opens."""
-    rows, vectors = documents(count), unit_vectors(count, seed=1)
+    rows, vectors = documents(count, cut), unit_vectors(count, seed=1)
     import faiss  # noqa: F401 - what a process loads before it searches is not the index's time
 
     held = start_memory()
@@ -106,7 +118,7 @@ def child_add(path: Path, count: int) -> dict[str, Any]:
     }
 
 
-def child_open(path: Path, count: int) -> dict[str, Any]:
+def child_open(path: Path, count: int, cut: bool) -> dict[str, Any]:
     """Open the index and ask one query."""
     query = unit_vectors(1, seed=2)
     import faiss  # noqa: F401
@@ -117,7 +129,7 @@ def child_open(path: Path, count: int) -> dict[str, Any]:
         loaded = time.perf_counter()
         retriever(query, k=K)
         done, open_cpu = time.perf_counter(), time.process_time() - cpu
-        assert len(retriever) == count
+        assert len(retriever) == count or cut
     return {
         "load": loaded - start,
         "load_and_search": done - start,
@@ -127,14 +139,14 @@ def child_open(path: Path, count: int) -> dict[str, Any]:
     }
 
 
-def child_search(path: Path, count: int) -> dict[str, Any]:
+def child_search(path: Path, count: int, cut: bool) -> dict[str, Any]:
     """Open the index and search with batches, for the memory of that."""
     queries = unit_vectors(QUERIES, seed=2)
     import faiss  # noqa: F401
 
     held = start_memory()
     with Retriever.load(path, model=ReadyVectors()) as retriever:
-        assert len(retriever) == count
+        assert len(retriever) == count or cut
         for _ in range(3):
             start = time.process_time()
             retriever(queries, k=K)
@@ -145,9 +157,9 @@ def child_search(path: Path, count: int) -> dict[str, Any]:
 CHILDREN = {"add": child_add, "open": child_open, "search": child_search}
 
 
-def child(kind: str, path: Path, count: int) -> dict[str, Any]:
+def child(kind: str, path: Path, count: int, cut: bool) -> dict[str, Any]:
     """Run one of the children in a process of its own."""
-    return in_fresh_process("search.py", "--child", kind, str(path), str(count))
+    return in_fresh_process("search.py", "--child", kind, str(path), str(count), "cut" if cut else "")
 
 
 def as_faiss_reads(path: Path) -> tuple[Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
@@ -182,12 +194,12 @@ def against_faiss(folder: Path, count: int, factory: str, repeats: int) -> dict[
     }
 
 
-def storage(folder: Path, count: int, repeats: int) -> list[dict[str, Any]]:
+def storage(folder: Path, count: int, repeats: int, cut: bool = False) -> list[dict[str, Any]]:
     """Time add, open and the memory of search in fresh processes; medians of the repeats."""
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in CHILDREN}
     for repeat in range(repeats):
         for kind in CHILDREN:
-            runs[kind].append(child(kind, folder / f"storage-{repeat}", count))
+            runs[kind].append(child(kind, folder / f"storage-{repeat}", count, cut))
     rows = []
     for kind, values in runs.items():
         middle = {name: statistics.median(value[name] for value in values) for name in values[0]}
@@ -198,8 +210,8 @@ def storage(folder: Path, count: int, repeats: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure search against FAISS, then add and open."""
     if sys.argv[1:2] == ["--child"]:
-        kind, path, count = sys.argv[2:]
-        print(json.dumps(CHILDREN[kind](Path(path), int(count))))
+        kind, path, count, cut = sys.argv[2:]
+        print(json.dumps(CHILDREN[kind](Path(path), int(count), bool(cut))))
         return
     quick = arguments(__doc__ or "").quick
     count = 2_000 if quick else DOCUMENTS
