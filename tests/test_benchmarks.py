@@ -60,15 +60,23 @@ def test_recall_of_dense_search():
     import growth
 
     hits = [[{"id": "document-3"}, {"id": "document-1"}], [{"id": "document-0"}, {"id": "document-7"}]]
-    assert growth.recall(hits, np.array([[1, 3], [0, 2]])) == 0.75
+    found = growth.recall(hits, [["document-1", "document-3"], ["document-0", "document-2"]])
+    assert found * growth.K == pytest.approx(1.5)
+    # Of a document with two passages among the nearest, both count, and a third hit of it is none.
+    hits = [[{"id": name} for name in "aaab"], [{"id": name} for name in "abbc"]]
+    assert growth.recall(hits, [["a", "a", "c", "b"], ["a", "a", "b", "c"]]) * growth.K == pytest.approx(3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_growth_of_a_size():
+@pytest.mark.parametrize("cut", [False, True])
+def test_growth_of_a_size(cut):
     import growth
+    import search
 
-    row = growth.measure(growth.Size(300, 1, 1))
-    assert (row["documents"], row["index"]) == (300, "Flat")
+    row = growth.measure(growth.Size(300, 1, 1), cut)
+    documents = len(search.documents(300, cut))
+    assert documents == (125 if cut else 300)
+    assert (row["documents"], row["vectors"], row["index"]) == (documents, 300, "Flat")
     assert row["vectors_mb"] == round(300 * 384 * 4 / 2**20, 1)
     assert all(row[f"{step}_s"] > 0 and row[f"{step}_mb"] >= 0 for step in ("add", "build", "open", "search"))
     # What the Retriever answers is what exact search finds.
