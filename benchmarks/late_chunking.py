@@ -30,6 +30,7 @@ from cderetrieval.models.dense import DenseEncoder
 from cderetrieval.models.locate import find
 from cderetrieval.runtime import supports_bfloat16
 from cderetrieval.training.documents import DocumentData, load_documents
+from cderetrieval.training.losses import MASKED
 
 MODEL = "all-MiniLM-L6-v2"
 WINDOW, OVERLAP = 510, 128
@@ -81,8 +82,8 @@ def of_set(model: Any, tokenizer: Any, one: Embedded, every: bool) -> np.ndarray
 
 
 def batch(data: DocumentData, tokenizer: Any, rows: Sequence[int], draw: np.random.Generator) -> tuple[list, ...]:
-    """Token ids of documents, bounds of their passages as far as a window goes, and a query of each passage."""
-    ids, bounds, queries = [], [], []
+    """Token ids of documents, bounds of passages as far as a window goes, and rows of passages and a query of each."""
+    ids, bounds, taken, queries = [], [], [], []
     for row in rows:
         tokens: list[int] = list(tokenizer(data.columns["lead"][row], add_special_tokens=False)["input_ids"][:32])
         inside = []
@@ -91,11 +92,12 @@ def batch(data: DocumentData, tokenizer: Any, rows: Sequence[int], draw: np.rand
             if len(tokens) + len(more) > WINDOW:
                 break
             inside.append((len(tokens), len(tokens) + len(more)))
-            queries.append(data.columns["query"][int(draw.choice(data.queries_of(passage)))])
+            taken.append(passage)
+            queries.append(int(draw.choice(data.queries_of(passage))))
             tokens += more
         ids.append(tokens)
         bounds.append(inside)
-    return ids, bounds, queries
+    return ids, bounds, taken, queries
 
 
 def trained(model: Any, tokenizer: Any, data: DocumentData, steps: int) -> None:
@@ -105,17 +107,23 @@ def trained(model: Any, tokenizer: Any, data: DocumentData, steps: int) -> None:
     model.train()
     for step in range(steps):
         rows = np.sort(draw.choice(len(data), BATCH, replace=False))
-        ids, bounds, queries = batch(data, tokenizer, rows.tolist(), draw)
+        ids, bounds, taken, queries = batch(data, tokenizer, rows.tolist(), draw)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 5) * 0.5 * (1 + np.cos(np.pi * step / steps))
-        asked = [tokenizer(text, add_special_tokens=False)["input_ids"][:64] for text in queries]
+        texts = [data.columns["query"][number] for number in queries]
+        asked = [tokenizer(text, add_special_tokens=False)["input_ids"][:64] for text in texts]
         query = normalize(torch.stack([one.mean(dim=0) for one in states(model, tokenizer, asked)]), dim=1)
         tokens = states(model, tokenizer, ids)
         passages = [one[a:b].mean(dim=0) for one, some in zip(tokens, bounds, strict=True) for a, b in some]
         scores = 20 * query @ normalize(torch.stack(passages), dim=1).T
         owner = torch.from_numpy(np.repeat(np.arange(len(bounds)), [len(some) for some in bounds]))
         target = torch.arange(len(owner))
-        inside = scores.masked_fill(owner[:, None] != owner, -1e10)
+        # All passages of a section answer a query by its heading.
+        section = torch.from_numpy(data.section[taken].astype(np.int64))
+        by_heading = torch.from_numpy(data.by_heading[queries] > 0)
+        same = (owner[:, None] == owner) & (section[:, None] == section) & by_heading[:, None]
+        scores = scores.masked_fill(same & (target[:, None] != target), MASKED)
+        inside = scores.masked_fill(owner[:, None] != owner, MASKED)
         loss = SHARE * cross_entropy(inside, target) + (1 - SHARE) * cross_entropy(scores, target)
         optimizer.zero_grad()
         loss.backward()
