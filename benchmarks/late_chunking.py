@@ -148,7 +148,9 @@ def main() -> None:
     torch.manual_seed(0)
     encoder = DenseEncoder(find(MODEL), device="cpu")
     model, tokenizer = encoder.model[0].auto_model, encoder.model.tokenizer
-    sets = development_sets(options.data, Models(options.cache)(MODEL), 8 if options.quick else 80)
+    models = Models(options.cache)
+    sets = development_sets(options.data, models(MODEL), 8 if options.quick else 80)
+    models.keep()
     if options.train:
         half = supports_bfloat16(torch.device("cpu"))
         with tempfile.TemporaryDirectory() as folder, torch.autocast("cpu", torch.bfloat16, enabled=half):

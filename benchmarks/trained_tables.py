@@ -7,8 +7,9 @@ from typing import Any
 
 from common import read_result
 
-TRAINED, LATE = "document_training", "late_chunking"
+TRAINED, LATE, CORPUS = "document_training", "late_chunking", "corpus_context"
 LEVELS = {"unnamed": "unnamed queries", "passage": "all queries", "document": "documents"}
+DOCUMENTS = {"withheld": "that lack words", "told": "beside them", "full": "all, in full"}
 
 
 def gains() -> str:
@@ -52,7 +53,31 @@ def _pair(every: float | None, unnamed: float | None) -> str:
     return f"{every:.1f}" if unnamed is None else f"{every:.1f} / {unnamed:.1f}"
 
 
+def of_corpus() -> str:
+    """What own, null and another cluster's context find at each checkpoint, and the gain of the own one."""
+    result = read_result(CORPUS)
+    lines = ["| step | documents | own | null | another cluster | own over null | own over another | gates |"]
+    lines.append("|---:|---|---:|---:|---:|---|---|---:|")
+    for row in result["rows"]:
+        gates = [value for name, value in row.items() if name.startswith("gate ")]
+        for level, documents in DOCUMENTS.items():
+            found = [f"{row[f'{level}, {context}']:.1f}" for context in ("own", "null", "other")]
+            found += [_interval(row, f"{level}, own over {context}") for context in ("null", "other")]
+            lines.append(f"| {row['step']} | {documents} | {' | '.join(found)} | {max(gates):.3f} |")
+    settings = result["settings"]
+    return "\n".join(lines) + (
+        f"\n\nnDCG@10 x 100, means over {settings['held out']} clusters that were held out; paired bootstrap over queries, "
+        "95 %.\nGates: the mean of |tanh| over the heads of the layer whose gates are widest open."
+    )
+
+
+def _interval(row: dict[str, Any], name: str) -> str:
+    mean, low, high = (row[f"{name}, {part}"] for part in ("mean", "low", "high"))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 TABLES = {
+    "corpus-context": of_corpus,
     "document-training": gains,
     "document-training-sets": by_set,
     "late-chunking": gains_of_late,

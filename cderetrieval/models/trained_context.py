@@ -5,7 +5,7 @@
 
 Lead is the title or, where a document has none, its beginning. The attention knows no order, so neither does the
 result. All of it is linear in the passages but for the attention, which is computed in blocks: a document of ten
-thousand passages takes tens of megabytes. Here is what is computed; :mod:`~cderetrieval.training.families.document`
+thousand passages takes about a hundred megabytes. Here is what is computed; :mod:`~cderetrieval.training.families.document`
 trains the same in torch.
 """
 
