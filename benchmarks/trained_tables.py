@@ -66,8 +66,8 @@ def of_corpus() -> str:
             lines.append(f"| {row['step']} | {documents} | {' | '.join(found)} | {max(gates):.3f} |")
     settings = result["settings"]
     return "\n".join(lines) + (
-        f"\n\nnDCG@10 x 100, means over {settings['held out']} clusters that were held out; paired bootstrap over queries, "
-        "95 %.\nGates: the mean of |tanh| over the heads of the layer whose gates are widest open."
+        f"\n\nnDCG@10 x 100, means over {settings['held out']} clusters that were held out; paired bootstrap over "
+        "queries, 95 %.\nGates: the mean of |tanh| over the heads of the layer whose gates are widest open."
     )
 
 

@@ -5,8 +5,8 @@
 
 Lead is the title or, where a document has none, its beginning. The attention knows no order, so neither does the
 result. All of it is linear in the passages but for the attention, which is computed in blocks: a document of ten
-thousand passages takes about a hundred megabytes. Here is what is computed; :mod:`~cderetrieval.training.families.document`
-trains the same in torch.
+thousand passages takes about a hundred megabytes. Here is what is computed;
+:mod:`~cderetrieval.training.families.document` trains the same in torch.
 """
 
 from __future__ import annotations
