@@ -5,7 +5,7 @@ import pytest
 
 from cderetrieval import DenseEncoder, DocumentContext, Retriever, StatisticsConfig, StatisticsModel
 from cderetrieval.errors import InputError
-from cderetrieval.models.document_context import NONE, Units, encode_passages
+from cderetrieval.models.document_context import NONE, Units, encode_passages, shortening
 from cderetrieval.retrieval.explain import _scale
 from cderetrieval.retrieval.fusion import Fusion
 from cderetrieval.testing import WordEncoder, tiny_dense_directory, tiny_model, tiny_sparse_embed, tiny_splade
@@ -78,7 +78,7 @@ def test_the_mean_found_again_is_that_of_the_document():
     average = alone.mean(axis=0)
     average *= np.linalg.norm(alone[best]) / np.linalg.norm(average)
     (lead,) = encoder.encode_document(["An owl"]).astype(float)
-    scale = 1 / np.linalg.norm(alone[best] + 0.2 * lead + 0.2 * average)
+    scale = shortening(DocumentContext()) / np.linalg.norm(alone[best] + 0.2 * lead + 0.2 * average)
     assert why["mean"] == pytest.approx(0.2 * scale * vector @ average, abs=1e-4)
     assert why["title"] == pytest.approx(0.2 * scale * vector @ lead, abs=1e-4)
 

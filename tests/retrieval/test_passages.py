@@ -8,7 +8,7 @@ import pytest
 
 from cderetrieval import DocumentContext, Hybrid, Retriever, load
 from cderetrieval.errors import ConfigError, InputError, MismatchError, StoreError
-from cderetrieval.models.document_context import Units, beginning, encode_passages, limit_of
+from cderetrieval.models.document_context import NONE, Units, beginning, encode_passages, limit_of, shortening
 from cderetrieval.passages import Passages, words
 from cderetrieval.splitting import BLOCK, Span, heading_paths, split
 from cderetrieval.testing import HashEncoder, tiny_dense_directory, tiny_model, tiny_splade
@@ -371,7 +371,14 @@ def test_a_context_of_the_document():
     for own, owner, among in ((0, 0, [0, 1]), (4, 1, [3, 4])):
         centre = plain[among].mean(axis=0)
         wanted = plain[own] + 0.5 * leads[owner] + 0.25 * centre / np.linalg.norm(centre)
-        assert mixed[own] == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-5)
+        assert mixed[own] == pytest.approx(0.91026 * wanted / np.linalg.norm(wanted), abs=1e-5)
+
+
+def test_a_passage_in_context_is_as_long_as_a_weighted_mean_of_vectors_of_cosine_point_seven():
+    assert shortening(NONE) == 1
+    three = np.linalg.cholesky(np.full((3, 3), 0.7) + 0.3 * np.eye(3))
+    mean = (three[0] + 0.4 * three[1] + 0.1 * three[2]) / 1.5
+    assert shortening(DocumentContext(lead=0.4, mean=0.1)) == pytest.approx(np.linalg.norm(mean))
 
 
 def test_a_prefix_is_embedded_and_not_shown(dense):
