@@ -128,14 +128,17 @@ def write_data(data: Path, folder: Path) -> None:
     print(facts)
 
 
-def scores(encoder: Any, pairs: Sequence[Pair], text: str) -> np.ndarray:
-    """nDCG@10 of each pair's query among the documents of all pairs."""
-    similar = (
-        encoder.encode_query([pair["query"] for pair in pairs])
-        @ encoder.encode_document([pair[text] for pair in pairs]).T
-    )
-    ranks = (similar > np.diagonal(similar)[:, None]).sum(axis=1)
-    return np.where(ranks < 10, 1 / np.log2(ranks + 2), 0.0)
+def scores(encoder: Any, pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
+    """nDCG@10 of each query among all documents as they are shown, and among them in full."""
+    asked = encoder.encode_query([pair["query"] for pair in pairs])
+    texts = list(dict.fromkeys(pair[kind] for kind in ("shown", "document") for pair in pairs))
+    vectors = dict(zip(texts, encoder.encode_document(texts), strict=True))
+    found = {}
+    for kind in ("shown", "document"):
+        similar = asked @ np.stack([vectors[pair[kind]] for pair in pairs]).T
+        ranks = (similar > np.diagonal(similar)[:, None]).sum(axis=1)
+        found[kind] = np.where(ranks < 10, 1 / np.log2(ranks + 2), 0.0)
+    return found
 
 
 def measured(model: ContextualTransformer, held: Sequence[dict[str, Any]]) -> dict[str, list[np.ndarray]]:
@@ -154,8 +157,9 @@ def measured(model: ContextualTransformer, held: Sequence[dict[str, Any]]) -> di
         lacks = np.array([pair["withheld"] for pair in pairs])
         for name, context in {"own": contexts[number], "null": None, "other": contexts[other]}.items():
             encoder = (Context.null(model) if context is None else context).encoder(model)
-            shown, full = scores(encoder, pairs, "shown"), scores(encoder, pairs, "document")
-            for level, some in {"withheld": shown[lacks], "told": shown[~lacks], "full": full}.items():
+            by_kind = scores(encoder, pairs)
+            shown = by_kind["shown"]
+            for level, some in {"withheld": shown[lacks], "told": shown[~lacks], "full": by_kind["document"]}.items():
                 if len(some):
                     found.setdefault(f"{level}, {name}", []).append(some)
     return found
