@@ -147,7 +147,7 @@ def named_subjects(name: str, split: str | None = None) -> list[TaskSubject]:
 def tasks_named(names: Iterable[str], split: str | None = None) -> list[TaskSubject]:
     """mteb tasks by name in upper or lower case; aggregates are expanded, and unknown names get suggestions."""
     mteb = _mteb()
-    known = {task.metadata.name: task for task in mteb.get_tasks(exclude_superseded=False)}
+    known = _task_names()
     lower = {name.lower(): name for name in known}
     found: list[TaskSubject] = []
     for name in names:
@@ -155,6 +155,15 @@ def tasks_named(names: Iterable[str], split: str | None = None) -> list[TaskSubj
             raise InputError(f"no task is called {name!r}{nearest(name, known)}. Pass a folder with --data.")
         found += _expand(mteb.get_task(lower[name.lower()]), split)
     return found
+
+
+def _task_names(*types: str) -> list[str]:
+    """Names of mteb's public tasks, of all types or some. They are not made: that seeds torch for each, two seconds."""
+    from mteb.filter_tasks import filter_tasks
+    from mteb.get_tasks import TASK_LIST
+
+    found = filter_tasks(TASK_LIST, task_types=types or None, exclude_private=True, exclude_beta=True)
+    return [task.metadata.name for task in found]
 
 
 def benchmark_tasks(name: str, split: str | None = None) -> list[TaskSubject]:
@@ -190,8 +199,7 @@ def task_for(name: str) -> Any | None:
     except ImportError:
         return None
     key = _key(name)
-    names = (task.metadata.name for task in mteb.get_tasks(task_types=["Retrieval"], exclude_superseded=False))
-    same = [one for one in names if _key(one) in (key, f"{key}retrieval")]
+    same = [one for one in _task_names("Retrieval") if _key(one) in (key, f"{key}retrieval")]
     return mteb.get_task(same[0]) if same else None
 
 
