@@ -6,6 +6,8 @@ import socket
 import pytest
 from _pytest.doctest import DoctestModule
 
+from .warm import WarmProcess
+
 # Before anything imports huggingface_hub, torch or faiss, which read them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -57,10 +59,26 @@ def pytest_collect_file(file_path):
     return [one for one in found if not isinstance(one, DoctestModule)]
 
 
+# Tests that share more than a file: the process that has imported the heavy libraries, and Ray. They begin first.
+SHARED = {"test_pages": "warm", "test_campaign": "warm", "test_examples": "warm", "distributed": "ray"}
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """One process for all scripts."""
+    with WarmProcess() as process:
+        yield process
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file in one worker, since they share fixtures; and all that start Ray in the same one."""
+    """Keep the tests of a file in one worker, since they share fixtures; and those that share a process."""
+    groups = {}
     for item in items:
         directory = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("ray" if directory == "distributed" else str(item.path)))
+        groups[item] = SHARED.get(directory) or SHARED.get(item.path.stem) or str(item.path)
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
         if directory in SLOW or item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
+    first = list(dict.fromkeys(SHARED.values()))
+    items.sort(key=lambda item: first.index(groups[item]) if groups[item] in first else len(first))

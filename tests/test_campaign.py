@@ -5,15 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .warm import WarmProcess
-
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "campaign.py"
-
-
-@pytest.fixture(scope="module")
-def warm():
-    with WarmProcess() as process:
-        yield process
 
 
 @pytest.mark.slow

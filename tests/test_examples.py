@@ -6,20 +6,12 @@ import pytest
 
 from cderetrieval.models.locate import installed_minilm
 
-from .warm import WarmProcess
-
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 NEEDS = {"hybrid": ["bm25s"], "train": ["accelerate"], "large_corpus": ["pyarrow"], "beir": []}
 
 
 def test_there_are_six():
     assert len(EXAMPLES) == 6
-
-
-@pytest.fixture(scope="module")
-def warm():
-    with WarmProcess() as process:
-        yield process
 
 
 @pytest.mark.slow

@@ -11,8 +11,6 @@ import pytest
 from cderetrieval.cli import build_parser
 from cderetrieval.models.locate import installed_minilm
 
-from .warm import WarmProcess
-
 ROOT = Path(__file__).parent.parent
 PAGES = [
     *sorted(ROOT.glob("*.md")),
@@ -51,12 +49,6 @@ def blocks(page, language):
 
 def pages_with(language):
     return [pytest.param(page, id=name_of(page)) for page in PAGES if blocks(page, language)]
-
-
-@pytest.fixture(scope="module")
-def warm():
-    with WarmProcess() as process:
-        yield process
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
