@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from _pytest.doctest import DoctestModule
@@ -70,15 +71,30 @@ def warm():
         yield process
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def group_of(path):
+    """Tests of a file share fixtures, those of some files a process."""
+    return SHARED.get(path.parent.name) or SHARED.get(path.stem) or str(path)
+
+
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file in one worker, since they share fixtures; and those that share a process."""
-    groups = {}
-    for item in items:
-        directory = item.path.parent.name
-        groups[item] = SHARED.get(directory) or SHARED.get(item.path.stem) or str(item.path)
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-        if directory in SLOW or item.path.stem in SLOW:
-            item.add_marker(pytest.mark.slow)
+    """Mark what is slow, and put what shares a process first."""
     first = list(dict.fromkeys(SHARED.values()))
-    items.sort(key=lambda item: first.index(groups[item]) if groups[item] in first else len(first))
+    for item in items:
+        if item.path.parent.name in SLOW or item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+    groups = {path: group_of(path) for path in {item.path for item in items}}
+    places = {path: first.index(group) if group in first else len(first) for path, group in groups.items()}
+    items.sort(key=lambda item: places[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a group in one worker. Marks of xdist do not: it writes them where pytest 9.2 no longer looks."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(Path(nodeid.partition("::")[0]))
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
