@@ -209,14 +209,20 @@ def encode_passages(encoder: Any, units: Units, context: DocumentContext) -> Any
         units, context = exchanged(units), context if len(units.leads) > 1 else NONE
     texts = prefixed(units, context.prefix, encoder)
     rows = [some for some in (np.flatnonzero(units.heads), np.flatnonzero(~units.heads)) if len(some)]
-    parts = [as_vectors(encoder.encode_document([texts[row] for row in some]), "document") for some in rows]
+    parts = [_encoded(encoder, [texts[row] for row in some]) for some in rows]
     own = take(join(parts), np.argsort(np.concatenate(rows)))
     if encoder.kind not in (DENSE, SPARSE):
         return own
     module = context.module(encoder) if context.trained is not None else None
     leads = [beginning(text, context.lead_size, encoder) for text in units.leads] if context.lead or module else []
-    read = as_vectors(encoder.encode_document(leads), "document") if leads else None
+    read = _encoded(encoder, leads) if leads else None
     return in_context(own, units, context, read, module)
+
+
+def _encoded(encoder: Any, texts: list[str]) -> Any:
+    """Vectors of texts, dense ones in single precision, whatever the encoder returns."""
+    found = as_vectors(encoder.encode_document(texts), "document")
+    return np.asarray(found, dtype=np.float32) if encoder.kind == DENSE else found
 
 
 def in_context(
