@@ -40,9 +40,10 @@ def test_a_type_checker_finds_three_mistakes_in_a_script(tmp_path):
     found = subprocess.run(
         [sys.executable, "-m", "mypy", str(script)], capture_output=True, text=True, cwd=ROOT, env=settings
     )
-    errors = [line for line in found.stdout.splitlines() if line.startswith(f"{script}:") and ": error:" in line]
+    # The cache may know the same script by the path of an earlier run.
+    errors = [line.partition("/script.py:")[2] for line in found.stdout.splitlines() if ": error:" in line]
     first = len(SCRIPT.splitlines()) + 2
-    places = [int(line.split(":")[1]) for line in errors]
+    places = [int(line.split(":")[0] or -1) for line in errors]
     assert places == [first, first + 1, first + 2], found.stdout + found.stderr
 
 
