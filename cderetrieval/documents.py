@@ -1,4 +1,8 @@
-"""Documents in the forms that users have, checked row by row."""
+"""Documents in the forms that users have, checked row by row.
+
+Accepted: dictionaries with a key field and text fields, strings, a pandas frame, BEIR rows (``_id``), a dictionary of
+id to document as beir loads it, or any iterable of these. Rows stream; only the ids are held.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What of a passage answers a query: the sentence that shares most words with it, and these words."""
+"""What of a passage answers a query: the sentence that shares most words with it, and these words.
+
+A terminal shows them in lines, a page in the text as it is.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Relevance judgements (qrels) in any form, as query id to document id to grade."""
+"""Relevance judgements (qrels) in any form, as query id to document id to grade.
+
+Accepted are nested dictionaries, dictionaries of lists of relevant ids, data frames, and rows of BEIR or TREC as
+tuples, named tuples or dictionaries. Ids are compared as text (:func:`~cderetrieval.values.id_name`).
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,10 @@ def check_k(k: Any) -> int:
 
 
 def query_texts(queries: Any) -> tuple[list[Hashable] | None, list[str] | None]:
-    """Query ids, where there are any, and texts; (None, None) for ready vectors."""
+    """Query ids, where there are any, and texts; (None, None) for ready vectors.
+
+    Queries are a string, a list of strings, a dictionary of id to text, or rows or a frame with ``_id`` and ``text``.
+    """
     query_ids: list[Hashable] | None = None
     if isinstance(queries, str):
         texts: list[Any] = [queries]

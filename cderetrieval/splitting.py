@@ -1,7 +1,10 @@
 """Cut a long text into passages of like length that fit a model: at headings, then paragraphs, then sentences.
 
-tokens of the text --count--> n = tokens / limit, rounded up --> semantic-text-splitter (Markdown) at len(text) / n
-characters --> a passage that has too many tokens all the same is cut again
+    tokens of the text --count--> n = tokens / limit, rounded up --> semantic-text-splitter (Markdown) at len(text) / n
+    characters --> a passage that has too many tokens all the same is cut again
+
+A text that fits is one passage. Characters decide where to cut and tokens whether a passage fits: the tokenizer reads
+the text once, and its offsets count the tokens of every span. Texts of many megabytes are cut block by block.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Values as users hold them (numpy's and pandas' scalars, dates, UUIDs, decimals, bytes), as JSON values."""
+"""Values as users hold them (numpy's and pandas' scalars, dates, UUIDs, decimals, bytes), as JSON values.
+
+Documents from dictionaries, frames and Parquet files all pass through here, so equal values are stored alike.
+"""
 
 from __future__ import annotations
 

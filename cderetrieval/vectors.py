@@ -1,4 +1,9 @@
-"""The three kinds of vectors, and the checks that they pass before anything stores or searches them."""
+"""The three kinds of vectors, and the checks that they pass before anything stores or searches them.
+
+``dense`` is a float32 matrix, ``sparse`` a scipy `csr_array` whose columns are the terms of a vocabulary, and
+``sparse-embed`` the same with an embedding for each term of each text (:class:`TermEmbeddings`). scipy is imported
+only where there are sparse vectors.
+"""
 
 from __future__ import annotations
 
@@ -160,7 +165,10 @@ def spans(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def checked(vectors: Any, layout: Layout, what: str, first: int = 0) -> Vectors:
-    """Vectors as everything downstream takes them: float32, finite, terms ascending and without stored zeros."""
+    """Vectors as everything downstream takes them: float32, finite, terms ascending and without stored zeros.
+
+    `what` names one of them in a message, such as ``"query"``; `first` is the number of the first row.
+    """
     if layout.kind == DENSE:
         return dense_rows(vectors, layout.dimension, what, first)
     _check_kind(vectors, layout.kind, what)

@@ -1,4 +1,11 @@
-"""The context of a corpus: which documents stand for it, and their first-stage embeddings."""
+"""The context of a corpus: which documents stand for it, and their first-stage embeddings.
+
+A context is computed once and then shared by every query and document of an index. It is a value: made by a function
+below, saved to one safetensors file, compared by its digest, and refused by any model but the one that made it.
+
+Where it can come from: a sample of the corpus (``"own"``), a list of texts, a file, this package's neutral sentences
+(``"random"``, for a corpus that is not known yet), or nothing (``"null"``).
+"""
 
 from __future__ import annotations
 

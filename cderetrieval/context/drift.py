@@ -1,4 +1,10 @@
-"""Whether the corpus has moved away from its context."""
+"""Whether the corpus has moved away from its context.
+
+The documents that the context was sampled from and a fresh sample of today's corpus are two samples of first-stage
+embeddings. Their distance is the maximum mean discrepancy under a Gaussian kernel whose width is the median distance
+(Gretton et al. 2012); its p-value is the share of random relabellings with a distance at least as large. The context is
+stale when p is small AND the shift is: with many documents, even a harmless shift is significant.
+"""
 
 from __future__ import annotations
 

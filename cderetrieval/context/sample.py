@@ -1,4 +1,9 @@
-"""A uniform sample of a corpus in one pass, the same whatever the order of its rows."""
+"""A uniform sample of a corpus in one pass, the same whatever the order of its rows.
+
+Each distinct text gets a key, the hash of the seed and the text; the sample is the `size` smallest keys. Hashes of
+distinct texts are independent uniform numbers, so this is a uniform sample without replacement; exact duplicates share
+a key and count once; and memory is the sample's, not the corpus's ("bottom-k sketch", Cohen & Kaplan 2007).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a user says of the context, parsed once: ``"own"``, ``"random"``, ``"null"``, texts, a file, or a `Context`."""
+"""What a user says of the context, parsed once: ``"own"``, ``"random"``, ``"null"``, texts, a file, or a `Context`.
+
+Every entry point (a retriever, evaluation, the command line, jobs on a cluster) parses its ``context=`` here, so the
+same words mean the same everywhere, and a mistake is found before a model is loaded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""BEIR folders: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``."""
+"""BEIR folders: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``.
+
+The corpus is checked in one pass and then streamed: each iteration opens the file anew. To find repeated ids, the pass
+keeps 8 bytes for each document, 70 MB for the 8.8 million of MS MARCO.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A retrieval task: documents to search, queries to ask, and judgements of which document answers which query."""
+"""A retrieval task: documents to search, queries to ask, and judgements of which document answers which query.
+
+A corpus can be iterated more than once and knows its length: a tuple in memory, or a reader that opens its file anew
+for each pass. The revision is a digest of the content, so it is the same in memory and in a folder.
+"""
 
 from __future__ import annotations
 

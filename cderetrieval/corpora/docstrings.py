@@ -1,4 +1,10 @@
-"""Questions and answers from Python docstrings: the summary is the query, the body is the document."""
+"""Questions and answers from Python docstrings: the summary is the query, the body is the document.
+
+Sources are parsed with `ast` and never imported. To keep the task fair, names are not part of a document (one word
+would answer the question); doctests, code, directives, roles and underlines are dropped; so are See Also, which quotes
+the summaries of other objects, and References. A body that repeats its summary, or has fewer than 15 words outside its
+lists of parameters and results, is left out.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +49,10 @@ class Docstring(NamedTuple):
 
 
 def source_docstrings(root: Path, module: str, skip: frozenset[str]) -> Iterator[Docstring]:
-    """Docstrings below a package folder, or of one file, without folders and files named in `skip`."""
+    """Docstrings below a package folder, or of one file, without folders and files named in `skip`.
+
+    `module` is the import name, "" for a folder of many modules such as the standard library.
+    """
     paths = [root] if root.is_file() else sorted(root.rglob("*.py"))
     for path in paths:
         parts = () if root.is_file() else path.relative_to(root).with_suffix("").parts

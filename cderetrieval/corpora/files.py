@@ -1,4 +1,8 @@
-"""Documents from files of any kind: a file is a document, a file of rows many, a folder all of its files."""
+"""Documents from whatever files a user has: a file is a document, a file of rows is many, a folder is all of its files.
+
+A file is read when its turn comes, and held alone. One that cannot be read is named in a warning and skipped; of a
+file of rows, all rows are checked before the first is handed on, so that it is taken as a whole or not at all.
+"""
 
 from __future__ import annotations
 

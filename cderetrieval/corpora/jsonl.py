@@ -33,7 +33,10 @@ class Place:
 
 @contextlib.contextmanager
 def open_lines(path: Path, number: int = 0) -> Iterator[tuple[IO[bytes], Place]]:
-    """Open a file or a gzip file (by its ending); the place, which the reader moves on, is after line `number`."""
+    """Open a file or a gzip file (by its ending); the place, which the reader moves on, is after line `number`.
+
+    Anything else, such as a pipe, is refused: it might never end.
+    """
     with reading(path, error=InputError, remedy=MEND):
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is not a file; give the file itself, or a copy on disk.")

@@ -1,4 +1,9 @@
-"""Known-item search: queries generated from documents that nobody has judged (Azzopardi et al. 2007)."""
+"""Known-item search: queries generated from documents that nobody has judged (Azzopardi et al. 2007).
+
+A document's title, or its first sentence, is the query that should find the rest of it. Such scores compare models on
+one's own documents; they do not say how well real questions are answered. All documents lose their title or first
+sentence, also those not asked for, so that none is marked by it.
+"""
 
 from __future__ import annotations
 

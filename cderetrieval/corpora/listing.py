@@ -1,4 +1,8 @@
-"""Which files are meant: files, folders, globs and standard input, as a list in a fixed order."""
+"""Which files are meant: files, folders, globs and standard input, as a list in a fixed order.
+
+A folder is walked without following a link. Left out are hidden files and folders, what programs keep for themselves
+(``node_modules``, ``__pycache__``, virtual environments, indexes of this package), and kinds that are not read.
+"""
 
 from __future__ import annotations
 

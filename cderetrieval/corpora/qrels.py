@@ -1,4 +1,8 @@
-"""Relevance judgements as files: BEIR's three tab-separated columns, TREC's four, with a header or without one."""
+"""Relevance judgements as files: BEIR's three tab-separated columns, TREC's four, with a header or without one.
+
+A first line is a header only if it uses a known column name, so that a typing error in a grade is not taken for one.
+Quotes are read line by line, so that a stray quote cannot swallow the lines after it.
+"""
 
 from __future__ import annotations
 

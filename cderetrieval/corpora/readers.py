@@ -1,4 +1,8 @@
-"""Documents from files: JSON lines, CSV, TSV, Parquet, plain text, BEIR folders; one dictionary at a time."""
+"""Documents from files: JSON lines, CSV, TSV, Parquet, plain text, BEIR folders; one dictionary at a time.
+
+The ending decides the format. Rows keep all their fields, as read: text from CSV, typed values from JSON and Parquet.
+``_id`` becomes ``id``; a line of plain text gets its line number.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +102,10 @@ def read_parquet(
     columns: Sequence[str] | None = None,
     extra: str = "eval",
 ) -> Rows:
-    """Numbers and rows of a Parquet file, `count` of them from row `first`, which comes after `start` others."""
+    """Numbers and rows of a Parquet file, `count` of them from row `first`, which comes after `start` others.
+
+    `columns` are those to read, where the file has them; `extra` is what pyarrow is installed with.
+    """
     with open_parquet(path, first - 1, extra) as (file, place):
         wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
         ends = [0, *accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))]

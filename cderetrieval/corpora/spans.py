@@ -1,4 +1,9 @@
-"""Folders of whole documents with gold spans: the passages that answer each query, as character ranges."""
+"""Folders of whole documents with gold spans: the passages that answer each query, as character ranges.
+
+``documents.jsonl`` holds whole documents and ``spans.jsonl`` the gold spans; ``queries.jsonl`` and ``qrels/`` are those
+of a BEIR folder. The spans belong to no splitter, so that any can be scored. Offsets count characters from 0, as Python
+does, and `end` is the first character after the span.
+"""
 
 from __future__ import annotations
 

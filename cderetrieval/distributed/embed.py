@@ -1,7 +1,10 @@
 """Embed a corpus into a folder of vectors: in one process, or on the workers of a Ray cluster.
 
-cut the corpus into blocks -> read and check them, sample the context -> first stage, once
-  -> second stage of each block that has no vectors yet -> vectors/00000000.parquet, ...
+    cut the corpus into blocks -> read and check them, sample the context -> first stage, once
+      -> second stage of each block that has no vectors yet -> vectors/00000000.parquet, ...
+
+Both ways run the same job on the same blocks, so the vectors are the same, bit for bit where threads and processors
+are; and a block is what `Retriever.add` embeds at a time, so they are those of a Retriever too.
 """
 
 from __future__ import annotations

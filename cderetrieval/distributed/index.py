@@ -1,4 +1,9 @@
-"""An index from ready vectors, without embedding anything again."""
+"""An index from ready vectors, without embedding anything again.
+
+Each block's documents come from the corpus, and are compared with what was embedded; its vectors come from the folder.
+A block is one `Retriever.add`, and one that is there already is passed over, so a run that was killed goes on. An index
+on this machine grows in a folder beside its place (``NAME.building``) and moves there when it is whole.
+"""
 
 from __future__ import annotations
 

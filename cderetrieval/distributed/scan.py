@@ -1,4 +1,8 @@
-"""The first walk through a corpus: check every document, sample the context, and note what each block holds."""
+"""The first walk through a corpus: check every document, sample the context, and note what each block holds.
+
+So a bad row, or an id that occurs twice, is found before hours of embedding. Ids are compared by hashes of 64 bits, 8
+bytes a document; where two are equal, the blocks are read again to see whether the ids are.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +98,10 @@ class BlockScanner:
 def gather(
     results: Iterable[dict[str, Any]], blocks: Sequence[Block], fields: Fields, sampler: Sampler | None, bar: Any
 ) -> tuple[tuple[Scanned, ...], str]:
-    """All blocks, from the results of their scans in order, and how ids are stored; `sampler` sees the samples."""
+    """All blocks, from the results of their scans in order, and how their ids are stored; `sampler` sees the samples.
+
+    A sample of the blocks' samples is one of the corpus, since a sampler keeps the documents with the smallest keys.
+    """
     scanned, hashes, types = [], [], set()
     for result in results:
         bar.update(blocks[result["block"]].rows)

@@ -3,6 +3,10 @@
 vectors.json            the model's name and fingerprint, the fields, the corpus, its blocks
 context.safetensors     the context of all vectors, for a contextual model
 vectors/00000000.parquet ...   ids and vectors of one block each
+
+``vectors.json`` is written before the first vector, each Parquet file whole or not at all: the files that are there are
+the checkpoint of a job. Each names the encoder and the digest of its block's documents, so a file of another run never
+passes for one of this.
 """
 
 from __future__ import annotations

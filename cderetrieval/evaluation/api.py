@@ -1,6 +1,8 @@
 """Evaluate models on tasks, each in its contexts.
 
-for model: for context and seed: for task:    finished already? -> load -> evaluate -> write -> unload
+    for model: for context and seed: for task:    finished already? -> load -> evaluate -> write -> unload
+
+Retrieval datasets of one's own are scored here (`runner`), mteb's tasks by mteb.
 """
 
 from __future__ import annotations

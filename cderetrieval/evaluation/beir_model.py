@@ -1,7 +1,9 @@
 """Models behind the interfaces of the `beir` package, to check this package's search and metrics against it.
 
-EvaluateRetrieval(DenseRetrievalExactSearch(BeirModel(model, corpus)), score_function="dot")      # dense models
-EvaluateRetrieval(BeirSearch(model))                                                              # all families
+    EvaluateRetrieval(DenseRetrievalExactSearch(BeirModel(model, corpus)), score_function="dot")      # dense models
+    EvaluateRetrieval(BeirSearch(model))                                                              # all families
+
+`beir` encodes the queries before the documents, so `BeirModel` is given the corpus to sample its context from.
 """
 
 from __future__ import annotations
@@ -68,7 +70,10 @@ class BeirModel:
 
 
 class BeirSearch:
-    """A model of any family behind beir's search interface."""
+    """A model of any family behind beir's search interface.
+
+    Keywords are those of `BeirModel`; `passages`, None by default, and `document_context` are as in a `Retriever`.
+    """
 
     def __init__(self, model: AnyModel, *, dtype: str = "auto", **context: Any) -> None:
         self._model, self._dtype = model, dtype

@@ -1,4 +1,9 @@
-"""Rerank each query's candidates: the truncated BEIR of section 10.9 of the CDE paper, and mteb's reranking tasks."""
+"""Rerank each query's candidates: the truncated BEIR of section 10.9 of the CDE paper, and mteb's reranking tasks.
+
+Truncated BEIR keeps the best 1,024 documents of a first-stage model for each query, and the evaluated model ranks only
+those. Every model scores higher than in full retrieval, so the two must not be compared. The context still comes from
+the whole corpus, because the candidates were chosen by queries.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +47,10 @@ def rerank(
     dtype: str = "auto",
     encode: Encode = encode_side,
 ) -> tuple[Iterator[Run], Context | None]:
-    """Score the candidates of each query, one query at a time; also the context."""
+    """Score the candidates of each query, one query at a time; also the context.
+
+    `corpus` is read twice, for the context and for the candidates. A query without candidates has no hits.
+    """
     wanted = {document for query in queries for document in candidates.get(query, ())}
     if model_kind(model) in NO_VECTORS or variant.passages is not None:
         retriever = index_corpus(model, variant, corpus, dtype)

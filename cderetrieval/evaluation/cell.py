@@ -1,4 +1,9 @@
-"""One evaluation, and how it is kept: a model in a context on one split of a dataset."""
+"""One evaluation, and how it is kept: a model in a context on one split of a dataset.
+
+A cell has the mean of each metric and, for retrieval, the metrics of each query: significance tests need them, and mteb
+does not keep them. Both files carry the sha256 of their content, because a damaged one must not pass for a score in a
+paper. Files of older versions have none, but metrics must be between 0 and 1, and means those of the queries.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Two systems on the same datasets: differences, intervals, tests, and how often each is better."""
+"""Two systems on the same datasets: differences, intervals, tests, and how often each is better.
+
+Scores of a query are first averaged over context seeds: one query under three samples of the context is not three
+queries. Each dataset is tested, with Holm's correction over all of them. Their mean difference is given and not tested,
+since fifteen datasets are not a sample of anything.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
 """Measure what contexts are worth on one's own documents: that of the corpus, and that of the document for passages.
 
-corpus      null, random, own       none, for a model that takes no context
-document    none, own, another      where documents are longer than the model reads
+    corpus      null, random, own       none, for a model that takes no context
+    document    none, own, another      where documents are longer than the model reads
+
+Random and another are controls: they say whether a context has to be the right one. Each cell is a search of the same
+documents for the same queries, so differences are paired.
 """
 
 from __future__ import annotations

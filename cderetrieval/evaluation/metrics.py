@@ -1,4 +1,10 @@
-"""Ranking metrics per query, as trec_eval computes them."""
+"""Ranking metrics per query, as trec_eval computes them.
+
+They equal `pytrec_eval` in five digits and follow its conventions: documents are ranked by score as float32, equal
+scores by document id, descending; gain is the grade itself, and grades below 1 have none; recall and average precision
+divide by all relevant documents. A judged query without hits or relevant documents counts 0, while the means of
+`pytrec_eval` and `beir` leave out those without hits. Queries without any judgement are left out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""Data of mteb tasks: BEIR folders put into them, their splits as datasets, and the texts of their contexts."""
+"""Data of mteb tasks: BEIR folders put into them, their splits as datasets, and the texts of their contexts.
+
+A folder is read by this package's own reader: `datasets.load_dataset` takes the first line of each file for a header
+once a .tsv lies beside the .jsonl, and caches by the folder's name, so that edited files would not be seen. The task's
+revision becomes a digest of the content, and the corpus an Arrow file that is memory-mapped, whatever its size.
+
+A context is sampled from the corpus in retrieval and reranking, from the train split where labels are learned, and
+else from unlabelled input text of the evaluated split, which is transductive, as in section 10.12 of the CDE paper.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +33,10 @@ def is_retrieval(task: Any) -> bool:
 
 
 def use_folder(task: Any, folder: Path, directory: Path, split: str | None = None) -> None:
-    """Give a new mteb retrieval task the data of a BEIR folder; its metadata then has the data's revision."""
+    """Give a new mteb retrieval task the data of a BEIR folder; its metadata then has the data's revision.
+
+    `directory` holds the Arrow files, until the task has been evaluated; `split` takes the place of the task's own.
+    """
     if len(task.hf_subsets) != 1:
         raise InputError(
             f"{task.metadata.name} has {len(task.hf_subsets)} subsets ({', '.join(task.hf_subsets[:5])}, ...) and a "
@@ -120,7 +131,10 @@ def split_dataset(task: Any, subset: str, split: str) -> Dataset:
 
 
 def context_pools(task: Any) -> Iterator[tuple[list[Key], list[str]]]:
-    """Texts to sample contexts from, of a loaded task that is not searched."""
+    """Texts to sample contexts from, of a loaded task that is not searched.
+
+    Each list of texts comes with the (subset, split) pairs that share it, named as mteb names them when it encodes.
+    """
     if task.metadata.type in TRAIN_TYPES:
         for subset in task.hf_subsets:
             keys = [(subset, split) for split in dict.fromkeys([task.train_split, *task.eval_splits])]

@@ -1,4 +1,10 @@
-"""A model behind mteb's encoder and search protocols, over the Retriever that users run."""
+"""A model behind mteb's encoder and search protocols, over the Retriever that users run.
+
+In retrieval mteb calls `index(corpus)` before it encodes a query, so the context comes from the corpus alone. For other
+types of task `prepare(task)` registers what a context may be sampled from; encoding without it is an error. Nothing is
+sampled from what is encoded: mteb encodes queries before documents, label names before texts, and one side of a pair
+before the other. All texts of a call are encoded at once, sorted by token count.
+"""
 
 from __future__ import annotations
 
@@ -243,7 +249,11 @@ def encode_for(encoder: Any, texts: Sequence[str], task_metadata: Any, prompt_ty
 
 
 def prompt_name(prompts: Mapping[str, str], task_metadata: Any, prompt_type: Any = None) -> str | None:
-    """Name of a model's prompt for a task; None where none fits and mteb names no side."""
+    """Name of a model's prompt for a task; None where none fits and mteb names no side.
+
+    In mteb's order: task and side, task, type and side, type. Then for tasks that are not searched ``clustering`` or
+    ``classification`` (also for reranking, as in mteb's settings for CDE), then the side, which every model has.
+    """
     side, kind = getattr(prompt_type, "value", prompt_type), task_metadata.type
     names = [name for part in (task_metadata.name, kind) for name in ((f"{part}-{side}", part) if side else (part,))]
     family = [] if kind in _SEARCHED else ["clustering" if kind == "Clustering" else "classification"]

@@ -1,4 +1,7 @@
-"""Figures in one style, and differences of two systems with their intervals, sorted, zero marked."""
+"""Figures in one style, and differences of two systems with their intervals, sorted, zero marked.
+
+The colours are Okabe and Ito's, which colour-blind readers tell apart; each also has its own marker.
+"""
 
 from __future__ import annotations
 

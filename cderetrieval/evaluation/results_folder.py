@@ -1,8 +1,12 @@
 """Results on disk: each evaluation is written once, as a whole, and the next run finds it.
 
-manifest.json, results.csv, table.md, mteb/    runs and what they evaluated; all numbers; tables; mteb's own files
-MODEL/CONTEXT/seed-N/setting.json              fingerprint of the model, and all that makes the context
-MODEL/CONTEXT/seed-N/DATASET.json              a cell; beside it .queries.csv, .run.txt (best hits), .context.json
+    manifest.json, results.csv, table.md, mteb/    runs and what they evaluated; all numbers; tables; mteb's own files
+    MODEL/CONTEXT/seed-N/setting.json              fingerprint of the model, and all that makes the context
+    MODEL/CONTEXT/seed-N/DATASET.json              a cell; beside it .queries.csv, .run.txt (best hits), .context.json
+
+DATASET.json is written last: where it exists, the evaluation is finished. Results of another model, context or revision
+of the data under the same name are refused, since they would be averaged into one number. A file that is damaged, or
+missing although the manifest lists it, is an error that names it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Evaluate one model in one context on datasets of one's own and on mteb tasks, and keep what was found."""
+"""Evaluate one model in one context on datasets of one's own and on mteb tasks, and keep what was found.
+
+Datasets are indexed and searched by the Retriever that users run. Tasks are evaluated by mteb, which saves after each
+subset and resumes there. mteb does not keep the metrics and hits of single queries, so these are written before it
+scores a subset; a score without them is computed again.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +59,10 @@ def evaluate_retrieval(
     directory: str | Path | None = None,
     show_progress: bool = True,
 ) -> Evaluation:
-    """Index a dataset's corpus, search its queries or rerank their candidates, and score the answers."""
+    """Index a dataset's corpus, search its queries or rerank their candidates, and score the answers.
+
+    With `spans`, also the passages, by the places in the documents that answer each query.
+    """
     variant = as_variant(model, context, context_size, seed)
     if spans is not None and candidates is not None:
         raise InputError(f"{dataset.name} has spans, and candidates are documents: leave out the first stage.")

@@ -1,4 +1,7 @@
-"""Index a corpus and search it through the Retriever that users run."""
+"""Index a corpus and search it through the Retriever that users run.
+
+A context is made from the documents alone, never from queries or judgements.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,10 @@ def search_blocks(retriever: Retriever, queries: Mapping[str, str], k: int = DEP
 
 
 def search_passages(retriever: Retriever, queries: Mapping[str, str], k: int) -> dict[str, list[tuple[str, int, int]]]:
-    """The best passages of each query, each (document id, start, end) in the document's text; not those of titles."""
+    """The best passages of each query, each (document id, start, end) in the document's text; not those of titles.
+
+    Several models rank documents: there, the best passage of each.
+    """
     by = "passage" if retriever.fusion is None else "document"
     found: dict[str, list[tuple[str, int, int]]] = {}
     ids = list(queries)
@@ -141,7 +147,12 @@ def cut_of(retriever: Retriever, variant: ContextVariant) -> dict[str, Any]:
 def audit(
     context: Context | None, pool: int, texts: Iterable[tuple[str, str]] = (), queries: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """What a context was made of, to be written beside the scores; empty without a context."""
+    """What a context was made of, to be written beside the scores; empty without a context.
+
+    `pool` is the number of texts that it could be sampled from. With `queries`, ``equal_to_query`` counts the context
+    texts that equal one, but for case and space. It is above 0 where queries are documents of the corpus (ArguAna), and
+    would show a leak anywhere else.
+    """
     if context is None:
         return {}
     found: dict[str, Any] = {

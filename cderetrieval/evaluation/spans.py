@@ -1,4 +1,9 @@
-"""Metrics of ranked passages against gold spans, which say whether a search finds the place in a document."""
+"""Metrics of ranked passages against gold spans, which say whether a search finds the place in a document.
+
+Passages and spans are ranges of characters, so rankings of different splitters can be compared. The texts of all
+documents follow each other on one line, once for each query. There, ranges of two queries or documents never meet, and
+a sort with a running maximum finds what overlaps.
+"""
 
 from __future__ import annotations
 

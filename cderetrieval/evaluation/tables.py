@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def wide_table(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One metric times 100 of rows with model, context, dataset and value: models by datasets, then the mean."""
+    """One metric times 100 of rows with model, context, dataset, metric and value: models by datasets, then the mean.
+
+    Rows that differ only in the seed are averaged; a context that all rows share is left out. A model that lacks a
+    dataset has no mean, since means over different datasets cannot be compared.
+    """
     chosen = results[results["metric"].str.lower() == metric.lower()]
     if chosen.empty:
         raise InputError(f"No result has metric {metric!r}; there are {', '.join(sorted(set(results['metric'])))}.")

@@ -1,4 +1,9 @@
-"""From names to what is evaluated: mteb tasks, benchmarks, BEIR folders, datasets of one's own."""
+"""From names to what is evaluated: mteb tasks, benchmarks, BEIR folders, datasets of one's own.
+
+A folder with the name of an mteb task (``scifact/``, or ``SciFact=any/folder``) is evaluated as that task: its
+metadata and evaluator, its splits and conventions, without a network. Any other folder is a dataset of its own;
+of one with ``spans.jsonl`` the passages are scored too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The contexts that a model is evaluated in: source, size and seed of each, and how long documents are cut."""
+"""The contexts that a model is evaluated in: source, size and seed of each, and how long documents are cut.
+
+A score depends on the sample, so a source can be evaluated under several seeds, and every result names its own. Where
+documents are cut, the name of the context says so: passages of ``own+passages`` take in nothing of their document,
+those of ``own+passages+document`` do.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """An MCP server over an index: programs with a language model search it, read its documents, and ask what it holds.
 
-cderetrieval mcp index/
+    cderetrieval mcp index/
+
+It speaks over standard input and output, changes nothing, and opens no port. It follows an index that another process
+changes.
 """
 
 from __future__ import annotations

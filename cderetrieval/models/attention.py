@@ -1,9 +1,15 @@
 """Attention to a context that is computed once and shared by every text.
 
+A context of C vectors runs through the second stage alone; each layer's keys and values are kept. A text then attends
+to its own tokens and to those keys and values, which no text changes, so their cost is paid once per corpus:
+
 - ``gated``: attention to the text plus tanh(gate) times a separate attention to the context; at gate 0 the model is
   exactly the encoder it started from. Every text of a batch has the same context keys, so batch and length fold into
   one query axis and one fused kernel call serves them all: nothing is copied per text.
 - ``shared``: one softmax over both, as joint attention would give if context never read text.
+
+The context and the target attend as in Transformer Neural Processes (Nguyen & Grover 2022). The function enters
+transformers' own modules through `AttentionInterface`; the state of a pass travels as the keyword `context`.
 
 Letters: b batch, h heads, t text tokens, c context vectors, d width of a head.
 """

@@ -1,4 +1,9 @@
-"""What BERT, NomicBERT and ModernBERT do differently, in one table."""
+"""What BERT, NomicBERT and ModernBERT do differently, in one table.
+
+The backbones are transformers' own modules, built from a configuration and never forked. The table says where each
+keeps its layers and its attention, and whether `inputs_embeds` gets a token type added that a context vector must not
+carry (NomicBERT as cde-small-v1 was trained: the type of token 0 is subtracted first).
+"""
 
 from __future__ import annotations
 

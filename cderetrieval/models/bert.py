@@ -1,4 +1,11 @@
-"""BERT under a pooling, read from its directory without torch, transformers and sentence-transformers."""
+"""BERT under a pooling, read from its directory without torch, transformers and sentence-transformers.
+
+These take seconds to import, and nothing of them is needed to compute a vector. What is read here is described in full:
+:func:`read_bert` knows the usual values of every setting, the names and shapes of every tensor. A directory that holds
+anything else is left to sentence-transformers, which reads it, or to the checks before it, which say what is wrong.
+With ``masked`` it reads the same with the head of a masked language model: the directory of a `SparseEncoder`, or of
+transformers' `BertForMaskedLM` alone, which is pooled by its maximum.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""BERT in ONNX Runtime: a graph that is made in memory when the model is loaded, around the weights that are there."""
+"""BERT in ONNX Runtime: a graph of a few kilobytes, made when the model is loaded, around the weights that are there.
+
+No file of it is kept: nothing can be damaged, go stale or be put in its place, and the weights are shared, not copied.
+The operators are the fastest of those that ONNX Runtime has on processors. In int8 a matrix has a scale for each
+output, and each token's activations one of their own, so no text decides about another. A few channels of the states
+are far larger than the others, which would be left with few of the 255 steps: half of that is moved into the weights,
+as SmoothQuant does (arXiv 2211.10438).
+"""
 
 from __future__ import annotations
 

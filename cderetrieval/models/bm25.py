@@ -1,7 +1,11 @@
 """BM25: words and how rare they are, the baseline that every learned model has to beat.
 
-score(q, d) = sum over the words t of q of  idf(t) * tf / (tf + k1 * (1 - b + b * length(d) / mean length))
-idf(t) = ln(1 + (N - n + 0.5) / (n + 0.5)),  N documents, n of them with t
+    score(q, d) = sum over the words t of q of  idf(t) * tf / (tf + k1 * (1 - b + b * length(d) / mean length))
+    idf(t) = ln(1 + (N - n + 0.5) / (n + 0.5)),  N documents, n of them with t
+
+This is Lucene's form (Robertson and Zaragoza 2009; variants in Kamphuis et al. 2020). The weight of a word depends on
+the whole collection, so a text has no vector: this model cuts texts into words (:mod:`.words`), and the index
+(:mod:`cderetrieval.index.lexical`) weighs them by the library bm25s.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Settings of a two-stage contextual encoder: every switch of the paper and of the two published checkpoints."""
+"""Settings of a two-stage contextual encoder: every switch of the paper and of the two published checkpoints.
+
+The first stage M1 embeds each of the J sampled context documents (backbone, mean pool, head). The second stage M2 reads
+[J context embeddings | soft prompt | text] and pools over the text. What differs between published systems is how the
+two parts of that sequence meet, and that is what most fields here say. Morris & Rush 2024, arXiv 2410.02525.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
 """A contextual model as users hold it: both stages, the tokenizer, and the way to an encoder.
 
-model = load("cde-minilm")
-context = model.embed_context(sample_of_the_corpus)      # first stage, once
-encoder = model.in_context(context)                       # second stage, for every query and document
-encoder.encode_query(["what is a reservoir sample?"])
+    model = load("cde-minilm")
+    context = model.embed_context(sample_of_the_corpus)      # first stage, once
+    encoder = model.in_context(context)                       # second stage, for every query and document
+    encoder.encode_query(["what is a reservoir sample?"])
+
+The two stages keep the names that the authors of CDE gave them, so code written for the published models runs here.
 """
 
 from __future__ import annotations
@@ -221,7 +223,10 @@ class _FirstStageEncoder(TextEncoder):
 
 
 class ContextualEncoder(TextEncoder):
-    """The second stage in one context: an encoder like any other."""
+    """The second stage in one context: an encoder like any other.
+
+    With ``attention="cached"`` the context's keys and values are computed here, once.
+    """
 
     def __init__(
         self,

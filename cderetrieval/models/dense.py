@@ -1,4 +1,11 @@
-"""Any sentence-transformers model as an encoder: its own pooling, its own similarity, its own prompts."""
+"""Any sentence-transformers model as an encoder: its own pooling, its own similarity, its own prompts.
+
+The model computes; this module only decides which texts it computes together. Texts are sorted by token count and cut
+at a token budget, where `SentenceTransformer.encode` sorts by characters and cuts at 32 texts.
+
+A BERT in a directory (:mod:`.bert`) is computed on the processor without sentence-transformers, by ONNX Runtime or
+torch, which then need not wait for its imports. Its modules are loaded when somebody asks for them.
+"""
 
 from __future__ import annotations
 

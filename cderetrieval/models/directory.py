@@ -1,7 +1,12 @@
 """The one way by which a model directory reaches a library: as a view of it that holds nothing but what was checked.
 
-with opened(directory) as view:
-    model = SentenceTransformer(str(view), **SAFE)
+    with opened(directory) as view:
+        model = SentenceTransformer(str(view), **SAFE)
+
+The view is a temporary directory of the same layout. Settings are read, reduced to what :mod:`.trusted` allows and
+written again; tokenizers' vocabularies and safetensors are linked. Code, pickles, adapters, other backends and all
+other files are not in it, so nothing can read them. Folders that lead out of the directory are refused, and no name in
+the directory is ever fetched.
 """
 
 from __future__ import annotations

@@ -1,8 +1,14 @@
 """What a passage knows of its document, without knowing the encoder.
 
-text     title > heading > heading, newline, the passage                       at most `prefix` word pieces of it
-vector   passage + lead * title or beginning + mean * mean of the document's passages, all as long as the passage's,
-         then shortened, see `shortening`
+    text     title > heading > heading, newline, the passage                       at most `prefix` word pieces of it
+    vector   passage + lead * title or beginning + mean * mean of the document's passages, all as long as the passage's,
+             then shortened, see `shortening`
+
+Title or beginning say what a document is about, and its passages often do not say it again; one short text more for
+each document is encoded. The mean says what else is in it. Both are vectors of the same encoder, so term
+dimensions and sparse vectors take part as they are. A document in one piece keeps its vector. Chosen on development
+sets (docs/document-context.md), beside Anthropic's prefix and the fusion of scores of DAPR (arXiv 2305.13915). A module
+that was trained for one encoder (:mod:`.trained_context`) can make a share of the vector.
 """
 
 from __future__ import annotations

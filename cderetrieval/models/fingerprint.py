@@ -1,4 +1,12 @@
-"""The fingerprint of an encoder that holds a torch model: of what determines a vector, and of nothing else."""
+"""The fingerprint of an encoder that holds a torch model: of what determines a vector, and of nothing else.
+
+BERT has a pooler that no encoder here reads: they pool the states of tokens. A checkpoint that masked-language-model
+training left has no weights of one, and each loading draws others. So what was drawn is left out. A pooler that was
+read from a file stays in, because fingerprints of indexes that were written so must stay what they are.
+
+For the same reason settings that no tensor shows, such as the number of attention heads, are in it only where they are
+not those of all published models of the kind.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +115,10 @@ def made_of(model: Any) -> MadeOf:
 
 
 def _is_drawn(model: Any, unread: frozenset[str]) -> bool:
-    """Whether the pooler was drawn when the model was loaded; transformers marks all that it found in a file."""
+    """Whether the pooler was drawn when the model was loaded; transformers marks all that it found in a file.
+
+    A copy of a model has lost the marks. Then a bias of zeros, where every pooler starts, tells one that was drawn.
+    """
     if not unread:
         return False
     tensors = model.state_dict(keep_vars=True)

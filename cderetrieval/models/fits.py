@@ -1,4 +1,9 @@
-"""Whether settings and weights belong together: asked before a library makes a model, and after it has filled it."""
+"""Whether settings and weights belong together: asked before a library makes a model, and after it has filled it.
+
+A damaged configuration can ask for more layers or numbers than there are in the world, and transformers draws tensors
+that a checkpoint lacks at random, which only its log says. Sizes are therefore compared with the header of the
+safetensors first, by a model without memory, and what was not in the file is an error that lists it.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +110,10 @@ def check_module(config: Mapping[str, Any], shapes: Shapes, where: str) -> None:
 
 @contextlib.contextmanager
 def strictly(name: str) -> Iterator[None]:
-    """Refuse what transformers loads in this block without some of its weights."""
+    """Refuse what transformers loads in this block without some of its weights.
+
+    It knows which they are and gives them only to those who call it directly, which sentence-transformers does for us.
+    """
     from transformers import PreTrainedModel
 
     finish, thread = PreTrainedModel._finalize_model_loading, threading.get_ident()

@@ -1,4 +1,8 @@
-"""From a name to a model of any family: ``load("cde-minilm")``, a local directory, or a hub name."""
+"""From a name to a model of any family: ``load("cde-minilm")``, a local directory, or a hub name.
+
+:mod:`.locate` finds the directory and tells its family from its files; the classes are imported when they are needed,
+because torch takes seconds. A masked language model can be more than one family: ``"splade:DIRECTORY"`` says which.
+"""
 
 from __future__ import annotations
 

@@ -132,7 +132,10 @@ def from_hub(directory: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def installed_minilm() -> Path | None:
-    """Directory of the installed all-MiniLM-L6-v2, verified; None where the package is not installed."""
+    """Directory of the installed all-MiniLM-L6-v2, verified; None where the package is not installed.
+
+    The package's files are found through its metadata and read; its code is never imported.
+    """
     try:
         listed = files(PACKAGE) or []
     except PackageNotFoundError:

@@ -1,4 +1,9 @@
-"""A trained bi-encoder as a plain sentence-transformers model."""
+"""A trained bi-encoder as a plain sentence-transformers model.
+
+In training, a bi-encoder is a gated contextual model whose gates stay at zero, so that it differs from a contextual one
+in nothing but the context. Once trained it is a backbone, a pooling and vectors of length 1. Saved as these it needs no
+code of this package: sentence-transformers reads it, exports it, and trains it further.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +47,11 @@ def plain_model(model: ContextualTransformer) -> SentenceTransformer:
 
 
 def _backbone(model: ContextualTransformer) -> PreTrainedModel:
-    """The backbone as transformers makes it: a configuration that knows how many layers are left, and BERT's pooler."""
+    """The backbone as transformers makes it: a configuration that knows how many layers are left, and BERT's pooler.
+
+    The pooler is never read, but without one in the file each loading would draw another, and the model's fingerprint
+    with it.
+    """
     import torch
     from transformers import AutoConfig, AutoModel
 

@@ -1,8 +1,14 @@
 """The published weights, cde-small-v1 and cde-small-v2, without their code.
 
+Their ``config.json`` says what was switched on when they were trained, their state dict names the tensors after the
+authors' modules. Both are translated here: the configuration into a
+:class:`~cderetrieval.models.config.ContextualConfig`, the names into those of transformers' own backbones.
+
 - v1: NomicBERT twice. Context un-rotated, head without a residual, text embedded once.
 - v2: ModernBERT twice. Context at positions 0..J-1, residual head, prompt left out of the pooling, and text that passes
   the embedding layer twice, because `embeddings(input_ids)` is fed back as `inputs_embeds`. BERT backbones do the same.
+
+Source: the authors' training code (github.com/jxmorris12/cde) and the two configuration files.
 """
 
 from __future__ import annotations
@@ -150,7 +156,10 @@ def instruction_end(config: Mapping[str, Any], tokenizer: Any) -> int | None:
 
 
 def backbone_settings(embedder: str, *, local: bool = True) -> dict[str, Any]:
-    """transformers configuration of a published model's `embedder`, from this package where it is known."""
+    """transformers configuration of a published model's `embedder`, from this package where it is known.
+
+    Another one is looked up in the hub's cache, and with ``local=False`` on the hub.
+    """
     from transformers import AutoConfig
 
     if embedder in KNOWN_BACKBONES:

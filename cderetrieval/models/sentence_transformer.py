@@ -1,8 +1,10 @@
 """A contextual model as a sentence-transformers module.
 
-model = sentence_transformer("path/of/a/contextual/model")
-context = model.encode(sample, prompt_name="document", convert_to_tensor=True)                       # first stage
-vectors = model.encode(texts, prompt_name="query", dataset_embeddings=context)                       # second stage
+    model = sentence_transformer("path/of/a/contextual/model")
+    context = model.encode(sample, prompt_name="document", convert_to_tensor=True)                       # first stage
+    vectors = model.encode(texts, prompt_name="query", dataset_embeddings=context)                       # second stage
+
+Without `dataset_embeddings` the first stage runs, with it the second: the convention of the published models.
 """
 
 from __future__ import annotations

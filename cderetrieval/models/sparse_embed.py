@@ -1,8 +1,12 @@
 """SparseEmbed: a text as a few weighted terms, each with a small contextual embedding.
 
-a_ij = softmax over tokens i of logit_ij           how much token i speaks for term j
-e_j  = ReLU(W sum_i a_ij s_i)                      s_i: final hidden state of token i; W: no bias
-score(q, d) = sum over terms j of both of e_j(q) . e_j(d)
+    a_ij = softmax over tokens i of logit_ij           how much token i speaks for term j
+    e_j  = ReLU(W sum_i a_ij s_i)                      s_i: final hidden state of token i; W: no bias
+    score(q, d) = sum over terms j of both of e_j(q) . e_j(d)
+
+The first stage of a search uses the weights, as with SPLADE. Saved, a model is a SPLADE directory that every
+SparseEncoder loads, with W and the numbers of terms in the folder 2_SparseEmbed beside it.
+Kong et al. 2023, "SparseEmbed: Learning Sparse Lexical Representations with Contextual Embeddings", SIGIR.
 """
 
 from __future__ import annotations
@@ -132,7 +136,10 @@ class SparseEmbedModel(SpladeModel):
         return super().from_directory(directory, saved=read_saved(directory), **settings)
 
     def forward(self, input: dict[str, Any], k_tokens: int | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Features of a batch, with the weights of all terms, ``"sentence_embedding"`` (b, v), and ``"terms"``."""
+        """Features of a batch, with the weights of all terms, ``"sentence_embedding"`` (b, v), and ``"terms"``.
+
+        The :class:`Terms` are the `k_tokens` heaviest of each text; None: as many as the task (``"query"``) has.
+        """
         if "term_pooling" not in self._modules:  # while it is saved, or not yet made: plain SPLADE
             return super().forward(input, **kwargs)
         is_query = (kwargs.get("task") or input.get("task")) == "query"

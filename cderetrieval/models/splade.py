@@ -1,6 +1,9 @@
 """SPLADE: a text as weights over the vocabulary, most of them zero.
 
-text -> masked language model -> w_j = max_i log(1 + ReLU(logit_ij)) -> the k heaviest terms -> a row of a csr_array
+    text -> masked language model -> w_j = max_i log(1 + ReLU(logit_ij)) -> the k heaviest terms -> a row of a csr_array
+
+Each token i votes for every vocabulary term j, so terms that the text does not hold are activated too. The model is a
+sentence-transformers `SparseEncoder` (:mod:`.mlm`); any `SparseEncoder` reads what is saved here.
 """
 
 from __future__ import annotations

@@ -4,6 +4,11 @@
                                            M2 --> one vector per text
     text ---------------------------------'
 
+M1 is a bi-encoder; its J outputs stand for the corpus. M2 reads [J vectors | soft prompt | text] and pools over the
+text. With ``attention="joint"`` that is one sequence, run again for every text: 512 context vectors cost a 16-token
+query about 37 times a plain encoder. With ``attention="cached"`` the context runs once, texts read its keys and values.
+Morris & Rush 2024, arXiv 2410.02525.
+
 Letters: b batch, t text tokens, j context vectors, n parts of a text, p soft prompt tokens, h width.
 """
 

@@ -1,10 +1,16 @@
 """A context without training: what the statistics of a corpus do to the vectors of any dense encoder.
 
-u        vector of a text, length 1                 m_d, m_q   means of sampled documents and of pseudo-queries
-v        u - centre * (m_q for a query, m_d for a document)
-v        v - contrast * sum_j softmax_j(scale * v0.(c_j - m_d)) (c_j - m_d),   c_j the sampled documents
-query    normalise([normalise(v) | term_weight * sketch of its terms | 0])
-document [normalise(v) | term_weight * sketch of its terms | rest] / its greatest possible length
+    u        vector of a text, length 1                 m_d, m_q   means of sampled documents and of pseudo-queries
+    v        u - centre * (m_q for a query, m_d for a document)
+    v        v - contrast * sum_j softmax_j(scale * v0.(c_j - m_d)) (c_j - m_d),   c_j the sampled documents
+    query    normalise([normalise(v) | term_weight * sketch of its terms | 0])
+    document [normalise(v) | term_weight * sketch of its terms | rest] / its greatest possible length
+
+All texts of a narrow corpus share a direction that tells none of them apart: the mean takes it out (arXiv 2511.11041),
+the soft mean of the nearest sampled documents does the same for each topic. Queries have a mean of their own; nobody
+has them in advance, so short spans of the sampled documents stand for them. And a corpus says which terms are rare:
+`term_sketch` gives those a place. The statistics of 512 documents are computed once; a text then costs what it costs
+without them. In the null context all of this is absent, and the vectors are the encoder's own.
 """
 
 from __future__ import annotations
@@ -319,7 +325,10 @@ class StatisticsEncoder(_NamedAfter):
         return self.encode(texts, prompt_name="document", show_progress=show_progress)
 
     def query_terms(self, text: str, vector: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """Words of a query and what each adds to its vector, shape (words, dimension); none without term dimensions."""
+        """Words of a query and what each adds to its vector, shape (words, dimension); none where terms do not count.
+
+        The rows add up to the vector's term dimensions; tokens count to the first word that they are in.
+        """
         size = self.model.config.term_dimensions
         if not size or self._idf is None:
             return [], np.zeros((0, self.dimension))
@@ -337,7 +346,11 @@ class StatisticsEncoder(_NamedAfter):
         return distinct, together
 
     def encode(self, texts: Sequence[str], *, prompt_name: str = "document", show_progress: bool = False) -> np.ndarray:
-        """Vectors of texts under a prompt of the encoder, shape (n, dimension), float32, length 1."""
+        """Vectors of texts under a prompt of the encoder, shape (n, dimension), float32, length 1.
+
+        Texts of any prompt but ``"query"`` and ``"document"`` are taken for documents that are to be compared with each
+        other: as documents, without the rest.
+        """
         config = self.model.config
         vectors = self._encoder.encode(texts, prompt_name=prompt_name, show_progress=show_progress)
         if self._means:

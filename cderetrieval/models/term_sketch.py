@@ -1,7 +1,13 @@
 """A text's terms, weighted by how rare they are in a corpus, folded into a few hundred dimensions.
 
-weight(t) = tf / (tf + 1) * log((n + 1) / (df + 1/2)),   n documents of the context, df of them with the term t
-sketch    = (m / 24)^(1/4) * normalise(sum over t of weight(t) * sign vector of t),   m different terms, at most 128
+    weight(t) = tf / (tf + 1) * log((n + 1) / (df + 1/2)),   n documents of the context, df of them with the term t
+    sketch    = (m / 24)^(1/4) * normalise(sum over t of weight(t) * sign vector of t),   m different terms, at most 128
+
+The sign vectors are random and fixed, so the inner product of two sketches is that of the two weighted term vectors,
+up to noise of 1 / sqrt(dimensions) (Achlioptas 2003, "Database-friendly random projections"): exact names, numbers and
+rare words keep a place of their own in a dense vector. Terms are the tokens of the model's tokenizer; which of them are
+rare is what a corpus says, as in BM25. A cosine holds each further term against a text, as 1 / sqrt(m); half of that,
+1 / m^(1/4), was better on development sets (docs/cde-minilm.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""What the settings in a model directory may say to a library: lists of what is allowed, for every file."""
+"""What the settings in a model directory may say to a library: lists of what is allowed, for every file.
+
+transformers and sentence-transformers take from these files names of classes to import, files to unpickle, repositories
+to fetch and keyword arguments for their own loaders. Here each file is reduced to what describes a model. What only
+says where a model came from, or how fast it is to run, is left out; what would change vectors, if it were left out,
+and is not known is an error that names it.
+"""
 
 from __future__ import annotations
 

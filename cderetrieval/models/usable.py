@@ -1,4 +1,7 @@
-"""What sentence-transformers' users and mteb call on a model, for contextual ones: `encode`, and mteb's protocols."""
+"""What sentence-transformers' users and mteb call on a model, for contextual ones: `encode`, and mteb's protocols.
+
+Both are about a model that knows no corpus yet: `encode` embeds in the null context, and mteb gives each task's corpus.
+"""
 
 from __future__ import annotations
 

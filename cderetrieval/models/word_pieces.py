@@ -1,4 +1,8 @@
-"""BERT's tokenizer by the library tokenizers alone: transformers takes half a second to import."""
+"""BERT's tokenizer by the library tokenizers alone: transformers takes half a second to import.
+
+Its file is read as transformers would read it, or not at all: transformers makes the tokenizer of some classes anew
+from the settings beside the file, and only where both say the same is the file enough.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Words of a text in any script, as BM25 counts them."""
+"""Words of a text in any script, as BM25 counts them.
+
+A word is a run of letters, digits and underscores with the marks that belong to them, folded: composed (NFC), without
+case, letters in their plain form where Unicode has them in another (full and half width, ligatures, Arabic presentation
+forms), digits of every script as 0 to 9, and without what is not seen (soft hyphens, joiners) or may be left out (vowel
+points of Arabic and Hebrew, stress in Cyrillic). Accents stay.
+
+Scripts without spaces, and Korean, whose endings stick to words, are cut without a dictionary, as Lucene's CJK analyzer
+does: each pair of neighbouring characters is a word, and so is each character that can be one by itself. Characters are
+Unicode's extended grapheme clusters, by the library regex.
+"""
 
 from __future__ import annotations
 

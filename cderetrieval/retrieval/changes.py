@@ -52,7 +52,10 @@ class Tally:
         return Changes(self.added, self.replaced, self.unchanged, self.removed)
 
     def changed(self, rows: Iterable[Row], collection: Collection, *, all_of_them: bool = False) -> Iterator[Row]:
-        """The documents whose text or fields differ from what is stored, or all of them."""
+        """The documents whose text or fields differ from what is stored, or all of them.
+
+        On a server all: a change that was cut off there is completed by the same call, so nothing is taken as done.
+        """
         source, empty = iter(rows), collection.count() == 0
         local = collection if isinstance(collection, LocalCollection) and not all_of_them else None
         while chunk := list(islice(source, CHUNK)):

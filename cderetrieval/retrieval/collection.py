@@ -1,4 +1,10 @@
-"""A collection: documents, their vectors by one or several models, contexts, settings, and the indexes over them."""
+"""A collection: documents, their vectors by one or several models, contexts, settings, and the indexes over them.
+
+It is the one object below :class:`~.retriever.Retriever`. On this machine everything lies in one SQLite file, and the
+indexes are caches made from it (:class:`~.local.LocalCollection`). A corpus that outgrows one machine lies in a
+collection on a Milvus server (:mod:`cderetrieval.milvus`). A model is named by its place, ``part``: 0 where there is
+but one. A change is one :meth:`Collection.transaction`.
+"""
 
 from __future__ import annotations
 

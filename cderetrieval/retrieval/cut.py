@@ -21,7 +21,10 @@ FILLED = 0.75
 
 
 def splitter_for(collection: Collection, parts: Iterable[Part], *, ready: bool) -> Splitter | None:
-    """The splitter; None where nothing is cut."""
+    """The splitter; None where nothing is cut.
+
+    Of documents with ready vectors those alone are cut that came cut, or that a function of the user's cuts.
+    """
     reading = [
         (part.embedder.model, part.document) for part in parts if getattr(part.embedder.model, "kind", "") != LEXICAL
     ]

@@ -165,7 +165,10 @@ class Embedder:
 def embed(
     encoder: Encoder, documents: Sequence[CutDocument], context: DocumentContext, first: int
 ) -> Iterator[tuple[int, np.ndarray, Vectors]]:
-    """How many documents, and numbers and checked vectors of their passages, in portions."""
+    """How many documents, and numbers and checked vectors of their passages, in portions.
+
+    `first` is the row of the first document, for messages.
+    """
     counts = np.array([max(1, len(document.spans)) for document in documents])
     most = EMBEDDED if Layout.of_encoder(encoder).embedding_size else PASSAGES
     for rows in portions(counts, most):
@@ -200,7 +203,11 @@ def checked_documents(encoder: Encoder, vectors: Any, count: int, first: int = 0
 
 
 def _report_empty(terms: np.ndarray, first: int) -> None:
-    """Warn of documents that no query can find, since no term of theirs has a weight."""
+    """Warn of documents that no query can find, since no term of theirs has a weight.
+
+    A few such texts (a row of dashes, a language that the model has never seen) must not end a job of hours. Where a
+    call begins with nothing else, the model has collapsed: an error.
+    """
     empty = np.flatnonzero(terms == 0)
     if not len(empty):
         return

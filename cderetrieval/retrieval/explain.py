@@ -1,9 +1,13 @@
 """Why a document answers a query: its similarity in shares that add up to it.
 
-dense     similarity = meaning + a share for each term of the query + title + mean of the document
-sparse    similarity = sum over the terms in common of (weight in the query * weight in the document)
-words     the same, with BM25's weights
-several   similarity = sum over the models of (weight * what its rank or score adds)
+    dense     similarity = meaning + a share for each term of the query + title + mean of the document
+    sparse    similarity = sum over the terms in common of (weight in the query * weight in the document)
+    words     the same, with BM25's weights
+    several   similarity = sum over the models of (weight * what its rank or score adds)
+
+A stored passage is  scale * (passage + lead * title + mean * mean of the document),  and a query's vector is  meaning +
+its terms.  Passage and title are encoded again. The mean is not: its length is known, which leaves one scale at which
+the stored vector holds a mean that points its way.
 """
 
 from __future__ import annotations

@@ -6,6 +6,16 @@ part's floor, in units of the part's spread for that query (the normalisations d
 The floor is the score that a document has at most which the part did not return: 0 for a sparse or lexical part that
 has returned all it had, else the last score returned. So documents that a part did not find add nothing, and nothing
 that it found counts against a document.
+
+The best `depth` documents of each part count, however many are asked for, so a fused score does not depend on k. Where
+more are asked for than all parts together have there, the documents below follow, by reciprocal rank, with scores from
+-1 to 0.
+
+Choices by evidence: MiniLM and BM25, nDCG@10, mean of 15 development sets (FeedbackQA's, and held-out slices of
+training sets, four of them with 3 to 20 relevant documents a query). Equal weights gave 71.7 with `rrf_k` 60, as
+published, 72.2 with 20, 72.6 with 10, 72.9 with 5, 72.8 with 1; of normalised scores 73.1 by min-max and 73.2 by
+z-score, at a depth of 1,000 73.0 and 72.8. The least possible score in place of the floor (Bruch et al. 2023) was 1.2
+behind min-max on the four sets it was tried on, and with tuned weights equal: left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Rank documents by their best passage, exactly."""
+"""Rank documents by their best passage, exactly.
+
+A ranking of passages is read from its top; the first passage of each document counts. Where the n best passages hold
+fewer than k documents, more are fetched for those queries: n is multiplied until they do, or nothing is left.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,10 @@ def best_of_each(
     most: int,
     group: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and groups of the k best groups of each query, both of shape (q, k), best first; -1: no more."""
+    """Scores and groups of the k best groups of each query, both of shape (q, k), best first; -1: no more.
+
+    `search` gives scores and numbers, of which there are `most`; `group` gives the group of each number, -1: none.
+    """
     fetched, rows = min(most, FIRST * k + 2), None
     while True:
         found, numbers = search(queries if rows is None else _some(queries, rows), fetched)

@@ -1,4 +1,10 @@
-"""A collection on this machine: a store, and indexes that follow it."""
+"""A collection on this machine: a store, and indexes that follow it.
+
+The store counts its commits (`generation`) and, for each model, its re-embeddings (`epoch`). Before each search both
+are compared with what is held in memory: after new commits an index takes the difference, after a re-embedding a fresh
+index is made. So a reader sees what another process has committed, and an index file is used only where it matches.
+One thread at a time searches; none waits for one that writes.
+"""
 
 from __future__ import annotations
 

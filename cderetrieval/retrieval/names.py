@@ -1,4 +1,10 @@
-"""Names of one model or several: ``hybrid:A+B``, a list, a dictionary, a saved hybrid's directory, a JSON file."""
+"""Names of models, one or several: ``hybrid:A+B``, a list, a dictionary, the directory of a saved hybrid, a JSON file.
+
+``hybrid:cde-minilm+bm25`` fuses by reciprocal rank. Other fusions come from the directory of a saved hybrid, whose
+weights may have been tuned, or from a JSON file such as
+
+    {"parts": ["cde-minilm", "bm25"], "fusion": {"method": "weighted", "weights": [0.6, 0.4]}}
+"""
 
 from __future__ import annotations
 

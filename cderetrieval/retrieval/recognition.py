@@ -1,4 +1,10 @@
-"""Whether an encoder made the vectors of an index, where their fingerprints differ."""
+"""Whether an encoder made the vectors of an index, where their fingerprints differ.
+
+Some weights determine no vector: BERT's pooler, of which many checkpoints have none, so that it is drawn anew at each
+loading. Earlier versions took such weights into the fingerprint, and nobody can compute that one again; and they left
+out settings that do determine vectors. There the vectors themselves are asked: a few documents are embedded anew and
+compared with what the index holds.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +32,10 @@ def may_be(model: Any, fingerprint: str) -> bool:
 
 
 def has_made(encoder: Encoder, collection: Collection, part: int, fingerprint: str) -> bool:
-    """Whether an encoder made the vectors of a part, for which the collection holds this fingerprint."""
+    """Whether an encoder made the vectors of a part, for which the collection holds this fingerprint.
+
+    Where only the vectors can tell, queries stay unproved: an index holds none, nor its model's prompt for them.
+    """
     if fingerprint in (encoder.fingerprint, *getattr(encoder, "other_fingerprints", ())):
         return True
     if not _is_unsure(encoder) or collection.layout_of(part) not in (None, Layout.of_encoder(encoder)):

@@ -1,4 +1,8 @@
-"""Rerank hits: a cross-encoder reads a query and a passage together, which is slower than vectors, and better."""
+"""Rerank hits: a cross-encoder reads a query and a passage together, which is slower than vectors, and better.
+
+Search finds `depth` candidates for each query; the cross-encoder scores the query beside the best passage of each, and
+they are sorted by that score. What was found below them keeps its order. Nogueira & Cho 2019 (arXiv 1901.04085).
+"""
 
 from __future__ import annotations
 
@@ -114,7 +118,10 @@ def _scores(model: Any, pairs: list[tuple[str, str]]) -> list[float]:
 
 
 def load_cross_encoder(name: str | os.PathLike[str], device: str | None = None) -> Any:
-    """Load a cross-encoder from a directory or the hub: safetensors, no code; its scores are logits."""
+    """Load a cross-encoder from a directory or the hub: safetensors, no code; its scores are logits.
+
+    A sigmoid, which many of these models end with, would make large scores equal.
+    """
     from sentence_transformers import CrossEncoder
     from torch import nn
 

@@ -1,8 +1,13 @@
 """From documents to answers: one object that holds a model or several, their contexts, a store and its indexes.
 
-retriever = Retriever("cde-minilm", key="id", on=["title", "text"])
-retriever.add(documents)          # samples a minicorpus, embeds it once, embeds and indexes the documents
-retriever(["a question"], k=10)   # [[{"id": 17, "similarity": 0.83}, ...]]
+    retriever = Retriever("cde-minilm", key="id", on=["title", "text"])
+    retriever.add(documents)          # samples a minicorpus, embeds it once, embeds and indexes the documents
+    retriever(["a question"], k=10)   # [[{"id": 17, "similarity": 0.83}, ...]]
+
+The first `add` decides the context; everything later, queries included, is embedded in that same context until
+`refresh`. The collection (:mod:`.collection`) is the one source of truth: each `add`, `remove` or `refresh` is one
+transaction in it. Several models are a hybrid: each has vectors of its own over the same documents, and the rankings
+are fused (:mod:`.fusion`). This module holds no model mathematics and no file format.
 """
 
 from __future__ import annotations

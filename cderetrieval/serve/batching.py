@@ -1,4 +1,7 @@
-"""Questions of many clients, answered together by one thread: what waits during a batch is the next batch."""
+"""Questions of many clients, answered together by one thread: what waits while a batch is computed is the next batch.
+
+No batch is held back: while one is computed, answers to the last one are sent and new questions are read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Embeddings over HTTP, in the form of OpenAI's API, and the nested form for passages of documents."""
+"""Embeddings over HTTP, in the form of OpenAI's API, and the nested form for passages of documents.
+
+Queries are told from documents by ``input_type``, as Voyage, Cohere and NVIDIA call it, or by a suffix of the model's
+name, ``-query`` or ``-document``, for clients that can say nothing else. Without either, texts are documents.
+"""
 
 from __future__ import annotations
 

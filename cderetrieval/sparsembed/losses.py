@@ -1,4 +1,8 @@
-"""The losses of sparsembed, with gradients everywhere: `Flops`, `FlopsScheduler`, `Ranking`."""
+"""The losses of sparsembed, with gradients everywhere: `Flops`, `FlopsScheduler`, `Ranking`.
+
+sparsembed clips its ranking loss to [0, 1], which removes the gradient above 1, and pulls FLOPS towards a threshold
+from both sides. Here the ranking loss is the papers' cross entropy, and FLOPS are only pushed down to the threshold.
+"""
 
 from __future__ import annotations
 

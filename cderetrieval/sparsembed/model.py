@@ -1,4 +1,7 @@
-"""`Splade` and `SparsEmbed` as torch modules that take texts."""
+"""`Splade` and `SparsEmbed` as torch modules that take texts.
+
+Thin over :class:`cderetrieval.Splade` and :class:`cderetrieval.SparseEmbed`, which `encoder()` returns.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,10 @@ class Splade(nn.Module):
         k_tokens: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        """Term weights of texts, ``{"sparse_activations": (n, vocabulary)}``, with gradients."""
+        """Term weights of texts, ``{"sparse_activations": (n, vocabulary)}``, with gradients.
+
+        `k_tokens` keeps the heaviest terms of each text; other arguments are the tokenizer's.
+        """
         check_k_tokens(k_tokens, self.dimension)
         features = self._features(texts, truncation=truncation, padding=padding, max_length=max_length, **kwargs)
         return self._output(features, k_tokens)

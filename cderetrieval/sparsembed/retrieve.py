@@ -1,4 +1,8 @@
-"""`SpladeRetriever` and `SparsEmbedRetriever`: :class:`~cderetrieval.Retriever` with the arguments of sparsembed."""
+"""`SpladeRetriever` and `SparsEmbedRetriever`: :class:`~cderetrieval.Retriever` with the arguments of sparsembed.
+
+The attribute `retriever` is the Retriever underneath: it removes, saves and loads. `batch_size` is accepted and not
+used, since batches are cut by their number of tokens; `k_tokens=None` is the number that the model was made with.
+"""
 
 from __future__ import annotations
 

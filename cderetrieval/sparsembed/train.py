@@ -1,4 +1,7 @@
-"""The training steps of sparsembed, `train_splade` and `train_sparsembed`: one call is one step of the optimizer."""
+"""The training steps of sparsembed, `train_splade` and `train_sparsembed`: one call is one step of the optimizer.
+
+Whole runs, with checkpoints, evaluation and gradient caching, are recipes of :mod:`cderetrieval.training`.
+"""
 
 from __future__ import annotations
 

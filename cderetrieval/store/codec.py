@@ -1,4 +1,9 @@
-"""What a row of the store looks like: JSON text with a checksum (vectors: see :mod:`.blobs`)."""
+"""What a row of the store looks like: JSON text with a checksum (vectors: see :mod:`.blobs`).
+
+SQLite finds a torn page but not a flipped bit inside a value. Each value therefore carries a crc32 that starts from the
+row's number: it finds the flipped bit, and also a good value that turns up in a wrong row. JSON is written as ASCII, so
+text with a lone surrogate (a broken scrape) is stored and comes back as it was.
+"""
 
 from __future__ import annotations
 

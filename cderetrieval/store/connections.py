@@ -1,4 +1,9 @@
-"""The SQLite connections of one store in one process: one that writes, and one for each thread that reads meanwhile."""
+"""The SQLite connections of one store in one process: one that writes, and one for each thread that reads meanwhile.
+
+With a write-ahead log readers see the last commit and wait for no writer. That needs a file, so a store "in memory" is
+one too: it lies in the directory for temporary files, is never flushed to the disk, and has no name any more once its
+connections are open, so that the system frees it with the process, however that ends.
+"""
 
 from __future__ import annotations
 

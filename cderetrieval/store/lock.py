@@ -1,4 +1,9 @@
-"""One writer at a time: a kernel lock on ``writer.lock`` beside the store."""
+"""One writer at a time: a kernel lock on ``writer.lock`` beside the store.
+
+`flock` belongs to the open file, so the kernel drops it when the process ends, by SIGKILL too: no stale lock is ever
+left to clean up, and the file itself stays. The process id written into it only serves the error message. Readers take
+no lock. Windows has no `flock`: there, SQLite's own write lock refuses the second writer, transaction by transaction.
+"""
 
 from __future__ import annotations
 

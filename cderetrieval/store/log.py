@@ -6,6 +6,9 @@ with it, without a word. That a change was acknowledged shows in three ways. The
 leaves counts its frames. Or another change begins behind it, which is only written once the first is on disk. Or, where
 the directory was copied without the shared memory, or the header of the log is bad, which is on disk before any change:
 its end stands in the log.
+
+For the form of both files see https://www.sqlite.org/walformat.html. A checksum is linear in what it sums, so those of
+all frames are one product of matrices, modulo 2**32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""The spans of documents that were cut into passages; one row for each such document."""
+"""The spans of documents that were cut into passages; one row for each such document.
+
+A document of n spans has n numbers, from its own on, and each may have a vector; so the document of a number is the
+last one at or below it. The setting ``cut`` holds the number of rows and the exclusive-or of the checksums of their
+counts: the counts are read at every change, and their spans are not.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,10 @@ class SpanTable(Database):
     """Numbers and spans of passages; :class:`~.documents.Documents` adds the documents."""
 
     def cut(self, after_seq: int = 0, before: Sequence[int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the documents that were cut, ascending, and how many spans each has, both of shape (n,), int64."""
+        """Numbers of the documents that were cut, ascending, and how many spans each has, both of shape (n,), int64.
+
+        Above a number alone, where `before` is the state of all that is not above it.
+        """
         with self.snapshot():
             expected = self.cut_state()
             rows: list[Any] = []

@@ -1,4 +1,11 @@
-"""Create and open the SQLite file, check what stands in it, and put SQLite's errors into ours."""
+"""Create and open the SQLite file, check what stands in it, and put SQLite's errors into ours.
+
+A new file is made whole under a temporary name and then renamed, so a file that exists always holds the schema: an
+empty or foreign file is damage or another program's, never "a new store". Opening compares the version, the table
+definitions, and (up to 512 MB, 0.07 s for 100,000 documents of 384 dimensions) the structure of every page. A file has
+the lowest version that describes it, so that older programs read what they can: 1 with dense vectors of one model, 2
+with sparse ones, 3 with passages, or vectors of several models, each in a table of its own.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +125,12 @@ def translation(error: sqlite3.Error, path: Path | None) -> StoreError:
 
 
 def location(path: Path) -> str:
-    """The URI by which SQLite opens the file, its rights included."""
+    """The URI by which SQLite opens the file, its rights included: to write, or, where that cannot be, only to read.
+
+    SQLite keeps a log and shared memory beside the file. Where nothing can be written beside it (another user's
+    directory, a read-only disk), a store that was closed is read as a file that does not change. So is one to which a
+    link leads: who places a link in a directory that others open must not make them write to where it leads.
+    """
     file = path.resolve()
     uri, log = file.as_uri(), beside(file, "-wal")
     # Who may not write to the file must not make a log either: it would be theirs, and in its owner's way.

@@ -1,4 +1,9 @@
-"""Snapshots and settings: how a store is read."""
+"""Snapshots and settings: how a store is read.
+
+A block reads one state of the file, on a connection of its own. Settings are read all at once by the first question of
+a block. Threads that read see the last commit and wait for none that writes. Which block a thread is in follows from
+the blocks that live (:mod:`.turns`), and what an interrupt left open is rolled back by the next call.
+"""
 
 from __future__ import annotations
 

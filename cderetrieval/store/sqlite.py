@@ -1,4 +1,10 @@
-"""The store: documents, their vectors and their contexts in one SQLite file, the one source of truth."""
+"""The store: documents, their vectors and their contexts in one SQLite file, the one source of truth.
+
+Everything else (an index, a cache) is made from it and can be thrown away. Vectors are of one of three kinds, one blob
+a row (:mod:`.blobs`); inside one ``epoch`` the vector of a number never changes, so whatever an index has read stays
+right. To embed anew is to clear all vectors, which starts the next epoch, and to put the new ones in the same
+transaction.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +104,10 @@ class Store(Documents):
     def iter_vectors(
         self, after_seq: int = 0, chunk: int = VECTORS, part: int = 0
     ) -> Iterator[tuple[np.ndarray, Vectors]]:
-        """Numbers, shape (n,), int64, and a model's vectors, shape (n, dimension), in order of insertion."""
+        """Numbers, shape (n,), int64, and a model's vectors, shape (n, dimension), in order of insertion.
+
+        Hold `snapshot` around the whole walk where another process may write.
+        """
         layout = self.layout_of(part)
         if layout is None:
             return
