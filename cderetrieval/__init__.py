@@ -13,6 +13,32 @@ from .lazy import GIVEN, exports
 
 __version__ = "0.1.1"
 
+# Public name to the module that holds it.
+_PUBLIC = {
+    "Retriever": "retrieval.retriever",
+    "Hybrid": "retrieval.hybrid",
+    "Fusion": "retrieval.fusion",
+    "Context": "context.context",
+    "DocumentContext": "models.document_context",
+    "Hits": "queries",
+    "Encoder": "types",
+    "load": "models.load",
+    "ContextualTransformer": "models.contextual",
+    "ContextualConfig": "models.config",
+    "DenseEncoder": "models.dense",
+    "StatisticsModel": "models.statistics",
+    "StatisticsConfig": "models.statistics",
+    "BM25": "models.bm25",
+    "Splade": "models.splade",
+    "SparseEmbed": "models.sparse_embed",
+    "evaluate": "evaluation.api",
+    "context_gain": "evaluation.gain",
+    "MTEBModel": "evaluation.mteb_model",
+    "Results": "evaluation.results",
+    "CDEError": "errors",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
 if TYPE_CHECKING:
     from .context.context import Context as Context
     from .errors import CDEError as CDEError
@@ -36,5 +62,5 @@ if TYPE_CHECKING:
     from .retrieval.retriever import Retriever as Retriever
     from .types import Encoder as Encoder
 else:
-    __all__, __getattr__, __dir__ = exports(__name__, "__version__")
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)
     GIVEN["mteb"] = lambda model: __getattr__("MTEBModel")(model)  # so that mteb takes a model as it is

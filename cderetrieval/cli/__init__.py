@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import CDEError, InputError
-from ..lazy import finder
+from ..lazy import exports
 from ..terminal import Formatter, complain
 from .parsing import Parser
 
@@ -35,7 +35,7 @@ _FILES = {
     "train": ("train",),
     "mcp": ("mcp",),
 }
-_file = finder(__name__, {file: file for file in _FILES})
+_file, _ = exports(__name__, {file: file for file in _FILES})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

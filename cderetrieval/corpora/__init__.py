@@ -6,6 +6,21 @@ from typing import TYPE_CHECKING
 
 from ..lazy import exports
 
+# Public name to the module that holds it.
+_PUBLIC = {
+    "Dataset": "dataset",
+    "Files": "files",
+    "SpanDataset": "spans",
+    "make_dataset": "dataset",
+    "read_beir": "beir_folder",
+    "read_documents": "readers",
+    "read_files": "files",
+    "read_qrels": "qrels",
+    "read_spans": "spans",
+    "write_beir": "beir_folder",
+}
+__all__ = [*_PUBLIC]
+
 if TYPE_CHECKING:
     from .beir_folder import read_beir as read_beir
     from .beir_folder import write_beir as write_beir
@@ -18,4 +33,4 @@ if TYPE_CHECKING:
     from .spans import SpanDataset as SpanDataset
     from .spans import read_spans as read_spans
 else:
-    __all__, __getattr__, __dir__ = exports(__name__)
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)

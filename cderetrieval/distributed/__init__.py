@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING
 
 from ..lazy import exports
 
+# Public name to the module that holds it.
+_PUBLIC = {
+    "VectorFolder": "vector_folder",
+    "embed_corpus": "embed",
+    "index_vectors": "index",
+}
+__all__ = [*_PUBLIC]
+
 if TYPE_CHECKING:
     from .embed import embed_corpus as embed_corpus
     from .index import index_vectors as index_vectors
     from .vector_folder import VectorFolder as VectorFolder
 else:
-    __all__, __getattr__, __dir__ = exports(__name__)
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)

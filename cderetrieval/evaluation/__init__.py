@@ -6,6 +6,22 @@ from typing import TYPE_CHECKING
 
 from ..lazy import exports
 
+# Public name to the module that holds it.
+_PUBLIC = {
+    "BeirModel": "beir_model",
+    "BeirSearch": "beir_model",
+    "Comparison": "compare",
+    "ContextGain": "gain",
+    "MTEBModel": "mteb_model",
+    "Results": "results",
+    "context_gain": "gain",
+    "evaluate": "api",
+    "evaluate_run": "metrics",
+    "passage_metrics": "spans",
+    "precision_omega": "spans",
+}
+__all__ = [*_PUBLIC]
+
 if TYPE_CHECKING:
     from .api import evaluate as evaluate
     from .beir_model import BeirModel as BeirModel
@@ -19,4 +35,4 @@ if TYPE_CHECKING:
     from .spans import passage_metrics as passage_metrics
     from .spans import precision_omega as precision_omega
 else:
-    __all__, __getattr__, __dir__ = exports(__name__)
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)

@@ -6,6 +6,19 @@ from typing import TYPE_CHECKING
 
 from ..lazy import exports
 
+# Public name to the module that holds it.
+_PUBLIC = {
+    "BM25": "bm25",
+    "ContextualConfig": "config",
+    "ContextualTransformer": "contextual",
+    "DenseEncoder": "dense",
+    "SparseEmbed": "sparse_embed",
+    "Splade": "splade",
+    "StatisticsConfig": "statistics",
+    "StatisticsModel": "statistics",
+}
+__all__ = [*_PUBLIC]
+
 if TYPE_CHECKING:
     from .bm25 import BM25 as BM25
     from .config import ContextualConfig as ContextualConfig
@@ -16,4 +29,4 @@ if TYPE_CHECKING:
     from .statistics import StatisticsConfig as StatisticsConfig
     from .statistics import StatisticsModel as StatisticsModel
 else:
-    __all__, __getattr__, __dir__ = exports(__name__)
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)

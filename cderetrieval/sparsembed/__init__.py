@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING
 
 from ..lazy import exports
 
+__all__ = ["losses", "model", "retrieve", "train", "utils"]
+
 if TYPE_CHECKING:
-    from . import losses as losses
-    from . import model as model
-    from . import retrieve as retrieve
-    from . import train as train
-    from . import utils as utils
+    from . import losses, model, retrieve, train, utils
 else:
-    __all__, __getattr__, __dir__ = exports(__name__)
+    __getattr__, __dir__ = exports(__name__, dict(zip(__all__, __all__, strict=True)))

@@ -6,6 +6,20 @@ from typing import TYPE_CHECKING
 
 from ..lazy import exports
 
+# Public name to the module that holds it.
+_PUBLIC = {
+    "Caching": "gradcache",
+    "ClusteredBatchSampler": "samplers",
+    "ContextualLoss": "losses",
+    "FalseNegativeFilter": "false_negatives",
+    "Recipe": "recipes",
+    "Source": "sources",
+    "load_recipe": "recipes",
+    "run_cells": "ablation",
+    "train": "run",
+}
+__all__ = [*_PUBLIC]
+
 if TYPE_CHECKING:
     from .ablation import run_cells as run_cells
     from .false_negatives import FalseNegativeFilter as FalseNegativeFilter
@@ -17,4 +31,4 @@ if TYPE_CHECKING:
     from .samplers import ClusteredBatchSampler as ClusteredBatchSampler
     from .sources import Source as Source
 else:
-    __all__, __getattr__, __dir__ = exports(__name__)
+    __getattr__, __dir__ = exports(__name__, _PUBLIC)
