@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import cderetrieval
-from cderetrieval.lazy import offered
 
 PACKAGE = Path(cderetrieval.__file__).parent
 LEAVES = {
@@ -57,7 +56,7 @@ ALLOWED |= {
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # What the package offers comes from all layers, and is imported when it is used.
 FRONT = PACKAGE / "__init__.py"
-OFFERED = offered("cderetrieval")
+OFFERED = cderetrieval._PUBLIC
 
 
 def layer(module):
