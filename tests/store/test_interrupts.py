@@ -20,12 +20,11 @@ STORE = str(Path(PACKAGE) / "store")
 
 def interrupted(call, step, kind, where=STORE, by="opcode"):
     """Call, raise at a step of the files in `where` (opcode or line, or the start of a function); was it reached?"""
-    steps = 0
+    steps, printed = 0, []
 
     def trace(frame, event, _):
         nonlocal steps
-        # What Python raises while it closes a generator it drops is only printed, by Python itself.
-        if not frame.f_code.co_filename.startswith(where) or frame.f_code.co_name == "<genexpr>":
+        if not frame.f_code.co_filename.startswith(where):
             return None
         frame.f_trace_opcodes = True
         if event in ("call", by):
@@ -35,7 +34,9 @@ def interrupted(call, step, kind, where=STORE, by="opcode"):
                 raise kind("now")
         return trace
 
-    before = sys.gettrace()
+    before, hook = sys.gettrace(), sys.unraisablehook
+    # What is raised while Python closes a generator that it drops reaches no caller: Python itself only prints it.
+    sys.unraisablehook = lambda lost: printed.append(lost.exc_value) if isinstance(lost.exc_value, kind) else hook(lost)
     sys.settrace(trace)
     try:
         call()
@@ -43,8 +44,9 @@ def interrupted(call, step, kind, where=STORE, by="opcode"):
         return error  # its traceback keeps every frame, as that of a console does
     finally:
         sys.settrace(before)
-    assert steps < step, "the exception was lost"
-    return None
+        sys.unraisablehook = hook
+    assert printed or steps < step, "the exception was lost"
+    return printed[0] if printed else None
 
 
 def elsewhere(call):
