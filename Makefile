@@ -19,7 +19,9 @@ demo: $(INSTALLED)
 	  "does loading a model run code from it" \
 	  "is the model told when my corpus changes over time"; status=$$?; rm -rf $$index; exit $$status
 
-test: lint types check
+# Beside the first tests, which wait for Ray's workers to start, there is time for the types.
+test: lint
+	$(MAKE) --no-print-directory --jobs 2 types check
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -7,15 +7,13 @@ and the one change that had started.
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 
 from ..changes import MODELS, NAMES, Changes, expected_vectors, is_short
-from ..changes import __file__ as SCRIPT
+from ..children import Child
 
 changes = Changes("hybrid")
 
@@ -27,8 +25,7 @@ def run(path, seed, first, moment="", after=0, delay=None):
 
     Returns the numbers of the last change started and of the last one done.
     """
-    command = [sys.executable, SCRIPT, "hybrid", path, str(seed), str(first), moment]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = Child("hybrid", path, seed, first, moment)
     assert child.stdout.readline() == "open\n"
     last = {}
     while delay is not None and last.get("done", first - 1) < first - 1 + after:
@@ -36,10 +33,9 @@ def run(path, seed, first, moment="", after=0, delay=None):
         last[word] = int(number)
     if delay is not None:
         threading.Timer(delay, os.kill, (child.pid, signal.SIGKILL)).start()
-    # Not communicate(): it reads past what readline() has buffered.
     lines = [line.split() for line in child.stdout.readlines() if line.endswith("\n")]
-    child.stdout.close()
-    assert child.wait(60) == -signal.SIGKILL
+    assert child.wait() == -signal.SIGKILL
+    child.close()
     last |= {word: int(number) for word, number in lines}
     return last.get("start", first - 1), last.get("done", first - 1)
 

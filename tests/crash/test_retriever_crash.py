@@ -8,8 +8,6 @@ between, in documents, vectors and context alike.
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -20,7 +18,7 @@ from cderetrieval.testing import HashEncoder
 from cderetrieval.vectors import join, kind_of, weights_of
 
 from ..changes import Changes, expected_vectors
-from ..changes import __file__ as SCRIPT
+from ..children import Child
 
 ROUNDS = 6
 INDEXES = [*(("dense", seed) for seed in range(4)), ("sparse", 4), ("sparse", 5), ("sparse-embed", 6)]
@@ -29,15 +27,14 @@ PROBES = [f"text {i} of probe {i}" for i in range(8)]
 
 def killed(path, kind, seed, first, delay):
     """Run changes in a child, kill it, and return the numbers of the last change started and the last one done."""
-    command = [sys.executable, SCRIPT, kind, path, str(seed), str(first)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = Child(kind, path, seed, first)
     assert child.stdout.readline() == "open\n"
     killer = threading.Timer(delay, os.kill, (child.pid, signal.SIGKILL))
     killer.start()
-    output, _ = child.communicate(timeout=60)
+    lines = [line.split() for line in child.stdout if line.endswith("\n")]
     killer.join()
-    assert child.returncode == -signal.SIGKILL
-    lines = [line.split() for line in output.splitlines(keepends=True) if line.endswith("\n")]
+    assert child.wait() == -signal.SIGKILL
+    child.close()
     last = {word: int(number) for word, number in lines}
     return last.get("start", first - 1), last.get("done", first - 1)
 

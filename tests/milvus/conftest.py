@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ import pytest
 
 from cderetrieval import Retriever
 from cderetrieval.testing import HashEncoder
+
+from ..children import Child
 
 ROOT = Path(__file__).parents[2]
 LIMIT, LIMIT_OF_SLOW = 60, 300
@@ -156,13 +157,10 @@ def child():
     started = []
 
     def start(*words):
-        command = [sys.executable, Path(__file__).parent.with_name("changes.py"), *map(str, words)]
-        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        started.append(Child(*words))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
+        process.close()
