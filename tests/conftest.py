@@ -77,13 +77,16 @@ def group_of(path):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what is slow, and put what shares a process first."""
+    """Mark what is slow. What shares a process comes first, then the slow: short files at the end keep workers even."""
     first = list(dict.fromkeys(SHARED.values()))
     for item in items:
         if item.path.parent.name in SLOW or item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
     groups = {path: group_of(path) for path in {item.path for item in items}}
-    places = {path: first.index(group) if group in first else len(first) for path, group in groups.items()}
+    places = {
+        path: (first.index(group) if group in first else len(first), path not in slow) for path, group in groups.items()
+    }
     items.sort(key=lambda item: places[item.path])
 
 
