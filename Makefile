@@ -5,8 +5,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Tests start hundreds of processes: each would compile the package again where a setting forbids to keep what it made.
-export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test fast lint types check integrations docs bench campaign milvus clean
 
