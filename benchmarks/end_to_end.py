@@ -3,7 +3,8 @@
 A JSONL file of documents and a list of queries go in, the ten nearest ids of each query come out. Each system is a
 process of its own, on one thread, that reads, embeds, indexes and answers; systems take turns. Time is that of the
 whole process with its imports: of the processor, which others on the machine disturb little, and on the wall. Memory is
-its peak. The corpus is the embedded one: docstrings of installed packages.
+its peak. The corpus is the embedded one: docstrings of installed packages. Ours cuts long documents into passages where
+the script reads the first 256 tokens, so it reads more text and some of its answers differ.
 
     python benchmarks/end_to_end.py [--quick] [--txtai PYTHON]
 
