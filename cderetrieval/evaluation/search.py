@@ -18,6 +18,7 @@ from ..retrieval.embedder import LEXICAL, Model
 from ..retrieval.local import LocalCollection
 from ..retrieval.names import AnyModel, HybridModel
 from ..retrieval.retriever import Retriever
+from ..retrieval.searcher import Searcher
 from ..types import Encoder, is_contextual
 from ..vectors import DENSE, SPARSE_EMBED, take
 from .metrics import Run
@@ -88,7 +89,7 @@ def texts_of(documents: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, str]
         yield document["id"], " ".join(filter(None, (document[field].strip() for field in FIELDS)))
 
 
-def search_blocks(retriever: Retriever, queries: Mapping[str, str], k: int = DEPTH) -> Iterator[Run]:
+def search_blocks(retriever: Searcher, queries: Mapping[str, str], k: int = DEPTH) -> Iterator[Run]:
     """Hits of all queries, `BLOCK` queries at a time."""
     ids = text_ids(queries, "queries")
     texts = [text if text.strip() else BLANK for text in queries.values()]

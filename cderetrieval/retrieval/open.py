@@ -72,7 +72,8 @@ def reopen(path: str | Path) -> Collection:
     file = directory / STORE_FILE
     with reading(directory / SERVER_FILE):
         server = str(read_json(directory / SERVER_FILE)["index"]) if (directory / SERVER_FILE).is_file() else None
-    if server is None and not directory.is_dir() and is_location(path):
+    # Milvus Lite keeps a directory of that name too.
+    if server is None and is_location(path) and not (file.is_file() or (directory / MANIFEST).is_file()):
         server = os.fspath(path)
     if server is not None:
         from ..milvus.open import reopen as reopen_server

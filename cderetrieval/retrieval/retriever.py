@@ -247,7 +247,7 @@ class Retriever(Updater):
     @property
     def fusion(self) -> Fusion | None:
         """How the rankings of several models are fused; may be set, and is then kept. None for one model."""
-        return self._collection.fusion
+        return super().fusion
 
     @fusion.setter
     def fusion(self, fusion: Fusion) -> None:

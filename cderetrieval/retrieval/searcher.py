@@ -24,6 +24,8 @@ from .rerank import Reranker, check_texts_for, passage_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .fusion import Fusion
+
 T = TypeVar("T")
 
 
@@ -46,9 +48,14 @@ class Searcher:
         models = self._collection.settings.models
         return models is not None and len(self._parts) == len(models)
 
+    @property
+    def fusion(self) -> Fusion | None:
+        """How the rankings of several models are fused. None for one model."""
+        return self._collection.fusion if self._fuses else None
+
     def __repr__(self) -> str:
-        fusion = self._collection.fusion
-        if fusion is None or not self._fuses:
+        fusion = self.fusion
+        if fusion is None:
             part = self._first
             what = f"model={part.embedder.title!r}, index={self._collection.settings.factory(part.number)!r}"
         else:

@@ -365,6 +365,22 @@ def test_opening_a_file_that_is_not_there_makes_none(tmp_path, at):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_is_opened_by_its_name_alone(tmp_path):
+    place = str(tmp_path / "animals.db")  # Milvus Lite keeps a directory of that name
+    with Retriever(HashEncoder(), index=place) as remote:
+        remote.add(["owls", "bees"])
+    with Retriever.load(place, model=HashEncoder()) as again, Retriever.open(place, HashEncoder()) as once_more:
+        assert len(again) == len(once_more) == 2
+        assert again("bees", k=1)[0][0]["id"] == once_more("bees", k=1)[0][0]["id"] == 1
+
+
+def test_an_index_on_this_machine_may_have_the_name_of_a_file(tmp_path):
+    with Retriever(HashEncoder(), path=tmp_path / "local.db") as local:
+        local.add(["owls"])
+    with Retriever.load(tmp_path / "local.db", model=HashEncoder()) as again:
+        assert len(again) == 1
+
+
 def test_save_leaves_the_address_and_load_follows_it(place, at, rows, tmp_path):
     remote = at(place)
     with pytest.raises(InputError, match="empty"):

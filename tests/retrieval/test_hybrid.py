@@ -289,6 +289,17 @@ def test_tuned_weights_are_kept(tmp_path):
         assert loaded.fusion.method == "weighted"
 
 
+def test_a_part_is_evaluated_as_a_retriever_of_its_own():
+    from cderetrieval.evaluation.search import search_blocks
+
+    both, asked = Retriever([HashEncoder(), "bm25"]).add(DOCUMENTS), dict(enumerate(QUERIES))
+    assert both.fusion is not None
+    for (_, part), model in zip(both.parts.items(), (HashEncoder(), "bm25"), strict=True):
+        assert part.fusion is None
+        [mine], [alone] = (list(search_blocks(each, asked, 3)) for each in (part, Retriever(model).add(DOCUMENTS)))
+        assert mine == alone
+
+
 def test_parts_given_as_retrievers(tmp_path):
     full = Retriever(HashEncoder(), on=["text"], path=tmp_path / "own").add(DOCUMENTS)
     both = Hybrid([full, "bm25", Retriever(HashEncoder("second"), on=["text"])])
