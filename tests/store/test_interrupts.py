@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import GeneratorType
 
 import numpy as np
 import pytest
@@ -36,7 +37,11 @@ def interrupted(call, step, kind, where=STORE, by="opcode"):
 
     before, hook = sys.gettrace(), sys.unraisablehook
     # What is raised while Python closes a generator that it drops reaches no caller: Python itself only prints it.
-    sys.unraisablehook = lambda lost: printed.append(lost.exc_value) if isinstance(lost.exc_value, kind) else hook(lost)
+    sys.unraisablehook = lambda lost: (
+        printed.append(lost.exc_value)
+        if isinstance(lost.exc_value, kind) and isinstance(lost.object, GeneratorType)
+        else hook(lost)
+    )
     sys.settrace(trace)
     try:
         call()
