@@ -56,8 +56,10 @@ class Tally:
 
         On a server all: a change that was cut off there is completed by the same call, so nothing is taken as done.
         """
-        source, empty = iter(rows), collection.count() == 0
-        local = collection if isinstance(collection, LocalCollection) and not all_of_them else None
+        source = iter(rows)
+        here = collection if isinstance(collection, LocalCollection) else None
+        empty = here is not None and here.count() == 0  # a server is not asked: Milvus Lite counts 40,000 in 1.6 s
+        local = None if all_of_them else here
         while chunk := list(islice(source, CHUNK)):
             known: list[Any] = [None] * len(chunk)
             if not empty:

@@ -15,6 +15,7 @@ from ..corpora.files import FileOptions, Paths, read_files
 from ..documents import Row, document_rows
 from ..errors import ContextError, InputError
 from ..filters import parse_filter
+from ..store.codec import encode_id
 from ..vectors import Vectors
 from .changes import Changes, Tally, unless_skipped
 from .cut import splitter_for
@@ -154,9 +155,9 @@ class Updater(Searcher):
                     )
             else:
                 found = list(wanted.passing(lambda: ((row[0], row[2]) for row in self._collection.rows())))
-            tally, before = Tally(), self._collection.count()
             self._collection.remove(found)
-            tally.removed = before - self._collection.count()  # an id may be named twice
+            tally = Tally()
+            tally.removed = len(set(map(encode_id, found)))  # one may be named twice
         self._report(tally)
         return self
 
