@@ -94,14 +94,11 @@ def queries(total: int) -> np.ndarray:
     return drawn(total)(HELD_OUT, QUERIES)
 
 
-def child_build(folder: Path, total: int, threads: int) -> dict[str, Any]:
+def child_build(folder: Path, total: int) -> dict[str, Any]:
     """Build the index and write it."""
-    import faiss
-
     from cderetrieval.index import manifest
     from cderetrieval.index.faiss import INDEX, FaissIndex
 
-    faiss.omp_set_num_threads(threads)
     held = start_memory()
     source = Source(total)
     started, started_cpu = time.perf_counter(), time.process_time()
@@ -124,14 +121,11 @@ def child_build(folder: Path, total: int, threads: int) -> dict[str, Any]:
     }
 
 
-def child_open(folder: Path, total: int, threads: int, digest: str) -> dict[str, Any]:
+def child_open(folder: Path, total: int, digest: str) -> dict[str, Any]:
     """Open the index, then ask it."""
-    import faiss
-
     from cderetrieval.index import manifest
     from cderetrieval.index.faiss import FaissIndex
 
-    faiss.omp_set_num_threads(threads)
     wanted = queries(total)
     held = start_memory()
     started = time.perf_counter()
@@ -174,14 +168,11 @@ def _percentiles(name: str, times: Sequence[float]) -> dict[str, float]:
     return {f"{name}_p{share}_ms": round(float(np.percentile(times, share)), 3) for share in (50, 95)}
 
 
-def child_exact(folder: Path, total: int, threads: int) -> dict[str, Any]:
+def child_exact(folder: Path, total: int) -> dict[str, Any]:
     """The right answers."""
-    from threadpoolctl import threadpool_limits
-
     from cderetrieval.index.exact import exact_stream
 
-    with threadpool_limits(threads):
-        _, near = exact_stream(Source(total).chunks(), queries(total), K, dtype=np.float32)
+    _, near = exact_stream(Source(total).chunks(), queries(total), K, dtype=np.float32)
     return {"answers": near.tolist()}
 
 
@@ -204,8 +195,13 @@ def main() -> None:
     """Build, open, and compare with the right answers, each in a process of its own."""
     children = {"build": child_build, "open": child_open, "exact": child_exact}
     if sys.argv[1:2] == ["--child"]:
+        import faiss  # before its threads are limited
+        from threadpoolctl import threadpool_limits
+
         kind, folder, total, threads, *rest = sys.argv[2:]
-        print(json.dumps(children[kind](Path(folder), int(total), int(threads), *rest)))
+        faiss.omp_set_num_threads(int(threads))
+        with threadpool_limits(int(threads)):
+            print(json.dumps(children[kind](Path(folder), int(total), *rest)))
         return
     given = parse()
     total = 150_000 if given.quick else given.vectors
