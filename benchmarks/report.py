@@ -66,15 +66,21 @@ SCRIPTS = {"passages_of_abstracts": "document_context", "growth_passages": "grow
 
 
 def claims() -> str:
-    """Every claim of every script: bar, measured, met, and the run that measured it."""
+    """Every claim of every script: bar, measured, met, and the run that measured it; then the processors."""
     rows = []
+    machines: dict[str, list[str]] = {}
     for path in sorted(RESULTS.glob("*.json")):
         result = read_result(path.stem)
         script = f"{SCRIPTS.get(path.stem, path.stem)}.py"
-        run = f"{result['date'][:10]}, {result['commit']}, {result['machine']['cores']} cores"
+        run = f"{result['date'][:10]}, {result['commit']}"
+        machine = f"{result['machine']['cores']} cores of {result['machine']['cpu']}, {result['machine']['capability']}"
+        machines.setdefault(machine, []).append(f"`{path.stem}.json`")
         for entry in grouped(result["bars"]):
-            rows.append({"script": f"[`{script}`]({script})", **entry, "date, commit, machine": run})
-    return markdown(rows)
+            rows.append({"script": f"[`{script}`]({script})", **entry, "date, commit": run})
+    most, *others = sorted(machines, key=lambda machine: -len(machines[machine]))
+    taken = [f"Taken on {most}{'; but' if others else '.'}"]
+    taken += [f"- {', '.join(sorted(machines[machine]))} on {machine}" for machine in others]
+    return "\n".join([markdown(rows), "", *taken])
 
 
 def grouped(bars: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:

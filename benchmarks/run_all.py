@@ -35,6 +35,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "end_to_end": (),
     "serve": (),
     "first_answer": (),
+    "precision": ("FOLDER",),
     "hybrid": ("FOLDER",),
     "evaluation": (),
     "training": (),
