@@ -29,7 +29,7 @@ from ..vectors import DENSE, Layout, Vectors, as_vectors, checked
 from .breadth import Probe
 from .fields import VECTOR
 from .leases import Lease
-from .remote import RemoteCollection, Row, sparse_rows
+from .remote import BOUNDED, STRONG, RemoteCollection, Row, sparse_rows
 from .rows import decode_payload, decode_row, encode_payload, key_of, metadata_of, passage_key, signed
 
 # Rows of one request: a server takes 64 MiB, and a payload may have 64 KiB.
@@ -55,8 +55,6 @@ class Change:
         self.removed: list[str] = []
         self.rebuilt: Rebuild | None = None
         self.documents = Store()
-        # How many passages each of them has, by key.
-        self.counts: dict[str, int] = {}
 
     def close(self) -> None:
         """Forget what was gathered, and what was built and not published."""
@@ -69,16 +67,7 @@ class Change:
     ) -> tuple[int, int]:
         """Keep documents; their first number, and how many there are."""
         spans: deque[list[Span]] = deque()
-        counts: dict[str, int] = {}
-
-        def kept() -> Iterator[tuple[str, str, Row]]:
-            for key, text, row in _encoded(rows, on, cut, spans):
-                counts[key] = abs(row.get("passages", 1))
-                yield key, text, row
-
-        found = self.documents.put_documents(kept(), lambda *_: spans.popleft())
-        self.counts |= counts
-        return found
+        return self.documents.put_documents(_encoded(rows, on, cut, spans), lambda *_: spans.popleft())
 
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
         """The spans of those of the documents to embed that were cut, by number."""
@@ -142,15 +131,15 @@ class Rebuild:
             write(sender, rows, vectors, self.probe)
 
 
-def send(documents: Store, collection: RemoteCollection, probe: Probe | None = None) -> int:
-    """Write kept documents into a collection; returns how many."""
+def send(documents: Store, collection: RemoteCollection, probe: Probe | None = None, *, filled: bool = False) -> int:
+    """Write kept documents into a collection; returns how many were there, if it is `filled`."""
     seqs = count(reserve(documents.count()))
     whole = ({"id": key, "seq": seq, **row} for (key, _, row), seq in zip(documents.rows(), seqs, strict=False))
     rows = chain.from_iterable(map(passage_rows, whole))
-    with Sender(collection) as sender:
+    with Sender(collection, filled=filled) as sender:
         for numbers, vectors in documents.iter_vectors(chunk=CHUNK):
             write(sender, list(islice(rows, len(numbers))), vectors, probe)
-    return documents.count()
+    return sender.replaced
 
 
 def passage_rows(row: Row) -> Iterator[Row]:
@@ -161,13 +150,21 @@ def passage_rows(row: Row) -> Iterator[Row]:
 
 
 class Sender:
-    """Requests under way: while a server works on one, the next is made ready."""
+    """Requests under way: while a server works on one, the next is made ready.
 
-    def __init__(self, collection: RemoteCollection) -> None:
+    Into a collection that has documents, a request also finds out which of its own are there, and removes those of
+    their passages that they do not have any more.
+    """
+
+    def __init__(self, collection: RemoteCollection, *, filled: bool = False) -> None:
         self.collection = collection
+        # Documents that were there.
+        self.replaced = 0
+        self._filled = filled
         lite = collection.connection.location.lite
         self._pool = None if lite else ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="cderetrieval-send")
-        self._sent: deque[Future[None]] = deque()
+        self._sent: deque[Future[int]] = deque()
+        self._begun = False
 
     def __enter__(self) -> Sender:
         return self
@@ -176,19 +173,28 @@ class Sender:
         try:
             if kind is None:
                 while self._sent:
-                    self._sent.popleft().result()
+                    self.replaced += self._sent.popleft().result()
         finally:
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
 
     def send(self, rows: Sequence[Row]) -> None:
         """Write rows; an error shows in a later call, or at the end."""
-        if self._pool is None:
-            self.collection.upsert(rows)
+        if self._pool is None or not self._begun:
+            # Sees what others wrote until now, and so do later reads, without waiting for what is being written here.
+            self.replaced += self._write(rows, STRONG)
+            self._begun = True
             return
         if len(self._sent) == UNDER_WAY:
-            self._sent.popleft().result()
-        self._sent.append(self._pool.submit(self.collection.upsert, rows))
+            self.replaced += self._sent.popleft().result()
+        self._sent.append(self._pool.submit(self._write, rows, BOUNDED))
+
+    def _write(self, rows: Sequence[Row], consistency: str) -> int:
+        """Write rows; returns how many documents were there."""
+        counts = {row["id"]: abs(row.get("passages", 1)) for row in rows if row["payload"]} if self._filled else {}
+        there = self.collection.shorten(counts, consistency=consistency)
+        self.collection.upsert(rows)
+        return there
 
 
 def write(sender: Sender, rows: Sequence[Row], vectors: Vectors, probe: Probe | None) -> None:

@@ -59,10 +59,11 @@ OF_IDENTITY = {
 
 
 class _Own(threading.local):
-    """The change that a thread is in, and the collection that it began with."""
+    """The change that a thread is in, the collection that it began with, and what its last change replaced."""
 
     change: Change | None = None
     current: Current | None = None
+    replaced = 0
 
 
 class MilvusCollection(Collection):
@@ -76,8 +77,7 @@ class MilvusCollection(Collection):
         self._records = Records(self._connection, self.location.collection)
         self._current: Current | None = None
         self._own, self._turns = _Own(), Turns()
-        self._wrote = False
-        self._said = Passages(None)
+        self._wrote, self._said = False, Passages(None)
         try:
             self.refind()
         except BaseException:
@@ -132,7 +132,7 @@ class MilvusCollection(Collection):
     @property
     def current(self) -> Current | None:
         """The collection behind the alias, looked up at most five seconds ago; None before the first `add`."""
-        if self._change is not None:
+        if self._own.change is not None:
             return self._own.current
         if time.monotonic() - self._looked > STALE:
             self.refind()
@@ -157,7 +157,7 @@ class MilvusCollection(Collection):
         try:
             yield
         except CollectionGoneError as error:
-            if self._change is not None:
+            if self._own.change is not None:
                 raise self._overtaken() from error
             self.refind()
             if self._current is before:
@@ -175,22 +175,22 @@ class MilvusCollection(Collection):
 
     def get_setting(self, key: str, default: Any = None) -> Any:
         """The value of a setting, or `default`."""
-        if self._change is not None and key in self._change.values:
-            return self._change.values[key]
+        if self._own.change is not None and key in self._own.change.values:
+            return self._own.change.values[key]
         current = self.current
         if current is None:
             return default
         if key in OF_IDENTITY:
             return getattr(current.identity, OF_IDENTITY[key])
-        read = {} if self._change is None else self._change.read
+        read = {} if self._own.change is None else self._own.change.read
         if key not in read:
             read[key] = self._records.get(key, strong=False)
         return default if read[key] is None else read[key]
 
     def get_context(self, digest: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Metadata and arrays of a context."""
-        if self._change is not None and digest in self._change.contexts:
-            return self._change.contexts[digest]
+        if self._own.change is not None and digest in self._own.change.contexts:
+            return self._own.change.contexts[digest]
         return self._records.get_context(digest)
 
     def names(self) -> list[str]:
@@ -277,7 +277,7 @@ class MilvusCollection(Collection):
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Gather a change, and send it when the block ends. An error in the block leaves the server as it was."""
-        if self._change is not None:
+        if self._own.change is not None:
             yield
             return
         with self._turns.turn("change"):  # of one thread after the other
@@ -303,8 +303,8 @@ class MilvusCollection(Collection):
 
     def spans_of(self, seqs: Sequence[int] | np.ndarray) -> dict[int, list[Span]]:
         """The spans of those of the documents that were cut, by number: of a change, else of a walk."""
-        if self._change is not None:
-            return self._change.spans_of(seqs)
+        if self._own.change is not None:
+            return self._own.change.spans_of(seqs)
         walk = () if self.current is None else chain.from_iterable(self.current.collection.scan(["payload"]))
         spans = {
             number: decode_row(row["payload"])[2] for number, row in enumerate(islice(walk, max(seqs, default=-1) + 1))
@@ -350,18 +350,19 @@ class MilvusCollection(Collection):
         change.rebuilt = Rebuild(current.collection, target, self._on)
 
     @property
-    def _change(self) -> Change | None:
-        return self._own.change
+    def replaced(self) -> int:
+        """How many documents of this thread's last change were there before."""
+        return self._own.replaced
 
     @property
     def _open_change(self) -> Change:
-        if self._change is None:
+        if self._own.change is None:
             raise StoreError("a collection on a server can only be changed inside `with collection.transaction():`.")
-        return self._change
+        return self._own.change
 
     def _send(self, change: Change) -> None:
         """Send what was gathered."""
-        current = self.current
+        current, self._own.replaced = self.current, 0
         build = Build(self._connection, self._records, self.location, change)
         if change.rebuilt is not None and current is not None:
             build.replace(change.rebuilt, current.collection)
@@ -378,8 +379,7 @@ class MilvusCollection(Collection):
         self._wrote = True
         try:
             if change.documents.count():
-                current.collection.shorten(change.counts)
-                send(change.documents, current.collection)
+                self._own.replaced = send(change.documents, current.collection, filled=True)
             current.collection.delete(change.removed)
         except CollectionGoneError as error:
             raise self._overtaken() from error

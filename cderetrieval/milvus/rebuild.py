@@ -21,7 +21,7 @@ from .connection import Connection
 from .fields import EXACT, FORMAT, OF_PASSAGES, Identity, choose_index
 from .location import Location
 from .records import Records, identity_record, measured_record
-from .remote import RemoteCollection
+from .remote import STRONG, RemoteCollection
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class Build:
                 "are then embedded in its context."
             )
         probe = Probe()
-        rows = send(self.change.documents, target, probe)
-        self._publish(target, probe, rows, "create_alias")
+        send(self.change.documents, target, probe)
+        self._publish(target, probe, self.change.documents.count(), "create_alias")
 
     def replace(self, rebuilt: Rebuild, old: RemoteCollection) -> None:
         """Put the collection of a new context in the place of the old one, and drop that."""
@@ -123,7 +123,7 @@ def put_next_id(records: Records, change: Change) -> None:
 def _wait_for_rows(collection: RemoteCollection, rows: int) -> None:
     """Wait until a new collection shows all its rows, so that no reader sees less behind the alias."""
     deadline = time.monotonic() + SHOWN_WITHIN
-    while (found := collection.count(strong=True)) != rows:
+    while (found := collection.count(consistency=STRONG)) != rows:
         if time.monotonic() > deadline:
             raise ServerError(f"{collection.name} shows {found} of its {rows} rows after {SHOWN_WITHIN:.0f} seconds.")
         time.sleep(0.2)

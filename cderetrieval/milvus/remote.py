@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ from .expressions import EVERYTHING, Expression, compare, is_plain, one_of
 from .fields import METRIC, VECTOR, collection_schema, index_parameters
 from .rows import passage_key
 
+STRONG, BOUNDED = "Strong", "Bounded"
 # How long this process asks for its own writes; "Bounded" may lag by 5 seconds.
-SESSION = 30.0
+LATELY = 30.0
 MAX_LIMIT = 16_384
 KEYS = 1_000
 # Hits in one answer: each can be a payload of 64 KiB, or a short key.
@@ -48,7 +49,7 @@ class RemoteCollection:
         self.layout = layout
         # Whether documents may have several rows, one for each passage, and which row stands for a document.
         self.cut, self.documents = cut, compare("passages", "!=", 0) if cut else EVERYTHING
-        # Whether a document is known to have several rows: searches then ask for more at once, changes for the rest.
+        # Whether a document is known to have several rows: searches then ask for more at once.
         self.repeats = False
         self._written = -np.inf
         self._removed = False
@@ -64,27 +65,31 @@ class RemoteCollection:
         self.connection.call("upsert", self.name, list(rows))
         self._written = time.monotonic()
 
-    def shorten(self, counts: Mapping[str, int]) -> None:
-        """Remove the passages of documents from a number on, in one piece for each document that has more."""
-        if counts and self.cut and not self.repeats:
-            self.repeats = bool(self._query(compare("passages", "==", 0), ["id"], strong=True, limit=1))
-        keys = list(counts) if self.repeats else []
-        self.repeats |= any(count > 1 for count in counts.values())
+    def shorten(self, counts: Mapping[str, int], *, consistency: str = STRONG) -> int:
+        """Remove the passages of documents from a number on; returns how many of the documents are there."""
+        keys, there = list(counts), 0
         for start in range(0, len(keys), KEYS):
-            found = self.fetch(keys[start : start + KEYS], ["passages"], strong=True)
-            held = ((key, range(max(1, counts[key]), abs(int(row["passages"])))) for key, row in found.items())
-            self._delete([passage_key(key, number) for key, numbers in held for number in numbers])
+            fields = ["passages"] if self.cut else []
+            found = self.fetch(keys[start : start + KEYS], fields, consistency=consistency)
+            held = {key: abs(int(row["passages"])) for key, row in found.items() if self.cut}
+            self.repeats |= any(count > 1 for count in chain(counts.values(), held.values()))
+            self._delete(
+                [passage_key(key, n) for key, count in held.items() for n in range(max(1, counts[key]), count)]
+            )
+            there += len(found)
+        return there
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove documents; harmless where one is not there."""
-        self.shorten(dict.fromkeys(keys, 1))
+        if self.cut:
+            self.shorten(dict.fromkeys(keys, 1))
         self._delete(keys)
 
     def _delete(self, keys: Sequence[str]) -> None:
         for start in range(0, len(keys), KEYS):
             self.connection.call("delete", self.name, filter=one_of("id", keys[start : start + KEYS]))
             self._removed = True
-        self._written = time.monotonic()
+            self._written = time.monotonic()
 
     def build(self, index: str, rows: int) -> None:
         """Flush, build the index, load."""
@@ -96,17 +101,17 @@ class RemoteCollection:
         """Remove it with all its rows."""
         self.connection.call("drop_collection", self.name)
 
-    def count(self, *, strong: bool = False) -> int:
+    def count(self, *, consistency: str = "") -> int:
         """Number of documents."""
-        found = self._query(self.documents, ["count(*)"], strong=strong)
+        found = self._query(self.documents, ["count(*)"], consistency=consistency)
         return int(found[0]["count(*)"])
 
-    def fetch(self, keys: Sequence[str], fields: Sequence[str], *, strong: bool = False) -> dict[str, Row]:
+    def fetch(self, keys: Sequence[str], fields: Sequence[str], *, consistency: str = "") -> dict[str, Row]:
         """Rows by key, those that are there."""
         found: dict[str, Row] = {}
         size = KEYS if "payload" not in fields else HITS_WITH_PAYLOAD // 4
         for start in range(0, len(keys), size):
-            rows = self._query(one_of("id", keys[start : start + size]), ["id", *fields], strong=strong)
+            rows = self._query(one_of("id", keys[start : start + size]), ["id", *fields], consistency=consistency)
             found.update((row["id"], row) for row in rows)
         return found
 
@@ -158,16 +163,16 @@ class RemoteCollection:
         """Keys of the nearest rows of each query."""
         return [list(hits.ids) for hits in self.search(queries, limit, width=width)]
 
-    def _query(self, expression: Expression, fields: Sequence[str], *, strong: bool, **more: int) -> list[Row]:
-        options: dict[str, Any] = {"filter": expression, "output_fields": list(fields), **more}
-        options["consistency_level"] = "Strong" if strong else self._consistency()
+    def _query(self, expression: Expression, fields: Sequence[str], *, consistency: str) -> list[Row]:
+        options = {"filter": expression, "output_fields": list(fields)}
+        options["consistency_level"] = consistency or self._consistency()
         return list(self._reading("query", self.name, **options))
 
     def _consistency(self) -> str:
         if self._removed:
             self._removed = False
-            return "Strong"
-        return "Session" if time.monotonic() - self._written < SESSION else "Bounded"
+            return STRONG
+        return "Session" if time.monotonic() - self._written < LATELY else BOUNDED
 
     def _reading(self, name: str, *values: Any, **options: Any) -> Any:
         """A call that needs the collection loaded; it is loaded once where it was not."""

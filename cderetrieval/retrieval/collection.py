@@ -115,6 +115,11 @@ class Collection(ABC):
         stored = self.get_setting("retriever") if self.settings.fusion is not None else None
         return self.settings.fusion if stored is None else Settings.from_dict(stored).fusion
 
+    @property
+    def replaced(self) -> int:
+        """How many documents of this thread's last change were there before, on a server, where sending shows it."""
+        return 0
+
     @abstractmethod
     def transaction(self) -> contextlib.AbstractContextManager[None]:
         """A change: all of it when the block ends, or, after an error in the block, none."""

@@ -220,6 +220,7 @@ class Updater(Searcher):
                 gone = unless_skipped(gone, getattr(documents, "skipped", ()), collection)
                 collection.remove(gone)
                 tally.removed = len(gone)
+        tally.settle(collection)
         return self._report(tally)
 
     def _ready(self, vectors: Any) -> dict[str, Any]:

@@ -196,11 +196,11 @@ def test_a_change_that_a_refresh_overtakes_is_not_acknowledged(place, at, rows, 
 
     send = module.send
 
-    def late(*values):
+    def late(*values, **options):
         if threading.current_thread() is threading.main_thread() and not done:
             done.append(True)
             other.refresh("random")
-        return send(*values)
+        return send(*values, **options)
 
     done = []
     monkeypatch.setattr(module, "send", late)

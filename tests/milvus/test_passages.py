@@ -119,7 +119,7 @@ def test_a_change_that_was_cut_off_is_completed_by_the_same_call(place, monkeypa
         retriever.add(DOCUMENTS)
         rows = len(retriever("owl", by="passage", k=500)[0])
         shorter = [{**document, "text": "one owl"} for document in DOCUMENTS]
-        monkeypatch.setattr("cderetrieval.milvus.collection.send", lambda *_: 1 / 0)
+        monkeypatch.setattr(RemoteCollection, "upsert", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             retriever.add(shorter)
         monkeypatch.undo()
@@ -162,11 +162,11 @@ def test_no_more_is_asked_for_than_is_needed(place, monkeypatch):
         retriever.add(short, show_progress=False)
         del asked[:]
         retriever.add(short[:5], show_progress=False)
-        assert asked == [[]], "whether they are there; nothing has passages that must go"
+        assert asked == [["passages"]], "whether they are there, with passages that must go"
         assert (retriever.last_change.added, retriever.last_change.replaced) == (0, 5)
         del asked[:]
         retriever.remove([7, 7, 8])
-        assert asked == [[]], "whether they are there"
+        assert asked == [[], ["passages"]], "whether they are there, then what must go with them"
         assert retriever.last_change.removed == 2
         retriever.add(short, show_progress=False)
         assert (retriever.last_change.added, retriever.last_change.replaced) == (2, 18)
@@ -179,5 +179,5 @@ def test_no_more_is_asked_for_than_is_needed(place, monkeypatch):
         assert {hit["id"] for hit in reader("owl saw cat", k=20)[0]} == set(range(20))
         del asked[:]
         writer.add([{"id": 3, "text": text_of(3, 1)}], show_progress=False)
-        assert asked == [[], ["passages"]]
+        assert asked == [["passages"]]
         assert {hit["id"] for hit in writer("owl saw cat", k=20)[0]} == set(range(20))
