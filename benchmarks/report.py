@@ -249,15 +249,22 @@ def context_cost() -> str:
     return "\n".join(lines) + f"\n\n{wrapped(text)}"
 
 
+def grown() -> Iterator[dict[str, Any]]:
+    """Rows of documents of one vector each, then of those of several."""
+    for row in read_result("growth")["rows"]:
+        yield {**row, "what": number(row["documents"])}
+    for row in read_result("growth_passages")["rows"]:
+        yield {**row, "what": f"{number(row['documents'])} of {number(row['vectors'])} passages"}
+
+
 def growth() -> str:
-    """Seconds and memory of each step at each number of documents."""
-    rows = read_result("growth")["rows"]
+    """Seconds and memory of each step at each number of documents, of one vector each and of several."""
     steps = "".join(f" {name} |" for name in STEPS.values())
     lines = [f"| documents | index | on disk: store | index |{steps}", "|---:|---|---:|---:|" + "---:|" * len(STEPS)]
-    for row in rows:
+    for row in grown():
         cells = [f"{number(row[f'{step}_s'])} s, {number(row[f'{step}_mb'])} MB" for step in STEPS]
         sizes = [f"{number(row[f'{what}_mb'])} MB" for what in ("store", "index")]
-        cells = [number(row["documents"]), f"`{row['index']}`", *sizes, *cells]
+        cells = [row["what"], f"`{row['index']}`", *sizes, *cells]
         lines.append(f"| {' | '.join(cells)} |")
     text = (
         f"Processor time, {threads('growth')}, and the most memory of a process beyond what it was given (adding) or "
@@ -269,13 +276,13 @@ def growth() -> str:
 def search_sizes() -> str:
     """Queries a second through the Retriever and by FAISS itself, and recall, at each number of vectors."""
     lines = [
-        "| vectors | index | recall@10 | queries a second | FAISS alone | ratio |",
+        "| documents | index | recall@10 | queries a second | FAISS alone | ratio |",
         "|---:|---|---:|---:|---:|---:|",
     ]
-    for row in read_result("growth")["rows"]:
+    for row in grown():
         speeds = [number(row[f"{who}_queries_per_second"]) for who in ("retriever", "faiss")]
         ratios = "{median:.2f} ({min:.2f} to {max:.2f})".format(**row["ratio"])
-        cells = [number(row["documents"]), f"`{row['index']}`", f"{row['recall']:.3f}", *speeds, ratios]
+        cells = [row["what"], f"`{row['index']}`", f"{row['recall']:.3f}", *speeds, ratios]
         lines.append(f"| {' | '.join(cells)} |")
     text = (
         f"Batches of 1,000 queries, ten answers each, processor time of {threads('growth')}; ratios are medians of "
