@@ -25,6 +25,7 @@ from ..passages import Passages, Splitter, title_of
 from ..splitting import Span
 from ..store import Store
 from ..store.codec import encode_id, encode_json
+from ..store.database import TAKING
 from ..vectors import DENSE, Layout, Vectors, as_vectors, checked
 from .breadth import Probe
 from .fields import VECTOR
@@ -49,6 +50,7 @@ class Change:
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
+        self.taking = False
         self.values: dict[str, Any] = {}
         self.read: dict[str, Any] = {}
         self.contexts: dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
@@ -61,6 +63,11 @@ class Change:
         self.documents.close()
         with contextlib.suppress(ServerError):  # the next build clears it away
             self.lease.release()
+
+    def join(self) -> None:
+        """Refuse to become part of this change while what yields its documents is asked for the next one."""
+        if self.taking:
+            raise InputError(TAKING)
 
     def put_documents(
         self, rows: Iterable[Document], on: Sequence[str] | None, cut: Splitter | None

@@ -23,12 +23,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..documents import Row
-from ..errors import InputError, LockedError, MismatchError, ServerError, StoreError
+from ..errors import InputError, MismatchError, ServerError, StoreError
 from ..files import PRIVATE, make_directory, write_json
 from ..filters import parse_filter
 from ..passages import Passages, Splitter
 from ..retrieval.collection import EMPTY, PLAIN, SERVER_FILE, Collection, Settings, Want
 from ..splitting import Span
+from ..store.documents import taken
 from ..store.turns import Turns
 from ..types import Encoder
 from ..vectors import DENSE, SPARSE, Layout, Vectors, checked, take
@@ -37,7 +38,7 @@ from .change import Change, Rebuild, keys_of, send, stored
 from .connection import CollectionGoneError, Connection
 from .expressions import EVERYTHING
 from .fields import OF_PASSAGES, VECTOR, Identity, check_schema, check_sparse, choose_index
-from .leases import Lease
+from .leases import Lease, overtaken
 from .location import parse_location
 from .rebuild import Build, put_next_id
 from .records import SUFFIX, Records, identity_record, measured_record
@@ -158,7 +159,7 @@ class MilvusCollection(Collection):
             yield
         except CollectionGoneError as error:
             if self._own.change is not None:
-                raise self._overtaken() from error
+                raise overtaken(self.location) from error
             self.refind()
             if self._current is before:
                 raise
@@ -278,6 +279,7 @@ class MilvusCollection(Collection):
     def transaction(self) -> Iterator[None]:
         """Gather a change, and send it when the block ends. An error in the block leaves the server as it was."""
         if self._own.change is not None:
+            self._own.change.join()
             yield
             return
         with self._turns.turn("change"):  # of one thread after the other
@@ -315,6 +317,10 @@ class MilvusCollection(Collection):
         """The titles of documents to embed, given as number to text."""
         return self._open_change.titles_of(texts, self._on, self.passages)
 
+    def taken(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows; while the caller's iterable is asked for the next one, it must not change this collection."""
+        return taken(rows, self._open_change)
+
     def put_documents(self, rows: Iterable[Row], cut: Splitter | None = None) -> tuple[int, int]:
         """Keep documents; see :meth:`cderetrieval.store.Store.put_documents`."""
         return self._open_change.put_documents(rows, self._on, cut)
@@ -346,13 +352,13 @@ class MilvusCollection(Collection):
         target = build.begin(current.identity.layout, current.collection.name)
         self.refind()
         if self._current is not current:  # by a refresh that ended just before the lease was up
-            raise self._overtaken()
+            raise overtaken(self.location)
         change.rebuilt = Rebuild(current.collection, target, self._on)
 
     @property
     def replaced(self) -> int:
         """How many documents of this thread's last change were there before."""
-        return self._own.replaced
+        return 0 if self._own.change is not None else self._own.replaced  # of one within another nothing is sent yet
 
     @property
     def _open_change(self) -> Change:
@@ -382,7 +388,7 @@ class MilvusCollection(Collection):
                 self._own.replaced = send(change.documents, current.collection, filled=True)
             current.collection.delete(change.removed)
         except CollectionGoneError as error:
-            raise self._overtaken() from error
+            raise overtaken(self.location) from error
         except ServerError as error:
             raise ServerError(
                 f"{error} A part of this change may be written: make it again, which completes it."
@@ -391,10 +397,4 @@ class MilvusCollection(Collection):
         change.lease.check_free()
         self.refind()
         if self._current is not current:
-            raise self._overtaken()
-
-    def _overtaken(self) -> LockedError:
-        return LockedError(
-            f"another process has refreshed the context of {self.location} while this change was written to the old "
-            "collection. It was not acknowledged; make it again."
-        )
+            raise overtaken(self.location)

@@ -26,6 +26,7 @@ from typing import Any
 from ..errors import CDEError, LockedError, ServerError
 from ..files import process_lives
 from .connection import Connection
+from .location import Location
 from .records import Records
 from .remote import RemoteCollection
 
@@ -133,3 +134,11 @@ class Lease:
 def _alive(note: dict[str, Any]) -> bool:
     lapsed = time.time() - note["time"] > LAPSED
     return not lapsed and (note["host"] != platform.node() or process_lives(int(note["pid"])))
+
+
+def overtaken(location: Location) -> LockedError:
+    """What a writer says after a refresh that it did not see."""
+    return LockedError(
+        f"another process has refreshed the context of {location} while this change was written to the old collection. "
+        "It was not acknowledged; make it again."
+    )

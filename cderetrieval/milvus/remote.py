@@ -72,7 +72,8 @@ class RemoteCollection:
             fields = ["passages"] if self.cut else []
             found = self.fetch(keys[start : start + KEYS], fields, consistency=consistency)
             held = {key: abs(int(row["passages"])) for key, row in found.items() if self.cut}
-            self.repeats |= any(count > 1 for count in chain(counts.values(), held.values()))
+            if any(count > 1 for count in chain(counts.values(), held.values())):
+                self.repeats = True
             self._delete(
                 [passage_key(key, n) for key, count in held.items() for n in range(max(1, counts[key]), count)]
             )

@@ -23,6 +23,11 @@ from .turns import Scope
 RESERVED = frozenset({"generation", "live", "next_seq", "dimension", "layout", "tables", "cut"})
 FAILED = "a part of this change failed, so nothing of it is kept. Make the whole change again."
 
+TAKING = (
+    "documents are being added to this index, and what yields them cannot change it meanwhile: it may ask it, or "
+    "change another index. Read the documents into a list first."
+)
+
 
 class Database(Snapshots):
     """SQLite connections with one writer, nested transactions, snapshots and settings. Safe to share by threads."""
@@ -78,10 +83,7 @@ class Database(Snapshots):
         if outer.root.failed:
             raise StoreError(FAILED)
         if any(other.taking for other in self._blocks.uses):
-            raise InputError(
-                "documents are being added to this index, and what yields them cannot change it meanwhile: it may ask "
-                "it, or change another index. Read the documents into a list first."
-            )
+            raise InputError(TAKING)
         use.connection, use.root, use.alone = outer.connection, outer.root, outer.alone
         self._blocks.uses.append(use)
 

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,6 +29,12 @@ TEXTS = 1_024
 PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 # Pending texts are read so many at a time, and given out at the latest when they have so many characters together.
 STEP, CHARACTERS = 64, 2**24
+
+
+class Taking(Protocol):
+    """A change, which its own source of documents must not make another part of."""
+
+    taking: bool
 
 
 class Documents(SpanTable):
@@ -62,27 +68,20 @@ class Documents(SpanTable):
         return first, position
 
     def put_fields(self, row: Row) -> None:
-        """Replace the payload of a document that is there; its text, number, passages and vectors stay."""
-        with self.transaction():
-            (seq,) = self._find([encode_id(row[0])]).values()
-            payload = encode_json(row[2])
-            changed = (payload, checksum(payload, seq), seq)
-            self._execute_many("UPDATE documents SET payload = ?, payload_checksum = ? WHERE seq = ?", [changed])
+        """Replace the payload of a document that is there; its text, number, passages and vectors stay.
+
+        Inside a transaction, and also between documents that are being put.
+        """
+        (seq,) = self._find([encode_id(row[0])]).values()
+        payload = encode_json(row[2])
+        changed = (payload, checksum(payload, seq), seq)
+        self._execute_many("UPDATE documents SET payload = ?, payload_checksum = ? WHERE seq = ?", [changed])
 
     def taken(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows; while the caller's iterable is asked for the next one, it must not change this store."""
         use = self._current()
         assert use is not None
-        source = iter(rows)
-        while True:
-            use.taking = True
-            try:
-                row = next(source)
-            except StopIteration:
-                return
-            finally:
-                use.taking = False
-            yield row
+        return taken(rows, use)
 
     def remove(self, ids: Iterable[Hashable]) -> int:
         """Remove documents and their vectors."""
@@ -278,6 +277,20 @@ class Documents(SpanTable):
             for part in range(self.tables):
                 self._execute_many(f"DELETE FROM {vector_table(part)} WHERE seq = ?", numbers)
         live.include(((seq, text) for text, seq in found.items()), -1)
+
+
+def taken(rows: Iterable[Row], use: Taking) -> Iterator[Row]:
+    """The rows; `use` knows while the caller's iterable is asked for the next one."""
+    source = iter(rows)
+    while True:
+        use.taking = True
+        try:
+            row = next(source)
+        except StopIteration:
+            return
+        finally:
+            use.taking = False
+        yield row
 
 
 class Live:

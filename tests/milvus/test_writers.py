@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cderetrieval.errors import ModelError
+from cderetrieval.errors import InputError, ModelError
 from cderetrieval.testing import HashEncoder
 
 from ..changes import Contextual
@@ -63,6 +63,23 @@ def test_several_threads_of_one_retriever(place, at):
     assert sorted(failed) == ["a1", "b1", "c1"], "each has its own change"
     assert len(one) == len(acknowledged) + 1 == 7
     assert not one.collection.missing(acknowledged)
+
+
+def test_what_yields_documents_may_ask_the_collection_but_not_change_it(place, at, rows):
+    retriever = at(place).add(rows)
+
+    def asking():
+        yield {"id": "new", "text": f"about {len(retriever('about owls')[0])}"}
+
+    def changing():
+        yield {"id": "never", "text": "about newts"}
+        retriever.add(rows)
+
+    assert retriever.add(asking()).last_change == (1, 0, 0, 0)
+    with pytest.raises(InputError, match="cannot change it meanwhile"):
+        retriever.add(changing())
+    assert len(retriever) == len(rows) + 1
+    assert retriever.add(rows).last_change == (0, len(rows), 0, 0)
 
 
 def test_a_reader_follows_a_refresh(place, at, rows):

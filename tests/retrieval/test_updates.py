@@ -366,6 +366,21 @@ def test_fields_alone_are_replaced_without_a_model_and_seen_by_others(model, tmp
         assert again("night 7") == before
 
 
+@pytest.mark.parametrize("change", ["add", "sync"])
+def test_fields_are_replaced_between_documents_that_are_embedded(change, tmp_path, monkeypatch):
+    """Documents are compared some at a time, while those before them are being put."""
+    monkeypatch.setattr("cderetrieval.retrieval.changes.CHUNK", 2)
+    rows = [{"id": n, "text": f"night {n}", "year": 2000} for n in range(7)]
+    with Retriever(HashEncoder(), path=tmp_path).add(rows) as retriever:
+        rows[0], rows[3] = {**rows[0], "text": "new"}, {**rows[3], "year": 2001}
+        rows += [{"id": 7, "text": "newer", "year": 2002}]
+        rows[6] = {**rows[6], "year": 2003}
+        getattr(retriever, change)(rows)
+        assert retriever.last_change == (1, 3, 4, 0)
+        assert retriever.get(list(range(8))) == rows
+        retriever.collection.check()
+
+
 def test_another_model_may_not_replace_fields(tmp_path):
     with Retriever.open(tmp_path, HashEncoder()) as own, Retriever.open(tmp_path, HashEncoder("another")) as other:
         own.add(ROWS)
