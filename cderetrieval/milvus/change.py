@@ -188,7 +188,7 @@ class Sender:
     def send(self, rows: Sequence[Row]) -> None:
         """Write rows; an error shows in a later call, or at the end."""
         if self._pool is None or not self._begun:
-            # Sees what others wrote until now, and so do later reads, without waiting for what is being written here.
+            # Sees what others wrote until now; so do later reads of that replica, which need not wait for own writes.
             self.replaced += self._write(rows, STRONG)
             self._begun = True
             return
