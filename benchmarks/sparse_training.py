@@ -131,7 +131,7 @@ def train_and_measure(name: str, folder: Path, work: Path, tasks: list[Dataset],
 
     def before(trainer: Any) -> None:
         spent["training"], spent["since"] = 0.0, time.process_time()
-        evaluate(trainer.family.encoder(trainer.model), 0)
+        trainer.evaluator(trainer.model, steps=0)
         spent["training"] = 0.0
 
     train(recipe, work / name, cache=work / "cache", evaluate=evaluate, on_ready=before)
