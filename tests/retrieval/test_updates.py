@@ -8,6 +8,8 @@ from datetime import date
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cderetrieval import Hybrid, Retriever
 from cderetrieval.corpora.files import read_files
@@ -379,6 +381,39 @@ def test_fields_are_replaced_between_documents_that_are_embedded(change, tmp_pat
         assert retriever.last_change == (1, 3, 4, 0)
         assert retriever.get(list(range(8))) == rows
         retriever.collection.check()
+
+
+VERSIONS = st.dictionaries(
+    st.integers(0, 6), st.tuples(st.sampled_from(["owl", "bee " * 30]), st.integers(0, 1)), min_size=1
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["add", "sync", "remove"]), VERSIONS), max_size=6))
+def test_any_history_ends_with_what_a_dictionary_holds(history):
+    """Documents that are new, changed in text or in a field, as they were, or gone, two at a time."""
+    held = {}
+    with pytest.MonkeyPatch.context() as patch, Retriever(HashEncoder(), passages=10) as retriever:
+        patch.setattr("cderetrieval.retrieval.changes.CHUNK", 2)
+        for change, versions in history:
+            rows = {n: {"id": n, "text": text, "year": year} for n, (text, year) in versions.items()}
+            gone = set()
+            if change == "remove":
+                gone, rows = held.keys() & rows.keys(), {}
+                retriever.remove(gone)
+            else:
+                getattr(retriever, change)(iter(rows.values()))
+                gone = held.keys() - rows.keys() if change == "sync" else gone
+            same = sum(held.get(n) == row for n, row in rows.items())
+            added = len(rows.keys() - held.keys())
+            assert retriever.last_change == (added, len(rows) - added - same, same, len(gone))
+            held = {n: row for n, row in (held | rows).items() if n not in gone}
+            assert {row["id"]: row for row in retriever} == held
+            retriever.collection.check()
+        if held:
+            found = {hit["id"]: round(hit["similarity"], 5) for hit in retriever("owl bee", k=9)[0]}
+            anew = Retriever(HashEncoder(), passages=10).add(list(held.values()))("owl bee", k=9)[0]
+            assert found == {hit["id"]: round(hit["similarity"], 5) for hit in anew}
 
 
 def test_another_model_may_not_replace_fields(tmp_path):
