@@ -65,7 +65,6 @@ class Tally:
                 ids = [row[0] for row in chunk]
                 with contextlib.suppress(InputError):  # an id that cannot be kept: the collection names its row
                     known = [held or None for held in local.holds(ids)] if all_of_them else local.lookup(ids)
-            changed = []  # the source is not being read here, so that fields may be put
             for row, stored in zip(chunk, known, strict=True):
                 if self.seen is not None:
                     self.seen.add(repr(row[0]))
@@ -79,8 +78,7 @@ class Tally:
                     local.put_fields(row)
                     self.kept += 1
                 else:
-                    changed.append(row)
-            yield from changed
+                    yield row
 
     def settle(self, collection: Collection) -> None:
         """Once a server has the documents: count those that were there."""
